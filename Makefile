@@ -1,0 +1,33 @@
+# make run and make test are all that is needed; make help lists the rest.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 16
+
+.PHONY: run
+run: ## Build and start the proxy; without a secrets.json, the demo
+	$(CARGO) build --release --locked
+	@if [ -f "$${FLOW_PROXY_SECRETS_FILE:-secrets.json}" ]; then \
+	  exec target/release/flow-proxy $(ARGS); \
+	else \
+	  echo "No secrets.json here: starting the demo. For the real thing: cp secrets.json.template secrets.json"; \
+	  exec target/release/flow-proxy demo $(ARGS); \
+	fi
+
+.PHONY: build
+build: ## Build the release binary, target/release/flow-proxy
+	$(CARGO) build --release --locked
+
+.PHONY: test
+test: ## Format, lints, documentation and all tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,148 @@
+//! Child processes that end with their handle, and what the kernel says of them.
+
+use std::fs;
+use std::io;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Linux counts processor time in hundredths of a second towards programs (`USER_HZ`).
+const TICKS_PER_SECOND: f64 = 100.0;
+/// How long a child may take to end after SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A child, and the processes that it started itself. Dropped, it is ended.
+pub struct Process {
+    pub child: Child,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Ok(Self {
+            child: command.spawn()?,
+        })
+    }
+
+    /// The child and its own children (nginx's workers).
+    fn pids(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        let children = children
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        std::iter::once(pid).chain(children).collect()
+    }
+
+    /// Processor time so far, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.pids().into_iter().map(cpu_ticks).sum::<f64>() / TICKS_PER_SECOND
+    }
+
+    /// Resident memory in KiB; pages that processes share are counted in each.
+    pub fn rss_kib(&self) -> u64 {
+        self.sum_status("VmRSS:")
+    }
+
+    /// The highest resident memory since the start, in KiB.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.sum_status("VmHWM:")
+    }
+
+    pub fn threads(&self) -> u64 {
+        self.sum_status("Threads:")
+    }
+
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(path).map_or(0, |entries| entries.count() as u64)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn sum_status(&self, field: &str) -> u64 {
+        self.pids()
+            .into_iter()
+            .map(|pid| status_number(pid, field))
+            .sum()
+    }
+
+    /// Asks the child to end and waits for it; kills it, and what it started, if it does not.
+    fn end(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        let pids = self.pids();
+        send(self.child.id(), Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        while self.is_running() {
+            if Instant::now() > deadline {
+                // Not yet waited for, so none of the numbers can belong to another process.
+                pids.iter().rev().for_each(|pid| send(*pid, Signal::KILL));
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn cpu_ticks(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // proc(5): the name, which may hold anything, ends at the last ')'; utime and stime are the
+    // 12th and 13th fields after it.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum()
+}
+
+fn status_number(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The share (0 to 1) of the machine's processor time that was not idle while waiting for `length`.
+pub fn busy_share(length: Duration) -> Option<f64> {
+    let before = machine_ticks()?;
+    thread::sleep(length);
+    let after = machine_ticks()?;
+    Some(1.0 - (after.0 - before.0) / (after.1 - before.1))
+}
+
+/// Idle and all ticks since boot: proc(5), first line of /proc/stat; the 4th and 5th numbers are
+/// idle time and waiting for disks.
+fn machine_ticks() -> Option<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let ticks: Vec<f64> = stat
+        .lines()
+        .next()?
+        .split_ascii_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    Some((ticks.get(3)? + ticks.get(4)?, ticks.iter().sum()))
+}

@@ -1,0 +1,320 @@
+//! The stand-in upstream: two epoll threads with prebuilt answers, so that it is not what is
+//! measured. Runs in a process of its own (`roles`).
+//!
+//! | target | answer |
+//! |---|---|
+//! | `/sse?events=N` | N events, 20 ms apart, the first at once; each holds its time of sending |
+//! | `/large` | 1 MiB with Content-Length |
+//! | `/broken/length` | 64 KiB of a declared 1 MiB, then the end |
+//! | `/broken/sse` | 5 events, then the end without the last chunk |
+//! | `/broken/head` | the end, without a byte |
+//! | all others | a small JSON document with Content-Length |
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::http;
+use super::poller::{Poller, Registry};
+
+pub const SMALL_BODY: &str = concat!(
+    r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"bench","#,
+    r#""choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"#,
+    r#""finish_reason":"stop"}],"usage":{"total_tokens":12}}"#
+);
+pub const LARGE_BODY_BYTES: usize = 1 << 20;
+/// How much of a large body `/broken/length` sends.
+pub const BROKEN_BODY_BYTES: usize = 64 << 10;
+/// How many events `/broken/sse` sends.
+pub const BROKEN_EVENTS: u64 = 5;
+pub const EVENT_GAP: Duration = Duration::from_millis(20);
+const THREADS: usize = 2;
+
+/// Serves `listener` until the process ends.
+pub fn serve(listener: &TcpListener) -> io::Result<()> {
+    let mut workers = vec![];
+    for _ in 0..THREADS {
+        let poller = Poller::new()?;
+        let (sender, receiver) = channel();
+        workers.push((poller.registry(), sender));
+        thread::spawn(move || Worker::new(poller, receiver).run());
+    }
+    accept_all(listener, &workers)
+}
+
+fn accept_all(
+    listener: &TcpListener,
+    workers: &[(Registry, Sender<(u64, TcpStream)>)],
+) -> io::Result<()> {
+    for key in 0.. {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let (registry, sender) = &workers[key as usize % workers.len()];
+        // An event that comes before the stream does is not lost: the poller repeats it.
+        registry.add(&stream, key)?;
+        if sender.send((key, stream)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One epoll thread and its connections.
+struct Worker {
+    poller: Poller,
+    registry: Registry,
+    arrivals: Receiver<(u64, TcpStream)>,
+    connections: HashMap<u64, Connection>,
+    /// When the next event of which connection is due.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    answers: Answers,
+}
+
+/// What happens to a connection after a step.
+#[derive(PartialEq)]
+enum Next {
+    Stay,
+    Close,
+}
+
+impl Worker {
+    fn new(poller: Poller, arrivals: Receiver<(u64, TcpStream)>) -> Self {
+        Self {
+            registry: poller.registry(),
+            poller,
+            arrivals,
+            connections: HashMap::new(),
+            timers: BinaryHeap::new(),
+            answers: Answers::new(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut keys = vec![];
+        loop {
+            let timeout = self
+                .timers
+                .peek()
+                .map(|Reverse((due, _))| due.saturating_duration_since(Instant::now()));
+            if self.poller.wait(timeout, &mut keys).is_err() {
+                return;
+            }
+            for key in &keys {
+                self.on_ready(*key);
+            }
+            self.send_due_events();
+        }
+    }
+
+    fn on_ready(&mut self, key: u64) {
+        while !self.connections.contains_key(&key) {
+            let Ok((arrived, stream)) = self.arrivals.try_recv() else {
+                return;
+            };
+            self.connections.insert(arrived, Connection::new(stream));
+        }
+        let connection = self
+            .connections
+            .get_mut(&key)
+            .expect("found or inserted above");
+        let next = connection.step(key, &self.registry, &self.answers);
+        if let Some(due) = connection.first_event_due.take() {
+            self.timers.push(Reverse((due, key)));
+        }
+        if next == Next::Close {
+            self.connections.remove(&key);
+        }
+    }
+
+    fn send_due_events(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((due, key))) = self.timers.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(&key) else {
+                continue;
+            };
+            match connection.send_event(key, &self.registry) {
+                Next::Close => drop(self.connections.remove(&key)),
+                Next::Stay if connection.events_left > 0 => {
+                    self.timers.push(Reverse((due + EVENT_GAP, key)));
+                }
+                Next::Stay => {}
+            }
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// What waits to be sent: the prebuilt answer, then what was made for this request.
+    fixed: &'static [u8],
+    made: Vec<u8>,
+    events_left: u64,
+    events_sent: u64,
+    first_event_due: Option<Instant>,
+    /// The answer breaks off: close once all is sent.
+    breaks_off: bool,
+    waits_for_room: bool,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            input: vec![],
+            fixed: &[],
+            made: vec![],
+            events_left: 0,
+            events_sent: 0,
+            first_event_due: None,
+            breaks_off: false,
+            waits_for_room: false,
+        }
+    }
+
+    fn step(&mut self, key: u64, registry: &Registry, answers: &Answers) -> Next {
+        if self.waits_for_room {
+            return self.flush(key, registry);
+        }
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => return Next::Close,
+            Ok(count) => self.input.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Stay,
+            Err(_) => return Next::Close,
+        }
+        let Some(head_end) = http::head_end(&self.input) else {
+            return Next::Stay;
+        };
+        let request_end = head_end + http::content_length(&self.input[..head_end]).unwrap_or(0);
+        if self.input.len() < request_end {
+            return Next::Stay;
+        }
+        let next = self.answer(answers);
+        self.input.drain(..request_end);
+        if next == Next::Close {
+            return next;
+        }
+        self.flush(key, registry)
+    }
+
+    /// Chooses the answer by the request target.
+    fn answer(&mut self, answers: &Answers) -> Next {
+        let line_end = http::find(&self.input, b"\r\n").unwrap_or(0);
+        let line = &self.input[..line_end];
+        let asks_for = |path: &[u8]| http::find(line, path).is_some();
+        if asks_for(b" /broken/head") {
+            return Next::Close;
+        } else if asks_for(b" /broken/length") {
+            self.fixed = answers.broken;
+            self.breaks_off = true;
+        } else if asks_for(b" /broken/sse") {
+            self.start_stream(BROKEN_EVENTS, answers);
+            self.breaks_off = true;
+        } else if asks_for(b" /sse") {
+            let events = http::find_number(line, b"events=").unwrap_or(50);
+            self.start_stream(events, answers);
+        } else if asks_for(b" /large") {
+            self.fixed = answers.large;
+        } else {
+            self.fixed = answers.small;
+        }
+        Next::Stay
+    }
+
+    fn start_stream(&mut self, events: u64, answers: &Answers) {
+        self.fixed = answers.stream_head;
+        self.events_left = events;
+        self.events_sent = 0;
+        self.first_event_due = Some(Instant::now());
+    }
+
+    fn send_event(&mut self, key: u64, registry: &Registry) -> Next {
+        let sent_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let number = self.events_sent;
+        let event = format!(
+            "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\"n\":{number},\"t\":{sent_at},\
+             \"choices\":[{{\"index\":0,\"delta\":{{\"content\":\" token\"}}}}]}}\n\n"
+        );
+        let _ = write!(self.made, "{:x}\r\n{event}\r\n", event.len());
+        self.events_sent += 1;
+        self.events_left -= 1;
+        if self.events_left == 0 && !self.breaks_off {
+            self.made
+                .extend_from_slice(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+        }
+        self.flush(key, registry)
+    }
+
+    /// Sends what waits; asks to be woken when there is room again where not all went out.
+    fn flush(&mut self, key: u64, registry: &Registry) -> Next {
+        while !self.fixed.is_empty() || !self.made.is_empty() {
+            let from_fixed = !self.fixed.is_empty();
+            let piece = if from_fixed { self.fixed } else { &self.made };
+            match self.stream.write(piece) {
+                Ok(count) if from_fixed => self.fixed = &self.fixed[count..],
+                Ok(count) => drop(self.made.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.waits_for_room = true;
+                    return closed_if_failed(registry.await_room(&self.stream, key));
+                }
+                Err(_) => return Next::Close,
+            }
+        }
+        if self.breaks_off && self.events_left == 0 {
+            return Next::Close;
+        }
+        if self.waits_for_room {
+            self.waits_for_room = false;
+            return closed_if_failed(registry.await_bytes(&self.stream, key));
+        }
+        Next::Stay
+    }
+}
+
+fn closed_if_failed(result: io::Result<()>) -> Next {
+    if result.is_ok() {
+        Next::Stay
+    } else {
+        Next::Close
+    }
+}
+
+/// The prebuilt answers. Made once for each thread and never freed.
+struct Answers {
+    small: &'static [u8],
+    large: &'static [u8],
+    broken: &'static [u8],
+    stream_head: &'static [u8],
+}
+
+impl Answers {
+    fn new() -> Self {
+        let head = |length: usize| {
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            )
+        };
+        let small = head(SMALL_BODY.len()) + SMALL_BODY;
+        let large = head(LARGE_BODY_BYTES) + &"x".repeat(LARGE_BODY_BYTES);
+        let broken = head(LARGE_BODY_BYTES) + &"x".repeat(BROKEN_BODY_BYTES);
+        Self {
+            small: small.leak().as_bytes(),
+            large: large.leak().as_bytes(),
+            broken: broken.leak().as_bytes(),
+            stream_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n",
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Answers per second and their latency: small answers at rising numbers of connections, large
+//! ones, and the same load from wrk as a second opinion. Asked in turn, medians of the rounds.
+
+use std::collections::HashMap;
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Plan;
+use super::paths::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, Way};
+use crate::kit::fronts::{Scratch, is_in_path};
+use crate::kit::load::Load;
+use crate::kit::report::{Report, Section, median, ms, one_decimal, ratio};
+use crate::kit::roles;
+
+const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
+/// How many connections ask for large answers.
+const LARGE_CONNECTIONS: usize = 8;
+
+/// What one round measured on one way.
+#[derive(Clone, Copy)]
+pub struct Sample {
+    pub rate: f64,
+    pub p50_ns: f64,
+    pub p99_ns: f64,
+    pub megabytes_per_second: f64,
+    /// Processor time of what is between, in microseconds for each answer.
+    pub cpu_us: f64,
+    pub errors: f64,
+}
+
+/// The samples of all rounds of each way.
+pub type Samples = HashMap<&'static str, Vec<Sample>>;
+
+/// Asks each way in turn, round after round.
+pub fn measure(
+    plan: &Plan,
+    ways: &[Way],
+    path: &str,
+    connections: usize,
+) -> io::Result<HashMap<&'static str, Sample>> {
+    let mut samples = Samples::new();
+    for _ in 0..plan.rounds {
+        for way in ways {
+            let sample = sample(way, path, connections, plan.duration)?;
+            samples.entry(way.name).or_default().push(sample);
+        }
+    }
+    Ok(samples
+        .into_iter()
+        .map(|(name, samples)| (name, middle(&samples)))
+        .collect())
+}
+
+fn sample(way: &Way, path: &str, connections: usize, duration: Duration) -> io::Result<Sample> {
+    let cpu_before = way.process.cpu_seconds();
+    let result = roles::load(&Load {
+        address: way.address,
+        path: path.to_owned(),
+        connections,
+        duration,
+    })?;
+    let cpu_seconds = way.process.cpu_seconds() - cpu_before;
+    // The warm-up's answers are not counted but cost as much: scale to the whole duration.
+    let answers = result.requests as f64 * duration.as_secs_f64() / result.seconds;
+    Ok(Sample {
+        rate: result.requests as f64 / result.seconds,
+        p50_ns: result.p50_ns as f64,
+        p99_ns: result.p99_ns as f64,
+        megabytes_per_second: result.body_bytes as f64 / result.seconds / 1e6,
+        cpu_us: cpu_seconds / answers * 1e6,
+        errors: result.errors as f64,
+    })
+}
+
+fn middle(samples: &[Sample]) -> Sample {
+    let of = |field: fn(&Sample) -> f64| median(samples.iter().map(field).collect());
+    Sample {
+        rate: of(|sample| sample.rate),
+        p50_ns: of(|sample| sample.p50_ns),
+        p99_ns: of(|sample| sample.p99_ns),
+        megabytes_per_second: of(|sample| sample.megabytes_per_second),
+        cpu_us: of(|sample| sample.cpu_us),
+        errors: samples.iter().map(|sample| sample.errors).sum(),
+    }
+}
+
+/// Small answers at 1, 8, 32 and 128 connections, and what the log at INFO costs.
+pub fn small(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
+    let wanted = [RELAY, FLOW, FLOW_INFO, NGINX, HAPROXY];
+    let ways = paths::start(plan, scratch, &wanted, None)?;
+    for connections in CONNECTIONS {
+        let results = measure(plan, &ways, "/small", connections)?;
+        paths::flow_proxy(plan, scratch, FLOW_INFO, ways[0].address, None).empty_logs();
+        report.add(small_section(connections, &ways, &results));
+        judge_small(connections, &results, report);
+    }
+    Ok(())
+}
+
+fn small_section(
+    connections: usize,
+    ways: &[Way],
+    results: &HashMap<&'static str, Sample>,
+) -> Section {
+    let columns = [
+        "",
+        "req/s",
+        "p50 ms",
+        "p99 ms",
+        "cpu us/req",
+        "x relay",
+        "x nginx",
+        "errors",
+    ];
+    let title = format!("Small answers, {connections} connections");
+    let mut section = Section::new(title, &columns);
+    let rate = |name| results.get(name).map(|sample| sample.rate);
+    for way in ways {
+        let sample = results[way.name];
+        section.row(vec![
+            way.name.to_owned(),
+            format!("{:.0}", sample.rate),
+            ms(sample.p50_ns),
+            ms(sample.p99_ns),
+            one_decimal(sample.cpu_us),
+            ratio(sample.rate, rate(RELAY)),
+            ratio(sample.rate, rate(NGINX)),
+            format!("{}", sample.errors),
+        ]);
+    }
+    section
+}
+
+fn judge_small(connections: usize, results: &HashMap<&'static str, Sample>, report: &mut Report) {
+    let of = |name: &str, field: fn(&Sample) -> f64| results.get(name).map(field);
+    let rate = |name| of(name, |sample| sample.rate);
+    let divided = |value: Option<f64>, by: Option<f64>| Some(value? / by?);
+    let at = format!("at {connections}");
+    let flow_p99_ms = of(FLOW, |sample| sample.p99_ns / 1e6);
+    let over_relay = divided(rate(FLOW), rate(RELAY));
+    let over_nginx = divided(rate(FLOW), rate(NGINX));
+    if connections == 1 {
+        let added = |name| Some(of(name, |s| s.p50_ns)? - of(DIRECT, |s| s.p50_ns)?);
+        let measured = divided(added(FLOW), added(NGINX));
+        report.at_most("added p50 at 1, times nginx's", measured, 1.3);
+    }
+    if connections == 8 {
+        report.at_least(&format!("rate {at}, times the relay's"), over_relay, 0.95);
+    }
+    if connections >= 32 {
+        report.at_least(&format!("rate {at}, times the relay's"), over_relay, 1.15);
+        report.at_least(&format!("rate {at}, times nginx's"), over_nginx, 0.65);
+    }
+    if [8, 32].contains(&connections) {
+        report.at_most(&format!("p99 {at}, ms"), flow_p99_ms, 2.0);
+    }
+    if connections == 32 {
+        let info = divided(rate(FLOW_INFO), rate(FLOW));
+        report.at_least(&format!("rate {at} with INFO, times WARNING"), info, 0.8);
+    }
+    let errors = of(FLOW, |sample| sample.errors);
+    report.at_most(&format!("answers other than 200 {at}"), errors, 0.0);
+}
+
+/// Answers of 1 MiB.
+pub fn large(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
+    let ways = paths::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
+    let results = measure(plan, &ways, "/large", LARGE_CONNECTIONS)?;
+    let title = format!("Answers of 1 MiB, {LARGE_CONNECTIONS} connections");
+    let columns = [
+        "", "MB/s", "p50 ms", "p99 ms", "x relay", "x nginx", "errors",
+    ];
+    let mut section = Section::new(title, &columns);
+    let rate = |name| {
+        results
+            .get(name)
+            .map(|sample: &Sample| sample.megabytes_per_second)
+    };
+    for way in &ways {
+        let sample = results[way.name];
+        let megabytes = sample.megabytes_per_second;
+        section.row(vec![
+            way.name.to_owned(),
+            format!("{megabytes:.0}"),
+            ms(sample.p50_ns),
+            ms(sample.p99_ns),
+            ratio(megabytes, rate(RELAY)),
+            ratio(megabytes, rate(NGINX)),
+            format!("{}", sample.errors),
+        ]);
+    }
+    report.add(section);
+    let measured = rate(FLOW)
+        .zip(rate(NGINX))
+        .map(|(flow, nginx)| flow / nginx);
+    report.at_least("MB/s of 1 MiB answers, times nginx's", measured, 0.9);
+    Ok(())
+}
+
+/// The load of 32 connections once more, from wrk.
+pub fn wrk(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
+    if !is_in_path("wrk") {
+        eprintln!("bench: wrk is left out: not in PATH");
+        return Ok(());
+    }
+    let ways = paths::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
+    let mut rates: HashMap<&str, Vec<f64>> = HashMap::new();
+    let mut p99s: HashMap<&str, Vec<f64>> = HashMap::new();
+    for _ in 0..plan.rounds {
+        for way in &ways {
+            let (rate, p99_ms) = run_wrk(way, plan.duration)?;
+            rates.entry(way.name).or_default().push(rate);
+            p99s.entry(way.name).or_default().push(p99_ms);
+        }
+    }
+    let of = |name| rates.get(name).map(|rates| median(rates.clone()));
+    let columns = ["", "req/s", "p99 ms", "x relay", "x nginx"];
+    let mut section = Section::new("Small answers, 32 connections, by wrk", &columns);
+    for way in &ways {
+        let rate = of(way.name).unwrap_or(f64::NAN);
+        section.row(vec![
+            way.name.to_owned(),
+            format!("{rate:.0}"),
+            format!("{:.3}", median(p99s[way.name].clone())),
+            ratio(rate, of(RELAY)),
+            ratio(rate, of(NGINX)),
+        ]);
+    }
+    report.add(section);
+    Ok(())
+}
+
+/// Answers per second, and the 99th percentile in milliseconds.
+fn run_wrk(way: &Way, duration: Duration) -> io::Result<(f64, f64)> {
+    let output = Command::new("wrk")
+        .args(["-t2", "-c32", "--latency", "-d"])
+        // wrk counts in whole seconds.
+        .arg(format!("{}s", duration.as_secs().max(1)))
+        .arg(format!("http://{}/small", way.address))
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let after = |label: &str| {
+        let line = said.lines().find(|line| line.trim().starts_with(label))?;
+        line.split_ascii_whitespace().last()
+    };
+    let rate = after("Requests/sec:").and_then(|number| number.parse().ok());
+    let p99 = after("99%").and_then(wrk_ms);
+    Ok((rate.unwrap_or(f64::NAN), p99.unwrap_or(f64::NAN)))
+}
+
+/// wrk's `812.00us`, `1.20ms`, `1.02s` in milliseconds.
+fn wrk_ms(text: &str) -> Option<f64> {
+    let (number, factor) = text
+        .strip_suffix("us")
+        .map(|number| (number, 1e-3))
+        .or_else(|| text.strip_suffix("ms").map(|number| (number, 1.0)))
+        .or_else(|| text.strip_suffix('s').map(|number| (number, 1e3)))?;
+    Some(number.parse::<f64>().ok()? * factor)
+}

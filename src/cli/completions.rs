@@ -1,0 +1,198 @@
+//! Completions for bash, zsh and fish, made from the tables of options and commands. Pure.
+
+use super::Shell;
+use super::table::{COMMANDS, Complete, FLAGS, OPTIONS, SHELLS};
+
+/// The script that makes `shell` complete the command line of flow-proxy. Ends with a line end.
+pub fn completions(shell: Shell) -> String {
+    match shell {
+        Shell::Bash => bash(),
+        Shell::Zsh => zsh(),
+        Shell::Fish => fish(),
+    }
+}
+
+/// Kept to what bash 3.2 knows, which macOS still has, and free of the bash-completion package.
+fn bash() -> String {
+    let mut cases = String::new();
+    for option in &OPTIONS {
+        let replies = match option.complete {
+            Complete::Nothing => "COMPREPLY=()".to_owned(),
+            Complete::Files => "compopt -o filenames 2>/dev/null; local IFS=$'\\n'; \
+                                COMPREPLY=($(compgen -f -- \"$cur\"))"
+                .to_owned(),
+            Complete::Words(words) => bash_words(&words.join(" ")),
+        };
+        cases.push_str(&format!(
+            "        --{}) {replies}; return ;;\n",
+            option.long
+        ));
+    }
+    let shells = bash_words(&SHELLS.join(" "));
+    let commands: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+    let options: Vec<String> = long_names().map(|name| format!("--{name}")).collect();
+    format!(
+        r#"# bash completion for flow-proxy: source <(flow-proxy completions bash)
+_flow_proxy() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} word words
+    # bash takes --option=value apart at the equals sign.
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $prev == = ]]; then
+        prev=${{COMP_WORDS[COMP_CWORD-2]}}
+    fi
+    case $prev in
+{cases}        completions) {shells}; return ;;
+    esac
+    words="{commands} {options}"
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        case $word in
+            {patterns}) words="{options}" ;;
+        esac
+    done
+    {replies}
+}}
+complete -F _flow_proxy flow-proxy
+"#,
+        commands = commands.join(" "),
+        options = options.join(" "),
+        patterns = commands.join("|"),
+        replies = bash_words("$words"),
+    )
+}
+
+fn bash_words(words: &str) -> String {
+    format!("COMPREPLY=($(compgen -W \"{words}\" -- \"$cur\"))")
+}
+
+fn zsh() -> String {
+    let mut arguments = String::new();
+    for option in &OPTIONS {
+        let action = match option.complete {
+            Complete::Nothing => String::new(),
+            Complete::Files => "_files".to_owned(),
+            // Colons end an action's parts.
+            Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
+        };
+        let (long, help, name) = (option.long, zsh_escaped(option.help), option.value_name);
+        arguments.push_str(&format!("        '--{long}=[{help}]:{name}:{action}' \\\n"));
+    }
+    for flag in &FLAGS {
+        let help = zsh_escaped(flag.help);
+        if let Some(short) = flag.short {
+            arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
+        }
+        arguments.push_str(&format!("        '--{}[{help}]' \\\n", flag.long));
+    }
+    let commands: String = COMMANDS
+        .iter()
+        .map(|command| format!("        '{}:{}'\n", command.name, zsh_escaped(command.help)))
+        .collect();
+    format!(
+        r#"#compdef flow-proxy
+# zsh completion for flow-proxy: flow-proxy completions zsh > "${{fpath[1]}}/_flow-proxy"
+_flow_proxy() {{
+    local context state state_descr line
+    typeset -A opt_args
+    local -a commands
+    commands=(
+{commands}    )
+    _arguments -S \
+{arguments}        '1:command:->command' \
+        '2:argument:->argument'
+    case $state in
+        command) _describe command commands ;;
+        argument) [[ $line[1] == completions ]] && compadd {shells} ;;
+    esac
+}}
+if [[ $funcstack[1] == _flow-proxy ]]; then
+    _flow_proxy "$@"
+else
+    compdef _flow_proxy flow-proxy
+fi
+"#,
+        shells = SHELLS.join(" "),
+    )
+}
+
+/// `text` for a description in single quotes of `_arguments` and `_describe`.
+fn zsh_escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('[', "\\[")
+        .replace(']', "\\]")
+        .replace(':', "\\:")
+        .replace('\'', "'\\''")
+}
+
+fn fish() -> String {
+    let mut text = String::from(
+        "# fish completion for flow-proxy: flow-proxy completions fish | source\n\
+         complete -c flow-proxy -f\n",
+    );
+    for command in &COMMANDS {
+        let (name, help) = (command.name, fish_escaped(command.help));
+        text.push_str(&format!(
+            "complete -c flow-proxy -n __fish_use_subcommand -a {name} -d '{help}'\n"
+        ));
+    }
+    let shells = SHELLS.join(" ");
+    text.push_str(&format!(
+        "complete -c flow-proxy -n '__fish_seen_subcommand_from completions' -a '{shells}'\n"
+    ));
+    for option in &OPTIONS {
+        let value = match option.complete {
+            Complete::Nothing => "-x".to_owned(),
+            Complete::Files => "-r -F".to_owned(),
+            Complete::Words(words) => format!("-x -a '{}'", words.join(" ")),
+        };
+        let (long, help) = (option.long, fish_escaped(option.help));
+        text.push_str(&format!(
+            "complete -c flow-proxy -l {long} {value} -d '{help}'\n"
+        ));
+    }
+    for flag in &FLAGS {
+        let short = flag
+            .short
+            .map_or(String::new(), |short| format!("-s {short} "));
+        let (long, help) = (flag.long, fish_escaped(flag.help));
+        text.push_str(&format!(
+            "complete -c flow-proxy {short}-l {long} -d '{help}'\n"
+        ));
+    }
+    text
+}
+
+fn fish_escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
+fn long_names() -> impl Iterator<Item = &'static str> {
+    let options = OPTIONS.iter().map(|option| option.long);
+    options.chain(FLAGS.iter().map(|flag| flag.long))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shell_s_script_has_every_option_and_command() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = completions(shell);
+            for name in long_names() {
+                let spelling = match shell {
+                    Shell::Bash | Shell::Zsh => format!("--{name}"),
+                    Shell::Fish => format!("-l {name} "),
+                };
+                assert!(script.contains(&spelling), "{shell:?} lacks {name}");
+            }
+            for command in &COMMANDS {
+                assert!(
+                    script.contains(command.name),
+                    "{shell:?} lacks {}",
+                    command.name
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The values of options: text in, typed value or "what is allowed" out, and back to text.
+//!
+//! Every parser takes one non-empty value and answers with an error that quotes it and says what is
+//! allowed; the caller puts the value's source in front. What the `show_…` functions write, the
+//! parsers read. Pure.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+/// The names that `--log-level` is completed with.
+pub(super) const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARNING", "ERROR"];
+
+/// Most workers that can be asked for: each is a thread.
+const MAX_WORKERS: usize = 16_384;
+
+/// Longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// `value` in quotes, on one line whatever it holds.
+pub(super) fn quoted(value: &str) -> String {
+    format!("'{}'", printable(value))
+}
+
+/// `value` with control characters escaped, so that it stays on one line and leaves terminals alone.
+pub(super) fn printable(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for char in value.chars() {
+        if char.is_control() {
+            text.extend(char.escape_default());
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}
+
+/// A number of ASCII digits alone: no sign, which Rust's own parser would take.
+fn digits(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// `10m` into 10 and `m`, also with blanks between.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(end);
+    Some((digits(number)?, unit.trim_start()))
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    if let Some(port) = digits(text).and_then(|number| u16::try_from(number).ok()) {
+        return Ok(port);
+    }
+    let error = format!("{} is not a port (0 to 65535)", quoted(text));
+    // Kubernetes gives every pod FLOW_PROXY_PORT=tcp://… when a Service is called flow-proxy.
+    if text.starts_with("tcp://") {
+        return Err(format!(
+            "{error}; Kubernetes sets it for a Service called flow-proxy: set enableServiceLinks: \
+             false in the pod, or give the port by --port"
+        ));
+    }
+    Err(error)
+}
+
+/// An address to listen on. Names are not resolved: what is listened on decides who may come in,
+/// and must not change with the answer of a name server.
+pub(super) fn host(text: &str) -> Result<IpAddr, String> {
+    if text.eq_ignore_ascii_case("localhost") {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse().map_err(|_| {
+        let value = quoted(text);
+        format!("{value} is not an IP address (such as 127.0.0.1, 0.0.0.0 or ::1) or localhost")
+    })
+}
+
+pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_uppercase().as_str() {
+        "DEBUG" => Ok(LevelFilter::Debug),
+        "INFO" => Ok(LevelFilter::Info),
+        "WARNING" | "WARN" => Ok(LevelFilter::Warn),
+        "ERROR" => Ok(LevelFilter::Error),
+        _ => Err(format!(
+            "{} is not a log level (DEBUG, INFO, WARNING or ERROR)",
+            quoted(text)
+        )),
+    }
+}
+
+pub(super) fn show_level(level: LevelFilter) -> String {
+    match level {
+        LevelFilter::Warn => "WARNING".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err(format!(
+            "{} is not a file path (it holds a NUL)",
+            quoted(text)
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn show_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub(super) fn workers(text: &str) -> Result<usize, String> {
+    digits(text)
+        .and_then(|number| usize::try_from(number).ok())
+        .filter(|number| (1..=MAX_WORKERS).contains(number))
+        .ok_or_else(|| {
+            format!(
+                "{} is not a number of workers (1 to {MAX_WORKERS})",
+                quoted(text)
+            )
+        })
+}
+
+/// A timeout of more than nothing.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .filter(|timeout| !timeout.is_zero())
+        .ok_or_else(|| {
+            let value = quoted(text);
+            format!(
+                "{value} is not a timeout (seconds, or a number with ms, s, m or h; 1ms to 168h)"
+            )
+        })
+}
+
+/// A timeout that may be 0: do not wait.
+pub(super) fn timeout_or_zero(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| {
+        let value = quoted(text);
+        format!("{value} is not a timeout (seconds, or a number with ms, s, m or h; 0 to 168h)")
+    })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let millis_per_unit = match unit.to_ascii_lowercase().as_str() {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let timeout = Duration::from_millis(number.checked_mul(millis_per_unit)?);
+    (timeout <= MAX_TIMEOUT).then_some(timeout)
+}
+
+pub(super) fn show_duration(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_millis())
+    }
+}
+
+/// The units of a size and their bytes, largest first. `K` and `KiB` are the same.
+const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// A size in bytes; `None`, written 0, is no limit.
+pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
+    let bytes = number_and_unit(text).and_then(|(number, unit)| {
+        let is_unit = |name: &str| unit.eq_ignore_ascii_case(name);
+        let factor = match unit {
+            "" => 1,
+            _ => {
+                SIZE_UNITS
+                    .iter()
+                    .find(|(name, _)| is_unit(name) || is_unit(&name[..1]))?
+                    .1
+            }
+        };
+        number.checked_mul(factor)
+    });
+    match bytes {
+        Some(0) => Ok(None),
+        Some(bytes) => Ok(Some(bytes)),
+        None => Err(format!(
+            "{} is not a size (bytes, or a number with K, M or G; 0 = no limit)",
+            quoted(text)
+        )),
+    }
+}
+
+pub(super) fn show_size(size: Option<u64>) -> String {
+    let Some(bytes) = size else {
+        return "0".to_owned();
+    };
+    match SIZE_UNITS
+        .iter()
+        .find(|(_, factor)| bytes.is_multiple_of(*factor))
+    {
+        Some((name, factor)) => format!("{}{name}", bytes / factor),
+        None => bytes.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_digits_up_to_65535() {
+        assert_eq!((port("0"), port("65535")), (Ok(0), Ok(65535)));
+        for bad in [
+            "abc",
+            "",
+            "-1",
+            "+1",
+            "65536",
+            "1.0",
+            " 1",
+            "99999999999999999999",
+        ] {
+            assert_eq!(
+                port(bad),
+                Err(format!("'{bad}' is not a port (0 to 65535)"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_port_that_kubernetes_made_is_explained() {
+        let error = port("tcp://10.0.0.1:8899").unwrap_err();
+        assert!(error.contains("enableServiceLinks"), "{error}");
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_localhost() {
+        assert_eq!(host("LocalHost").unwrap().to_string(), "127.0.0.1");
+        assert_eq!(host("0.0.0.0").unwrap().to_string(), "0.0.0.0");
+        assert_eq!(host("::1").unwrap().to_string(), "::1");
+        assert_eq!(host("[::]").unwrap().to_string(), "::");
+        for bad in ["example.com", "127.1", "[::1", "1.2.3.4:80", "*"] {
+            let error = host(bad).unwrap_err();
+            assert!(
+                error.starts_with(&format!("'{bad}' is not an IP address")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn levels_are_read_in_any_case_and_shown_as_the_log_shows_them() {
+        for (text, shown) in [
+            ("debug", "DEBUG"),
+            ("Warn", "WARNING"),
+            ("warning", "WARNING"),
+        ] {
+            assert_eq!(show_level(level(text).unwrap()), shown);
+        }
+        for name in LEVELS {
+            assert_eq!(show_level(level(name).unwrap()), name);
+        }
+        let error = level("loud").unwrap_err();
+        assert_eq!(
+            error,
+            "'loud' is not a log level (DEBUG, INFO, WARNING or ERROR)"
+        );
+    }
+
+    #[test]
+    fn workers_are_1_to_16384() {
+        assert_eq!((workers("1"), workers("16384")), (Ok(1), Ok(16384)));
+        for bad in ["0", "16385", "many", "-3"] {
+            let error = format!("'{bad}' is not a number of workers (1 to 16384)");
+            assert_eq!(workers(bad), Err(error));
+        }
+    }
+
+    #[test]
+    fn timeouts_are_seconds_or_have_a_unit() {
+        for (text, millis) in [
+            ("600", 600_000),
+            ("600s", 600_000),
+            ("600 s", 600_000),
+            ("10m", 600_000),
+            ("2H", 7_200_000),
+            ("500ms", 500),
+            ("168h", 604_800_000),
+        ] {
+            assert_eq!(timeout(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in [
+            "0",
+            "0ms",
+            "169h",
+            "1.5",
+            "-1",
+            "s",
+            "1d",
+            "18446744073709551615h",
+        ] {
+            let error = timeout(bad).unwrap_err();
+            assert!(
+                error.starts_with(&format!("'{bad}' is not a timeout")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_shutdown_timeout_may_be_0() {
+        assert_eq!(timeout_or_zero("0"), Ok(Duration::ZERO));
+        assert!(timeout("0").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_units_and_0_is_no_limit() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("2k", 2 << 10),
+            ("2KiB", 2 << 10),
+            ("100M", 100 << 20),
+            ("100 MiB", 100 << 20),
+            ("3gib", 3 << 30),
+        ] {
+            assert_eq!(size(text), Ok(Some(bytes)), "{text}");
+        }
+        assert_eq!((size("0"), size("0M")), (Ok(None), Ok(None)));
+        for bad in ["", "M", "1MB", "1T", "-1", "1.5M", "99999999999G"] {
+            let error = size(bad).unwrap_err();
+            assert!(
+                error.starts_with(&format!("'{bad}' is not a size")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_back_as_the_same() {
+        for bytes in [
+            None,
+            Some(1),
+            Some(1000),
+            Some(5 << 10),
+            Some(100 << 20),
+            Some(7 << 30),
+        ] {
+            assert_eq!(size(&show_size(bytes)), Ok(bytes));
+        }
+        for millis in [1, 999, 1000, 1500, 3_600_000] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(timeout(&show_duration(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn quoted_values_stay_on_one_line() {
+        assert_eq!(quoted("a\nb\x1b[31m'é"), r"'a\nb\u{1b}[31m'é'");
+    }
+}

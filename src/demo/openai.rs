@@ -1,0 +1,254 @@
+//! OpenAI's API: models, chat completions whole and streamed, embeddings. Pure.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use super::routes::{Answer, Posted, Stamp};
+use super::speech::{self, Ending, Heard, Reply};
+
+/// Some names to list. Requests may name any model.
+const MODELS: [&str; 3] = ["demo-gpt", "demo-claude", "demo-embedding"];
+/// When they came into being, in seconds since 1970: clients want a number.
+const MODELS_CREATED: u64 = 1_700_000_000;
+/// OpenAI's own limit on the inputs of one request.
+const MAX_INPUTS: usize = 2048;
+/// The length of an embedding. Real ones have 1536 numbers.
+const DIMENSIONS: u32 = 8;
+
+/// The list of models.
+pub(super) fn models() -> Value {
+    let model = |id: &&str| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "flow-proxy demo"});
+    json!({"object": "list", "data": MODELS.iter().map(model).collect::<Vec<Value>>()})
+}
+
+/// Answers a chat completion, as a stream where the request asks for one.
+pub(super) fn chat(posted: &Posted, stamp: Stamp) -> Result<Answer, Fault> {
+    let request = &posted.json;
+    let messages = request["messages"].as_array();
+    let messages = messages.ok_or_else(|| Fault::bad_request("messages: must be an array"))?;
+    let max_tokens = [&request["max_completion_tokens"], &request["max_tokens"]]
+        .into_iter()
+        .find_map(Value::as_u64);
+    let completion = Completion {
+        reply: speech::reply(&heard(messages), tool(request), max_tokens),
+        model: request["model"].as_str().unwrap_or(MODELS[0]),
+        prompt_tokens: posted.prompt_tokens,
+        stamp,
+    };
+    if request["stream"] == true {
+        let usage = match request["stream_options"]["include_usage"] == true {
+            true => UsageChunk::Sent,
+            false => UsageChunk::Left,
+        };
+        return Ok(Answer::Events(completion.events(usage)));
+    }
+    Ok(Answer::ok(completion.whole()))
+}
+
+/// The last thing that was said by the user or a tool.
+fn heard(messages: &[Value]) -> Heard {
+    for message in messages.iter().rev() {
+        let text = || speech::text_of(&message["content"]).to_owned();
+        match message["role"].as_str() {
+            Some("user") => return Heard::User(text()),
+            Some("tool" | "function") => return Heard::ToolResult(text()),
+            _ => {}
+        }
+    }
+    Heard::User(String::new())
+}
+
+/// The first tool that may be called.
+fn tool(request: &Value) -> Option<&str> {
+    if request["tool_choice"] == "none" {
+        return None;
+    }
+    let tools = request["tools"].as_array()?;
+    tools
+        .iter()
+        .find_map(|tool| tool["function"]["name"].as_str())
+}
+
+/// Whether a stream tells at its end what it has cost: `stream_options.include_usage`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UsageChunk {
+    Sent,
+    Left,
+}
+
+/// One answer, to be written whole or as a stream.
+struct Completion<'a> {
+    reply: Reply,
+    model: &'a str,
+    prompt_tokens: u64,
+    stamp: Stamp,
+}
+
+impl Completion<'_> {
+    fn whole(&self) -> Value {
+        let message = match &self.reply {
+            Reply::Text { pieces, .. } => json!({"role": "assistant", "content": pieces.concat()}),
+            Reply::ToolCall { name } => json!({
+                "role": "assistant",
+                "content": null,
+                "tool_calls": [{
+                    "id": self.call_id(),
+                    "type": "function",
+                    "function": {"name": name, "arguments": "{}"},
+                }],
+            }),
+        };
+        let choice = json!({
+            "index": 0,
+            "message": message,
+            "logprobs": null,
+            "finish_reason": self.finish_reason(),
+        });
+        json!({
+            "id": self.id(),
+            "object": "chat.completion",
+            "created": self.stamp.created,
+            "model": self.model,
+            "choices": [choice],
+            "usage": self.usage(),
+        })
+    }
+
+    fn events(&self, usage: UsageChunk) -> Vec<String> {
+        let mut deltas = vec![json!({"role": "assistant", "content": ""})];
+        match &self.reply {
+            Reply::Text { pieces, .. } => {
+                deltas.extend(pieces.iter().map(|piece| json!({"content": piece})));
+            }
+            Reply::ToolCall { name } => {
+                deltas[0] = json!({"role": "assistant", "content": null, "tool_calls": [{
+                    "index": 0,
+                    "id": self.call_id(),
+                    "type": "function",
+                    "function": {"name": name, "arguments": ""},
+                }]});
+                // In two pieces, as models do it.
+                let part =
+                    |part| json!({"tool_calls": [{"index": 0, "function": {"arguments": part}}]});
+                deltas.extend(["{", "}"].map(part));
+            }
+        }
+        let chunk = |choices: Value, cost: Value| {
+            let mut chunk = json!({
+                "id": self.id(),
+                "object": "chat.completion.chunk",
+                "created": self.stamp.created,
+                "model": self.model,
+                "choices": choices,
+            });
+            if usage == UsageChunk::Sent {
+                chunk["usage"] = cost;
+            }
+            format!("data: {chunk}\n\n")
+        };
+        let choice = |delta: Value, finish_reason: Value| {
+            let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+            chunk(json!([choice]), Value::Null)
+        };
+        let mut events: Vec<String> = deltas
+            .into_iter()
+            .map(|delta| choice(delta, Value::Null))
+            .collect();
+        events.push(choice(json!({}), self.finish_reason().into()));
+        if usage == UsageChunk::Sent {
+            events.push(chunk(json!([]), self.usage()));
+        }
+        events.push("data: [DONE]\n\n".to_owned());
+        events
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        match &self.reply {
+            Reply::Text {
+                ending: Ending::Complete,
+                ..
+            } => "stop",
+            Reply::Text {
+                ending: Ending::CutShort,
+                ..
+            } => "length",
+            Reply::ToolCall { .. } => "tool_calls",
+        }
+    }
+
+    fn usage(&self) -> Value {
+        let completion_tokens = match &self.reply {
+            Reply::Text { pieces, .. } => pieces.len() as u64,
+            Reply::ToolCall { .. } => 2,
+        };
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": self.prompt_tokens + completion_tokens,
+        })
+    }
+
+    fn id(&self) -> String {
+        format!("chatcmpl-demo-{}", self.stamp.serial)
+    }
+
+    fn call_id(&self) -> String {
+        format!("call_demo_{}", self.stamp.serial)
+    }
+}
+
+/// Answers with made-up embeddings, equal for equal inputs.
+pub(super) fn embeddings(posted: &Posted) -> Result<Answer, Fault> {
+    let request = &posted.json;
+    let inputs = match &request["input"] {
+        text @ Value::String(_) => std::slice::from_ref(text),
+        // Numbers are the tokens of one input.
+        tokens @ Value::Array(items) if items.first().is_some_and(Value::is_number) => {
+            std::slice::from_ref(tokens)
+        }
+        Value::Array(inputs) => inputs,
+        _ => return Err(Fault::bad_request("input: must be a string or an array")),
+    };
+    if inputs.len() > MAX_INPUTS {
+        return Err(Fault::bad_request(format!(
+            "input: at most {MAX_INPUTS} at once"
+        )));
+    }
+    let written: fn(&[f32]) -> Value = match request["encoding_format"].as_str() {
+        // What OpenAI's SDKs ask for unless told otherwise.
+        Some("base64") => |numbers| {
+            let bytes: Vec<u8> = numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect();
+            STANDARD.encode(bytes).into()
+        },
+        _ => |numbers| json!(numbers),
+    };
+    let embedding = |(index, input): (usize, &Value)| {
+        let embedding = written(&embedding(&input.to_string()));
+        json!({"object": "embedding", "index": index, "embedding": embedding})
+    };
+    Ok(Answer::ok(json!({
+        "object": "list",
+        "data": inputs.iter().enumerate().map(embedding).collect::<Vec<Value>>(),
+        "model": request["model"].as_str().unwrap_or(MODELS[2]),
+        "usage": {"prompt_tokens": posted.prompt_tokens, "total_tokens": posted.prompt_tokens},
+    })))
+}
+
+/// Numbers from -1 to 1 that depend on the text and mean nothing.
+fn embedding(text: &str) -> Vec<f32> {
+    let mix = |state: u32, byte: u8| (state ^ u32::from(byte)).wrapping_mul(16_777_619);
+    let seed = text.bytes().fold(2_166_136_261, mix);
+    let number = |index: u32| {
+        let bits = seed.wrapping_add(index).wrapping_mul(2_654_435_761) >> 16;
+        bits as f32 / 32_767.5 - 1.0
+    };
+    (0..DIMENSIONS).map(number).collect()
+}
+
+#[cfg(test)]
+mod tests;

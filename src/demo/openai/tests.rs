@@ -1,0 +1,208 @@
+use super::*;
+
+const STAMP: Stamp = Stamp {
+    serial: 7,
+    created: 1_700_000_001,
+};
+
+fn posted(json: Value) -> Posted {
+    Posted {
+        json,
+        prompt_tokens: 5,
+    }
+}
+
+fn whole(request: Value) -> Value {
+    match chat(&posted(request), STAMP).unwrap() {
+        Answer::Whole { body, .. } => body,
+        Answer::Events(events) => panic!("a stream: {events:?}"),
+    }
+}
+
+/// The chunks of a stream, whose framing is checked, without the last line.
+fn streamed(request: Value) -> Vec<Value> {
+    let Answer::Events(mut events) = chat(&posted(request), STAMP).unwrap() else {
+        panic!("no stream")
+    };
+    assert_eq!(events.pop().as_deref(), Some("data: [DONE]\n\n"));
+    let chunk = |event: &String| {
+        let data = event
+            .strip_prefix("data: ")
+            .and_then(|it| it.strip_suffix("\n\n"));
+        let chunk: Value = serde_json::from_str(data.expect("one data line")).unwrap();
+        assert_eq!(chunk["object"], "chat.completion.chunk");
+        assert_eq!(chunk["id"], "chatcmpl-demo-7");
+        chunk
+    };
+    events.iter().map(chunk).collect()
+}
+
+fn request(more: Value) -> Value {
+    let mut request = json!({
+        "model": "any-model",
+        "messages": [
+            {"role": "system", "content": "be kind"},
+            {"role": "user", "content": "früh auf"},
+        ],
+    });
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    request
+}
+
+#[test]
+fn a_stream_says_piece_by_piece_what_the_whole_answer_says() {
+    let whole = whole(request(json!({})));
+    let message = &whole["choices"][0]["message"];
+    assert!(
+        message["content"]
+            .as_str()
+            .unwrap()
+            .contains("\"früh auf\"")
+    );
+    assert_eq!(message["role"], "assistant");
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+    assert_eq!(
+        (&whole["model"], &whole["usage"]["prompt_tokens"]),
+        (&"any-model".into(), &5.into())
+    );
+
+    let chunks = streamed(request(json!({"stream": true})));
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let texts = chunks
+        .iter()
+        .filter_map(|it| it["choices"][0]["delta"]["content"].as_str());
+    assert_eq!(
+        texts.collect::<String>(),
+        message["content"].as_str().unwrap()
+    );
+    let reasons: Vec<&Value> = chunks
+        .iter()
+        .map(|it| &it["choices"][0]["finish_reason"])
+        .collect();
+    let (last, others) = reasons.split_last().unwrap();
+    assert_eq!(**last, "stop");
+    assert!(others.iter().all(|reason| reason.is_null()));
+    assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+}
+
+#[test]
+fn a_stream_tells_its_usage_where_that_is_asked_for() {
+    let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let chunks = streamed(request(options));
+    let (last, others) = chunks.split_last().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"], whole(request(json!({})))["usage"]);
+    assert!(
+        others
+            .iter()
+            .all(|chunk| chunk.get("usage") == Some(&Value::Null))
+    );
+}
+
+#[test]
+fn the_first_tool_is_called_without_arguments() {
+    let tool = |name| json!({"type": "function", "function": {"name": name, "parameters": {}}});
+    let tools = json!([tool("weather"), tool("time")]);
+    let whole = whole(request(json!({"tools": tools})));
+    let call = &whole["choices"][0]["message"]["tool_calls"][0];
+    assert_eq!(
+        call["function"],
+        json!({"name": "weather", "arguments": "{}"})
+    );
+    assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
+
+    let chunks = streamed(request(json!({"tools": tools, "stream": true})));
+    let calls = || {
+        chunks
+            .iter()
+            .map(|it| &it["choices"][0]["delta"]["tool_calls"][0])
+    };
+    let arguments: String = calls()
+        .filter_map(|call| call["function"]["arguments"].as_str())
+        .collect();
+    assert_eq!(arguments, "{}");
+    assert_eq!(calls().next().unwrap()["function"]["name"], "weather");
+    assert_eq!(calls().next().unwrap()["id"], call["id"]);
+    let last = chunks.last().unwrap();
+    assert_eq!(last["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[test]
+fn no_tool_is_called_where_the_client_wants_none_or_brings_a_result() {
+    let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
+    let answer = whole(request(json!({"tools": tools, "tool_choice": "none"})));
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let messages = json!([
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": null, "tool_calls": []},
+        {"role": "tool", "tool_call_id": "call_demo_1", "content": "sunny"},
+    ]);
+    let answer = whole(json!({"messages": messages, "tools": tools}));
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(text.contains("\"sunny\""), "{text}");
+}
+
+#[test]
+fn an_answer_that_is_cut_short_says_so() {
+    for limit in ["max_tokens", "max_completion_tokens"] {
+        let answer = whole(request(json!({limit: 3})));
+        assert_eq!(answer["choices"][0]["finish_reason"], "length");
+        assert_eq!(answer["usage"]["completion_tokens"], 3);
+    }
+}
+
+fn embedded(request: Value) -> Value {
+    match embeddings(&posted(request)).unwrap() {
+        Answer::Whole { body, .. } => body["data"].clone(),
+        Answer::Events(events) => panic!("a stream: {events:?}"),
+    }
+}
+
+#[test]
+fn each_input_gets_an_embedding_in_the_encoding_that_is_asked_for() {
+    let plain = embedded(json!({"input": ["a", "b", "a"]}));
+    assert_eq!(plain[0]["embedding"], plain[2]["embedding"]);
+    assert_ne!(plain[0]["embedding"], plain[1]["embedding"]);
+    let numbers = plain[0]["embedding"].as_array().unwrap();
+    assert!(
+        numbers.iter().all(|it| it.as_f64().unwrap().abs() <= 1.0),
+        "{numbers:?}"
+    );
+
+    let coded = embedded(json!({"input": "a", "encoding_format": "base64"}));
+    let bytes = STANDARD
+        .decode(coded[0]["embedding"].as_str().unwrap())
+        .unwrap();
+    let decoded: Vec<f32> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
+    assert_eq!(json!(decoded), plain[0]["embedding"]);
+
+    assert_eq!(
+        embedded(json!({"input": [1, 2, 3]}))
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        embedded(json!({"input": [[1], [2]]}))
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn embeddings_of_nothing_or_of_too_much_are_refused() {
+    for input in [json!(null), json!(1), json!(vec!["x"; MAX_INPUTS + 1])] {
+        assert!(embeddings(&posted(json!({"input": input}))).is_err());
+    }
+}

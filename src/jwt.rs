@@ -1,0 +1,143 @@
+//! The token that Flow accepts: an HS256 JSON Web Token of a credential.
+//!
+//! Owns the token's exact bytes. They are those of Python's PyJWT 2, which is what the
+//! credentials were issued for: header and claims in a fixed order, compact, non-ASCII
+//! characters escaped as `json.dumps` does. Out of scope: where the claims come from, and
+//! verifying tokens. Pure; called once for each credential when secrets are loaded.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// The JOSE header as PyJWT writes it.
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+/// What a token says, in the order in which it says it.
+#[derive(Clone, Copy)]
+pub struct Claims<'a> {
+    /// `clientId`
+    pub client_id: &'a str,
+    /// `clientSecret`: a claim, and the key that signs the token too.
+    pub client_secret: &'a str,
+    /// `tenant`
+    pub tenant: &'a str,
+}
+
+/// The signed token in JWS compact serialization (RFC 7515 section 7.1), ASCII only.
+///
+/// There is no `exp` and no `iat`, so that equal claims always give the same token.
+pub fn sign_hs256(claims: Claims<'_>) -> String {
+    let mut token = URL_SAFE_NO_PAD.encode(HEADER);
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(payload(claims), &mut token);
+
+    let mut mac = Hmac::<Sha256>::new_from_slice(claims.client_secret.as_bytes())
+        .expect("HMAC takes a key of any length (RFC 2104 section 2)");
+    mac.update(token.as_bytes());
+    let signature = mac.finalize().into_bytes();
+
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    token
+}
+
+fn payload(claims: Claims<'_>) -> String {
+    let mut json = String::from(r#"{"clientId":"#);
+    push_json_string(&mut json, claims.client_id);
+    json.push_str(r#","clientSecret":"#);
+    push_json_string(&mut json, claims.client_secret);
+    json.push_str(r#","tenant":"#);
+    push_json_string(&mut json, claims.tenant);
+    json.push('}');
+    json
+}
+
+/// Appends `text` as Python's `json.dumps` writes it: printable ASCII as it is, a short escape
+/// where JSON has one, everything else (DEL too) as UTF-16 code units in lower-case hex.
+fn push_json_string(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            '\r' => json.push_str("\\r"),
+            '\t' => json.push_str("\\t"),
+            '\u{8}' => json.push_str("\\b"),
+            '\u{c}' => json.push_str("\\f"),
+            ' '..='~' => json.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    json.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with PyJWT 2.15.1: `jwt.encode(payload, payload["clientSecret"], "HS256")`.
+    fn assert_signs_as_pyjwt(client_id: &str, client_secret: &str, tenant: &str, token: &str) {
+        let claims = Claims {
+            client_id,
+            client_secret,
+            tenant,
+        };
+        assert_eq!(sign_hs256(claims), token);
+    }
+
+    #[test]
+    fn plain_ascii_claims_give_pyjwts_token() {
+        assert_signs_as_pyjwt(
+            "fake-client-id",
+            "fake-client-secret-for-tests-only",
+            "fake-tenant",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6ImZha2UtY2xpZW50LWlkIiwiY2xpZW50U2VjcmV0IjoiZmFrZS1jbGllbnQtc2VjcmV0LWZvci10ZXN0cy1vbmx5IiwidGVuYW50IjoiZmFrZS10ZW5hbnQifQ.gSsBsSIlAGFAJEGjJP5brlpwrc3MRFZly3AIZKoNHX0",
+        );
+    }
+
+    #[test]
+    fn non_ascii_astral_and_control_characters_are_escaped_as_python_does() {
+        assert_signs_as_pyjwt(
+            "fake-\u{e9}\u{4e2d}\u{1F600}\u{10FFFF}",
+            "s\u{e9}cret-fake-\u{1F511}-\u{2028}\u{FEFF}-not-a-real-secret",
+            "t\0\u{1}\u{1f}\u{7f}\u{80}\u{2029}",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6ImZha2UtXHUwMGU5XHU0ZTJkXHVkODNkXHVkZTAwXHVkYmZmXHVkZmZmIiwiY2xpZW50U2VjcmV0Ijoic1x1MDBlOWNyZXQtZmFrZS1cdWQ4M2RcdWRkMTEtXHUyMDI4XHVmZWZmLW5vdC1hLXJlYWwtc2VjcmV0IiwidGVuYW50IjoidFx1MDAwMFx1MDAwMVx1MDAxZlx1MDA3Zlx1MDA4MFx1MjAyOSJ9.efwX6BSsEhMMDHllGXDDsEAUXD25gInrxrPi_hGH9s0",
+        );
+    }
+
+    #[test]
+    fn quotes_backslashes_and_short_escapes_are_written_as_python_does() {
+        assert_signs_as_pyjwt(
+            "q\"b\\s/nl\n\r\t\u{8}\u{c}<>&'",
+            "fake secret with \"quotes\" and \\backslashes\\",
+            "a/b",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6InFcImJcXHMvbmxcblxyXHRcYlxmPD4mJyIsImNsaWVudFNlY3JldCI6ImZha2Ugc2VjcmV0IHdpdGggXCJxdW90ZXNcIiBhbmQgXFxiYWNrc2xhc2hlc1xcIiwidGVuYW50IjoiYS9iIn0.eWEdT37DhF0Lh-fyIRWuyFkEhcskv88rpzJ9r5rwv2o",
+        );
+    }
+
+    #[test]
+    fn a_secret_longer_than_a_sha256_block_is_hashed_first() {
+        assert_signs_as_pyjwt(
+            "x",
+            &format!("{}-fake", "k".repeat(100)),
+            "z",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6IngiLCJjbGllbnRTZWNyZXQiOiJra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2trLWZha2UiLCJ0ZW5hbnQiOiJ6In0.fvsepoxhdFPVkr7Euu_8qCzVb0PLWzppw-uVlJqhvzY",
+        );
+    }
+
+    #[test]
+    fn a_secret_of_one_byte_signs_too() {
+        assert_signs_as_pyjwt(
+            "x",
+            "k",
+            "z",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6IngiLCJjbGllbnRTZWNyZXQiOiJrIiwidGVuYW50IjoieiJ9.Ig64FJnN8PmlxVJXBOTgDz_IOaSTCLMTOvXMn3CmfHo",
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! One line of the log: `2024-01-15 10:30:45 - INFO - message`, local time.
+//!
+//! Owns the format, the clock and the escaping that keeps a message in its line. Every thread
+//! formats in a buffer of its own; no lock is taken and, once the buffer has grown, no memory
+//! is allocated.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::Level;
+use tz::TimeZone;
+
+/// A thread whose buffer has grown over this gives it back after the line.
+const KEPT_BUFFER_BYTES: usize = 4 * 1024;
+
+const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
+
+/// Hands the finished line of a message to `deliver`.
+pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl FnOnce(Line<'_>)) {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+    }
+    let mut deliver = Some(deliver);
+    let mut format_in = |scratch: &mut Scratch| {
+        if let Some(deliver) = deliver.take() {
+            scratch.format(level, message, deliver);
+        }
+    };
+    // The buffer is in use when the message's own Display logs, and gone when a thread ends.
+    let done = SCRATCH.try_with(|scratch| match scratch.try_borrow_mut() {
+        Ok(mut scratch) => format_in(&mut scratch),
+        Err(_) => format_in(&mut Scratch::new()),
+    });
+    if done.is_err() {
+        format_in(&mut Scratch::new());
+    }
+}
+
+/// A finished line, its line feed included.
+pub(super) struct Line<'a> {
+    text: &'a str,
+    level: Level,
+    /// Where the level's name begins in `text`.
+    level_at: usize,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn whole(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
+    /// The parts of the line with the level in colour (ECMA-48 SGR).
+    pub(super) fn coloured(&self) -> [&'a [u8]; 5] {
+        let (before, rest) = self.text.split_at(self.level_at);
+        let (level, after) = rest.split_at(level_name(self.level).len());
+        let colour: &[u8] = match self.level {
+            Level::Error => b"\x1b[31m",
+            Level::Warn => b"\x1b[33m",
+            Level::Info => b"\x1b[32m",
+            Level::Debug | Level::Trace => b"\x1b[36m",
+        };
+        [
+            before.as_bytes(),
+            colour,
+            level.as_bytes(),
+            b"\x1b[0m",
+            after.as_bytes(),
+        ]
+    }
+}
+
+/// `WARNING`, not `WARN`: the name that scripts grep for. The proxy logs nothing below DEBUG.
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARNING",
+        Level::Info => "INFO",
+        Level::Debug | Level::Trace => "DEBUG",
+    }
+}
+
+/// A thread's buffer, and the last second it has written out.
+struct Scratch {
+    line: String,
+    stamp: String,
+    /// The second since the epoch that `stamp` shows.
+    second: Option<i64>,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            line: String::new(),
+            stamp: String::new(),
+            second: None,
+        }
+    }
+
+    fn format(
+        &mut self,
+        level: Level,
+        message: &fmt::Arguments<'_>,
+        deliver: impl FnOnce(Line<'_>),
+    ) {
+        let second = unix_seconds();
+        if self.second != Some(second) {
+            self.stamp = timestamp(second + utc_offset(local_zone(), second));
+            self.second = Some(second);
+        }
+        self.line.clear();
+        self.line.push_str(&self.stamp);
+        self.line.push_str(" - ");
+        let level_at = self.line.len();
+        self.line.push_str(level_name(level));
+        self.line.push_str(" - ");
+        // Fails only if a Display does; what it wrote until then is still worth logging.
+        let _ = Escaped(&mut self.line).write_fmt(*message);
+        self.line.push('\n');
+        deliver(Line {
+            text: &self.line,
+            level,
+            level_at,
+        });
+        self.line.clear();
+        self.line.shrink_to(KEPT_BUFFER_BYTES);
+    }
+}
+
+/// Writes text so that it stays one line and cannot command a terminal: a message may quote
+/// what a client sent, and a client may try to forge a line.
+struct Escaped<'a>(&'a mut String);
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        for c in text.chars() {
+            if is_hazardous(c) {
+                self.0.extend(c.escape_default());
+            } else {
+                self.0.push(c);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, line and paragraph separators, and what changes the direction of text.
+fn is_hazardous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+fn unix_seconds() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The time zone that `TZ` names, or the system's; UTC where there is none or it is unreadable.
+/// Read once: no system call and no lock for the lines after the first.
+fn local_zone() -> &'static TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    ZONE.get_or_init(|| {
+        let zone = match std::env::var("TZ") {
+            // POSIX leaves an empty TZ open; the C libraries take it for UTC.
+            Ok(name) if name.is_empty() => return TimeZone::utc(),
+            Ok(name) => TimeZone::from_posix_tz(&name),
+            Err(_) => TimeZone::local(),
+        };
+        zone.unwrap_or_else(|_| TimeZone::utc())
+    })
+}
+
+/// Seconds east of UTC at a time, daylight saving included.
+fn utc_offset(zone: &TimeZone, unix_second: i64) -> i64 {
+    zone.find_local_time_type(unix_second)
+        .map_or(0, |local| i64::from(local.ut_offset()))
+}
+
+/// `2024-01-15 10:30:45` for a second counted from 1970-01-01 00:00:00 local time.
+fn timestamp(local_second: i64) -> String {
+    let (year, month, day) = date(local_second.div_euclid(SECONDS_PER_DAY));
+    let second = local_second.rem_euclid(SECONDS_PER_DAY);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// Year, month and day of the proleptic Gregorian calendar for a day counted from 1970-01-01.
+fn date(day: i64) -> (i64, i64, i64) {
+    // Years that begin on 1 March end with the leap day, so that months have a fixed place.
+    const DAYS_FROM_0000_03_01: i64 = 719_468;
+    const DAYS_IN_400_YEARS: i64 = 146_097;
+    let day = day + DAYS_FROM_0000_03_01;
+    let cycle = day.div_euclid(DAYS_IN_400_YEARS);
+    let day = day.rem_euclid(DAYS_IN_400_YEARS);
+    // Without the leap days before it, every year is 365 days long.
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to January repeat 31, 30, 31, 30, 31: 153 days in five months.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (cycle * 400 + year + next_year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(level: Level, message: &fmt::Arguments<'_>) -> String {
+        let mut text = String::new();
+        format(level, message, |line| {
+            text = String::from_utf8(line.whole().to_vec()).unwrap()
+        });
+        text
+    }
+
+    #[test]
+    fn a_line_has_time_level_and_message() {
+        let text = line(
+            Level::Info,
+            &format_args!("Using configuration '{}'", "primary-1"),
+        );
+        let (stamp, rest) = text.split_at("2024-01-15 10:30:45".len());
+        assert_eq!(rest, " - INFO - Using configuration 'primary-1'\n");
+        let shape: String = stamp
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect();
+        assert_eq!(shape, "0000-00-00 00:00:00");
+    }
+
+    #[test]
+    fn levels_have_the_names_that_scripts_grep_for() {
+        for (level, name) in [
+            (Level::Error, " - ERROR - "),
+            (Level::Warn, " - WARNING - "),
+            (Level::Info, " - INFO - "),
+            (Level::Debug, " - DEBUG - "),
+        ] {
+            assert!(line(level, &format_args!("x")).contains(name));
+        }
+    }
+
+    #[test]
+    fn a_message_cannot_forge_a_line_or_command_a_terminal() {
+        let message = "a\nb\r\tc\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}é中";
+        assert!(
+            line(Level::Info, &format_args!("{message}"))
+                .ends_with(" - a\\nb\\r\\tc\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}é中\n")
+        );
+    }
+
+    #[test]
+    fn only_the_level_is_coloured() {
+        format(Level::Warn, &format_args!("m"), |line| {
+            let coloured = line.coloured().concat();
+            let coloured = String::from_utf8(coloured).unwrap();
+            assert!(
+                coloured.ends_with(" - \u{1b}[33mWARNING\u{1b}[0m - m\n"),
+                "{coloured:?}"
+            );
+        });
+    }
+
+    #[test]
+    fn a_display_that_logs_itself_gets_a_line_of_its_own() {
+        struct Nested;
+        impl fmt::Display for Nested {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&line(Level::Debug, &format_args!("inner"))[19..])
+            }
+        }
+        let text = line(Level::Info, &format_args!("{Nested}"));
+        assert!(
+            text.ends_with(" - INFO -  - DEBUG - inner\\n\n"),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days_and_turns_of_the_year() {
+        // Expected values from date(1).
+        for (second, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (-1, "1969-12-31 23:59:59"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (951_868_800, "2000-03-01 00:00:00"),
+            (1_705_314_645, "2024-01-15 10:30:45"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (1_735_689_599, "2024-12-31 23:59:59"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(timestamp(second), text);
+        }
+    }
+
+    #[test]
+    fn the_offset_follows_daylight_saving() {
+        let berlin = TimeZone::from_posix_tz("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        assert_eq!(utc_offset(&berlin, 1_705_314_645), 3600);
+        assert_eq!(utc_offset(&berlin, 1_720_000_000), 7200);
+        let newfoundland = TimeZone::from_posix_tz("NST3:30").unwrap();
+        assert_eq!(utc_offset(&newfoundland, 0), -12_600);
+    }
+}

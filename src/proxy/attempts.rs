@@ -1,0 +1,213 @@
+//! The attempts at one request: what an answer's status says about the credential, and what the
+//! outcome of the whole request proves.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
+
+/// A request is sent to the upstream at most this often, each time with another credential.
+const MAX_ATTEMPTS: usize = 3;
+/// How long a limited credential rests where the upstream does not say.
+const LIMITED_REST: Duration = Duration::from_secs(5);
+/// … and where all credentials that were tried are limited: then it may be the model that is.
+const SHORT_REST: Duration = Duration::from_secs(1);
+/// The longest rest that an upstream can ask for.
+const LONGEST_LIMITED_REST: Duration = Duration::from_secs(5 * 60);
+
+/// What an answer says about the credential that the request was sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Only an accepted credential gets this answer.
+    Accepted,
+    /// 401 or 403: the credential is at fault, or the request is.
+    Rejected,
+    /// 429, with what Retry-After says.
+    Limited(Option<Duration>),
+    /// The upstream failed: that says nothing.
+    Nothing,
+}
+
+impl Verdict {
+    pub fn of(status: StatusCode, fields: &HeaderMap) -> Verdict {
+        match status.as_u16() {
+            401 | 403 => Verdict::Rejected,
+            429 => Verdict::Limited(retry_after(fields, SystemTime::now())),
+            500.. => Verdict::Nothing,
+            _ => Verdict::Accepted,
+        }
+    }
+}
+
+/// RFC 9110 section 10.2.3: seconds or a date.
+fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let rest = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // LiteLLM passes fractions of a second on from some models' providers.
+        Err(_) => match value.parse::<f64>() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+            // A date that has passed asks for no rest.
+            Err(_) => httpdate::parse_http_date(value)
+                .ok()?
+                .duration_since(now)
+                .unwrap_or_default(),
+        },
+    };
+    Some(rest.min(LONGEST_LIMITED_REST))
+}
+
+/// The attempts at one request so far.
+pub struct Attempts<'a> {
+    balancer: &'a Balancer,
+    picks: Vec<Pick>,
+    /// Of each pick whose attempt is over.
+    verdicts: Vec<Verdict>,
+}
+
+impl<'a> Attempts<'a> {
+    pub fn new(balancer: &'a Balancer) -> Self {
+        Attempts {
+            balancer,
+            picks: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.picks.len()
+    }
+
+    pub fn current(&self) -> Option<&Pick> {
+        self.picks.last()
+    }
+
+    /// Chooses the configuration of the next attempt, if there may be one.
+    pub fn next(&mut self) -> Option<&Pick> {
+        if self.picks.len() == MAX_ATTEMPTS {
+            return None;
+        }
+        let pick = self.balancer.pick(Instant::now(), &self.picks)?;
+        log::info!("Using configuration '{}'", pick.name);
+        self.picks.push(pick);
+        self.picks.last()
+    }
+
+    /// The current attempt has got an answer.
+    pub fn judged(&mut self, verdict: Verdict, status: StatusCode) {
+        self.verdicts.push(verdict);
+        let Some(pick) = self.picks.last() else {
+            return;
+        };
+        let now = Instant::now();
+        match verdict {
+            Verdict::Rejected => log::error!(
+                "Authentication failed for config '{}': upstream answered {}",
+                pick.name,
+                status.as_u16()
+            ),
+            Verdict::Limited(Some(rest)) => {
+                tell(self.balancer.limited(pick, rest, now, Announce::Now));
+            }
+            // How long is known at the end: others must not run into the limit meanwhile.
+            Verdict::Limited(None) => {
+                tell(
+                    self.balancer
+                        .limited(pick, SHORT_REST, now, Announce::Later),
+                );
+            }
+            Verdict::Accepted | Verdict::Nothing => {}
+        }
+    }
+
+    /// The request is over: the current attempt's answer is passed on, or there is none.
+    ///
+    /// A rejected credential is at fault only if another one was accepted for the same request: a
+    /// request that all of them reject must not empty the pool.
+    pub fn settle(&self, last_status: Option<StatusCode>) {
+        let now = Instant::now();
+        let is_limited = |verdict: &Verdict| matches!(verdict, Verdict::Limited(_));
+        let all_limited =
+            self.verdicts.len() == self.picks.len() && self.verdicts.iter().all(is_limited);
+        let is_accepted = self.verdicts.len() == self.picks.len()
+            && self.verdicts.last() == Some(&Verdict::Accepted);
+        for (pick, verdict) in self.picks.iter().zip(&self.verdicts) {
+            let event = match verdict {
+                Verdict::Rejected if is_accepted => self.balancer.failed(pick, now),
+                Verdict::Limited(None) => {
+                    let rest = if all_limited {
+                        SHORT_REST
+                    } else {
+                        LIMITED_REST
+                    };
+                    self.balancer.limited(pick, rest, now, Announce::Now)
+                }
+                Verdict::Accepted => self.balancer.accepted(pick, now),
+                _ => None,
+            };
+            tell(event);
+        }
+        match (self.verdicts.last(), last_status, self.current()) {
+            (Some(Verdict::Rejected | Verdict::Limited(_)), Some(status), _) => log::error!(
+                "All configurations failed for this request (last answer: {})",
+                status.as_u16()
+            ),
+            (_, Some(_), Some(pick)) if self.picks.len() > 1 => {
+                log::info!("Failover successful - using config '{}'", pick.name);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Tells the log about a change.
+fn tell(event: Option<Event>) {
+    let Some(event) = event else { return };
+    match event.kind {
+        EventKind::Failed => log::error!("{event}"),
+        EventKind::Limited { .. } => log::warn!("{event}"),
+        EventKind::Restored => log::info!("{event}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let rest = |value: &'static str| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
+            retry_after(&fields, now)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(rest("7"), seconds(7));
+        assert_eq!(rest("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(rest("86400"), seconds(300));
+        assert_eq!(rest("Sun, 06 Nov 1994 08:49:57 GMT"), seconds(20));
+        assert_eq!(rest("Sun, 06 Nov 1994 08:40:00 GMT"), seconds(0));
+        assert_eq!(rest("soon"), None);
+        assert_eq!(rest("-1"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn statuses_say_what_the_table_says() {
+        let verdict =
+            |status| Verdict::of(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+        for status in [401, 403] {
+            assert_eq!(verdict(status), Verdict::Rejected);
+        }
+        assert_eq!(verdict(429), Verdict::Limited(None));
+        for status in [200, 204, 302, 400, 404, 422] {
+            assert_eq!(verdict(status), Verdict::Accepted);
+        }
+        for status in [500, 502, 503, 504, 529] {
+            assert_eq!(verdict(status), Verdict::Nothing);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Who may come in: requests from this machine and its own network names, not from web pages.
+//!
+//! A browser page can send requests to a loopback address (DNS rebinding, or plainly with an
+//! Origin). Such a page must not spend the user's credentials. Pure but for the machine's name,
+//! which is asked for once.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Schemes of pages that come over the web, or that a web page can make. Everything else is an
+/// editor, a desktop application or a browser's extension.
+const WEB_SCHEMES: [&str; 8] = ["http", "https", "ws", "wss", "ftp", "data", "blob", "about"];
+
+/// Decides by Host and Origin.
+#[derive(Debug, Clone)]
+pub enum Gate {
+    /// Bound to a loopback address: only local names.
+    Local { machine: String },
+    /// Bound elsewhere: anybody who reaches the port.
+    Open,
+}
+
+impl Gate {
+    /// The gate of a proxy that is bound to `address`.
+    pub fn for_address(address: IpAddr) -> Gate {
+        if !is_loopback(address) {
+            return Gate::Open;
+        }
+        let machine = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .to_ascii_lowercase();
+        Gate::Local { machine }
+    }
+
+    /// Whether a request with this Host may come in. `None`: an HTTP/1.0 request without one, which
+    /// no browser sends.
+    pub fn admits_host(&self, host: Option<&str>) -> bool {
+        match (self, host) {
+            (Gate::Open, _) | (_, None) => true,
+            (Gate::Local { machine }, Some(host)) => is_local(host_of(host), machine),
+        }
+    }
+
+    /// Whether a request with this Origin may come in. Applications send none.
+    pub fn admits_origin(&self, origin: &str) -> bool {
+        let Gate::Local { machine } = self else {
+            return true;
+        };
+        // RFC 6454 section 7: a serialized origin, or "null" for a page that hides where it is from.
+        let Some((scheme, rest)) = origin.split_once(':') else {
+            return false;
+        };
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme_byte) {
+            return false;
+        }
+        let is_web = WEB_SCHEMES
+            .iter()
+            .any(|web| web.eq_ignore_ascii_case(scheme));
+        !is_web
+            || rest
+                .strip_prefix("//")
+                .is_some_and(|host| is_local(host_of(host), machine))
+    }
+}
+
+fn is_scheme_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
+}
+
+/// The host in `host[:port]`, brackets kept.
+fn host_of(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        return match authority.split_once(']') {
+            Some((host, rest)) if rest.is_empty() || is_port(rest) => &authority[..host.len() + 1],
+            _ => authority,
+        };
+    }
+    match authority.find(':') {
+        Some(colon) if is_port(&authority[colon..]) => &authority[..colon],
+        _ => authority,
+    }
+}
+
+fn is_port(rest: &str) -> bool {
+    rest.strip_prefix(':')
+        .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_local(host: &str, machine: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") || (!host.is_empty() && host == machine)
+    {
+        return true;
+    }
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match literal {
+        Some(v6) => v6
+            .parse::<Ipv6Addr>()
+            .is_ok_and(|address| is_private(address.into())),
+        None => host
+            .parse()
+            .is_ok_and(|address| is_private(IpAddr::V4(address))),
+    }
+}
+
+/// Loopback, or an address that no public name should lead to by accident: RFC 1918, RFC 3927,
+/// RFC 4193, RFC 4291 section 2.5.6.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Whether `address` reaches only this machine; IPv4-mapped IPv6 included.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::Local {
+            machine: "devbox".into(),
+        }
+    }
+
+    #[test]
+    fn local_hosts_come_in() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8899",
+            "a.localhost",
+            "localhost.",
+            "127.0.0.1:8899",
+            "127.1.2.3",
+            "[::1]:8899",
+            "[::1]",
+            "10.0.0.8",
+            "192.168.1.5:1",
+            "172.16.0.1",
+            "devbox",
+            "DevBox:80",
+            "[fd00::1]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(gate().admits_host(Some(host)), "{host}");
+        }
+        assert!(gate().admits_host(None));
+    }
+
+    #[test]
+    fn other_hosts_do_not() {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "notlocalhost",
+            "8.8.8.8",
+            "172.32.0.1",
+            "",
+            "127.0.0.1.evil.example",
+            "[2001:db8::1]",
+            "::1",
+            "localhost:evil",
+            "[::1]evil",
+            ".",
+            "127.0.0.1:80:80",
+            "0x7f.1",
+            "xdevbox",
+        ] {
+            assert!(!gate().admits_host(Some(host)), "{host}");
+        }
+        assert!(Gate::Open.admits_host(Some("evil.example")));
+    }
+
+    #[test]
+    fn origins_of_applications_and_local_pages_come_in() {
+        for origin in [
+            "http://localhost:3000",
+            "https://127.0.0.1",
+            "http://tauri.localhost",
+            "tauri://localhost",
+            "vscode-webview://abc",
+            "app://obsidian.md",
+            "file://",
+            "vscode-file://vscode-app",
+            "http://[::1]:5173",
+        ] {
+            assert!(gate().admits_origin(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn origins_of_web_pages_do_not() {
+        for origin in [
+            "https://evil.example",
+            "http://localhost.evil.example",
+            "null",
+            "",
+            "://x",
+            "HTTPS://evil.example",
+            "http:localhost",
+            "https://localhost@evil.example",
+            "a b://c",
+        ] {
+            assert!(!gate().admits_origin(origin), "{origin}");
+        }
+        assert!(Gate::Open.admits_origin("https://evil.example"));
+    }
+}

@@ -1,0 +1,510 @@
+//! One request's life: admit, route, hold the body, pick, send, judge, relay, log. Read this first.
+//!
+//! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
+//! only [`upstream`] and [`transport`] know the HTTP client.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+
+mod attempts;
+pub mod balancer;
+pub mod error;
+pub mod gate;
+mod headers;
+mod record;
+mod relay;
+mod request_body;
+mod sse;
+mod target_path;
+mod transport;
+pub mod upstream;
+
+use self::attempts::{Attempts, Verdict};
+use self::balancer::Balancer;
+use self::error::{Code, Dialect, ProxyError};
+use self::gate::Gate;
+use self::record::{CLIENT_GONE_STATUS, End, Record, RequestIds};
+use self::relay::Relayed;
+use self::request_body::{Body, Streaming};
+use self::target_path::{Form, Route};
+use self::upstream::{Answer, Failure, Piece, RequestBody, Upstream, UpstreamFactory};
+use crate::pages::{self, Page, Status};
+use crate::secrets::Credential;
+use crate::server::{
+    AnswerFraming, ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused,
+};
+use crate::target::Target;
+
+/// The most of a rejected answer's body that is read so that its connection can be used again.
+const MAX_SKIPPED: usize = 64 * 1024;
+
+/// Forwards requests to the target. One for the process.
+pub struct Proxy {
+    target: Target,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    gate: Gate,
+    balancer: Arc<Balancer>,
+    upstreams: Arc<UpstreamFactory>,
+    ids: RequestIds,
+}
+
+/// What each worker has for itself.
+pub struct Worker {
+    upstream: Upstream,
+    body: Vec<u8>,
+}
+
+/// Why a request is not answered by the upstream.
+enum Trouble {
+    /// Answered by ourselves.
+    Own(ProxyError),
+    Client(ClientFault),
+    Upstream(Failure),
+}
+
+impl From<ProxyError> for Trouble {
+    fn from(error: ProxyError) -> Self {
+        Trouble::Own(error)
+    }
+}
+
+impl From<ClientFault> for Trouble {
+    fn from(fault: ClientFault) -> Self {
+        Trouble::Client(fault)
+    }
+}
+
+impl Handler for Proxy {
+    type Worker = Worker;
+
+    fn worker(&self) -> Worker {
+        Worker {
+            upstream: Upstream::new(&self.upstreams),
+            body: Vec::new(),
+        }
+    }
+
+    fn handle(&self, worker: &mut Worker, exchange: &mut Exchange<'_>) {
+        let mut record = self.record(exchange);
+        if let Err(trouble) = self.answer(worker, exchange, &mut record) {
+            self.explain(exchange, &mut record, trouble);
+        }
+        worker.upstream.end();
+        record.bytes_in = exchange.body_bytes_in();
+        record.bytes_out = exchange.body_bytes_out();
+        record.log();
+    }
+
+    fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
+        let started = Instant::now();
+        let error = ProxyError::from(refused.refusal);
+        let path = refused.target.split('?').next().unwrap_or_default();
+        let (mut fields, body) = error.answer(Dialect::of(path, &self.target.base_path));
+        let id = self.ids.make();
+        fields.push((headers::REQUEST_ID.clone(), id.clone()));
+        let end = match refused.refusal.reason {
+            Reason::RequestTimeout => End::ClientTimeout,
+            _ => End::Ok,
+        };
+        Record {
+            peer: refused.peer,
+            method: refused.method.to_owned(),
+            path: path.to_owned(),
+            status: error.code.status(),
+            config: None,
+            attempts: 0,
+            started,
+            time_to_first_byte: None,
+            bytes_in: 0,
+            bytes_out: body.len() as u64,
+            end,
+            id,
+        }
+        .log();
+        RefusalAnswer { fields, body }
+    }
+}
+
+impl Proxy {
+    /// A proxy for `target` that chooses with `balancer` and lets in whom `gate` admits.
+    ///
+    /// # Errors
+    /// The target's host cannot stand in a URL or a Host field.
+    pub fn new(
+        target: Target,
+        gate: Gate,
+        balancer: Arc<Balancer>,
+        upstreams: Arc<UpstreamFactory>,
+    ) -> Result<Proxy, String> {
+        let is_bad = |_| format!("'{}' is not a host", target.authority);
+        let authority: Authority = target.authority.parse().map_err(is_bad)?;
+        let host = HeaderValue::from_str(&target.authority).map_err(|error| error.to_string())?;
+        let scheme = if target.https {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let ids = RequestIds::new();
+        Ok(Proxy {
+            target,
+            scheme,
+            authority,
+            host,
+            gate,
+            balancer,
+            upstreams,
+            ids,
+        })
+    }
+
+    fn record(&self, exchange: &Exchange<'_>) -> Record {
+        let head = &exchange.head;
+        let id = head
+            .field(&headers::REQUEST_ID)
+            .filter(|id| !id.is_empty())
+            .cloned();
+        let target = String::from_utf8_lossy(&head.target);
+        Record {
+            peer: exchange.peer(),
+            method: head.method.to_string(),
+            path: target.split('?').next().unwrap_or_default().to_owned(),
+            status: 0,
+            config: None,
+            attempts: 0,
+            started: Instant::now(),
+            time_to_first_byte: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            end: End::Ok,
+            id: id.unwrap_or_else(|| self.ids.make()),
+        }
+    }
+
+    fn answer(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        record: &mut Record,
+    ) -> Result<(), Trouble> {
+        let head = &exchange.head;
+        let route = Route::of(&head.method, &head.target, &self.target)?;
+        record.path.clear();
+        record.path.push_str(route.path());
+        let status = || Status {
+            remaining: self.balancer.remaining(Instant::now()),
+            is_stopping: exchange.is_stopping(),
+        };
+        if route.path().starts_with("/-")
+            && let Some(page) = pages::page(route.path(), &head.method, status())
+        {
+            return show(exchange, record, page?);
+        }
+        self.admit(exchange, &route)?;
+        let path = route.upstream_path(&self.target)?;
+        let body = request_body::hold(exchange, &mut worker.body)?;
+        self.forward(worker, exchange, record, &path, body)
+    }
+
+    /// Section 9 of the contract: a web page must not spend the user's credentials.
+    fn admit(&self, exchange: &Exchange<'_>, route: &Route) -> Result<(), ProxyError> {
+        let forbidden = |what: String| Err(ProxyError::new(Code::Forbidden, what));
+        if route.form == Form::Origin {
+            let host = exchange
+                .head
+                .field(&header::HOST)
+                .map(HeaderValue::as_bytes);
+            let host = host.map(String::from_utf8_lossy);
+            if !self.gate.admits_host(host.as_deref()) {
+                return forbidden(
+                    "the Host field names neither this machine nor a private address: \
+                     use http://localhost:PORT or the machine's own name as the base URL"
+                        .into(),
+                );
+            }
+        }
+        for (name, value) in &exchange.head.fields {
+            if name == header::ORIGIN && !value.to_str().is_ok_and(|o| self.gate.admits_origin(o)) {
+                return forbidden(
+                    "requests from web pages are not let in (Origin): \
+                     they would spend the credentials of whoever visits the page"
+                        .into(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the request until an answer can be passed on.
+    fn forward(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        record: &mut Record,
+        path: &PathAndQuery,
+        body: Body,
+    ) -> Result<(), Trouble> {
+        let mut attempts = Attempts::new(&self.balancer);
+        let mut is_last = attempts.next().is_none();
+        loop {
+            record.attempts = attempts.count();
+            let Some(pick) = attempts.current() else {
+                // The secrets loader refuses an empty file, so there is always somebody.
+                return Err(ProxyError::new(Code::InternalError, "no configuration").into());
+            };
+            record.config = Some(Arc::clone(&pick.name));
+            let sent = self.send(worker, exchange, path, body, &pick.credential, &record.id);
+            let mut answer = match sent {
+                Ok(answer) => answer,
+                Err(trouble) => {
+                    attempts.settle(None);
+                    return Err(trouble);
+                }
+            };
+            let verdict = Verdict::of(answer.status, &answer.fields);
+            attempts.judged(verdict, answer.status);
+            let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
+                && !matches!(body, Body::Streamed(_));
+            is_last = is_last || !may_fail_over || attempts.next().is_none();
+            if is_last {
+                attempts.settle(Some(answer.status));
+                record.time_to_first_byte = Some(record.started.elapsed());
+                return pass_on(exchange, worker, &mut answer, record);
+            }
+            skip_body(&worker.upstream, answer);
+        }
+    }
+
+    fn send(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        path: &PathAndQuery,
+        body: Body,
+        credential: &Credential,
+        id: &HeaderValue,
+    ) -> Result<Answer, Trouble> {
+        let client = Arc::clone(exchange.client());
+        let method = exchange.head.method.clone();
+        let mut fields = headers::for_upstream(
+            &exchange.head.fields,
+            credential.authorization(),
+            &self.host,
+            id,
+        );
+        if let Body::Streamed(Some(length)) = body {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let uri = self.uri(path);
+        let request = || {
+            let mut request = Request::new(());
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.clone();
+            *request.headers_mut() = fields.clone();
+            request
+        };
+        let Worker {
+            upstream,
+            body: buffer,
+        } = worker;
+        let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        let body = match body {
+            // RFC 9110 section 8.6: these say so when they have no body.
+            Body::None if has_empty_body => RequestBody::Held(b""),
+            Body::None => RequestBody::None,
+            Body::Held => RequestBody::Held(buffer),
+            Body::Streamed(_) => {
+                let mut reader = Streaming::new(buffer, exchange);
+                let sent = upstream.send(request, RequestBody::Streamed(&mut reader), &client);
+                return match reader.fault.take() {
+                    Some(fault) => Err(Trouble::Client(fault)),
+                    None => sent.map_err(Trouble::Upstream),
+                };
+            }
+        };
+        upstream
+            .send(request, body, &client)
+            .map_err(Trouble::Upstream)
+    }
+
+    fn uri(&self, path: &PathAndQuery) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path.clone());
+        // Scheme, authority and path are all there, which is all that can be wrong with parts.
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
+    /// Answers a request that the upstream did not answer, and notes how it ended.
+    fn explain(&self, exchange: &mut Exchange<'_>, record: &mut Record, trouble: Trouble) {
+        let stopped = || ProxyError::new(Code::ShuttingDown, "the proxy was stopped meanwhile");
+        let (error, end) = match trouble {
+            Trouble::Own(error) => (Some(error), End::Ok),
+            Trouble::Client(ClientFault::Gone) | Trouble::Upstream(Failure::ClientLeft) => {
+                if exchange.is_aborting() {
+                    (Some(stopped()), End::Shutdown)
+                } else {
+                    (None, End::ClientGone)
+                }
+            }
+            Trouble::Client(ClientFault::TimedOut) => (None, End::ClientTimeout),
+            Trouble::Client(ClientFault::Refused(refusal)) => {
+                let end = match refusal.reason {
+                    Reason::RequestTimeout => End::ClientTimeout,
+                    _ => End::Ok,
+                };
+                (Some(ProxyError::from(&refusal)), end)
+            }
+            Trouble::Upstream(failure) => {
+                let (error, end) = self.upstream_error(failure);
+                (Some(error), end)
+            }
+        };
+        record.end = end;
+        match error {
+            Some(error) if !exchange.is_started() => {
+                record.status = error.code.status();
+                if let Code::UpstreamUnreachable | Code::UpstreamBroke = error.code {
+                    log::error!("{}", error.message);
+                }
+                let dialect = Dialect::of(&record.path, &self.target.base_path);
+                let (fields, body) = error.answer(dialect);
+                reply(exchange, record, error.code.status(), &fields, &body);
+            }
+            _ => record.status = CLIENT_GONE_STATUS,
+        }
+    }
+
+    fn upstream_error(&self, failure: Failure) -> (ProxyError, End) {
+        let host = &self.target.authority;
+        match failure {
+            Failure::ClientLeft => (
+                ProxyError::new(Code::InternalError, "the client left"),
+                End::ClientGone,
+            ),
+            Failure::TimedOut => (
+                ProxyError::new(
+                    Code::UpstreamTimeout,
+                    format!(
+                        "{host} did not answer in time: try again, or raise --upstream-timeout"
+                    ),
+                ),
+                End::UpstreamTimeout,
+            ),
+            Failure::Unreachable(why) => (
+                ProxyError::new(
+                    Code::UpstreamUnreachable,
+                    format!(
+                        "cannot reach {host}: {why}. Check the network, --target-url, --ca-file \
+                         and HTTPS_PROXY on the machine that runs the proxy"
+                    ),
+                ),
+                End::UpstreamBroke,
+            ),
+            Failure::Broke(why) => (
+                ProxyError::new(
+                    Code::UpstreamBroke,
+                    format!(
+                        "{host} closed the connection or sent no valid answer: {why}. Try again"
+                    ),
+                ),
+                End::UpstreamBroke,
+            ),
+        }
+    }
+}
+
+/// Passes the upstream's answer on and notes how that ended.
+fn pass_on(
+    exchange: &mut Exchange<'_>,
+    worker: &Worker,
+    answer: &mut Answer,
+    record: &mut Record,
+) -> Result<(), Trouble> {
+    record.status = answer.status.as_u16();
+    record.end = match relay::relay(exchange, &worker.upstream, answer, &record.id) {
+        Relayed::Whole => End::Ok,
+        Relayed::Client(ClientFault::TimedOut) => End::ClientTimeout,
+        Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) if exchange.is_aborting() => {
+            End::Shutdown
+        }
+        Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) => End::ClientGone,
+        Relayed::Upstream(Failure::TimedOut) => End::UpstreamTimeout,
+        Relayed::Upstream(Failure::Unreachable(_) | Failure::Broke(_)) => End::UpstreamBroke,
+    };
+    match record.end {
+        End::ClientGone => record.status = CLIENT_GONE_STATUS,
+        End::UpstreamBroke | End::UpstreamTimeout => {
+            log::error!(
+                "The upstream broke off in the middle of an answer ({})",
+                record.end
+            );
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Reads what is left of a rejected answer, if it is here and short, so that its connection can be
+/// used again.
+fn skip_body(upstream: &Upstream, mut answer: Answer) {
+    let mut scratch = [0; 4096];
+    let mut skipped = 0;
+    while skipped <= MAX_SKIPPED {
+        match upstream.read_now(&mut answer, &mut scratch) {
+            Ok(Piece::Data(length)) => skipped += length,
+            Ok(Piece::NotYet | Piece::End) | Err(_) => return,
+        }
+    }
+}
+
+fn show(exchange: &mut Exchange<'_>, record: &mut Record, page: Page) -> Result<(), Trouble> {
+    let fields = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_LENGTH, HeaderValue::from(page.body.len())),
+    ];
+    record.status = page.status.as_u16();
+    reply(
+        exchange,
+        record,
+        page.status.as_u16(),
+        &fields,
+        page.body.as_bytes(),
+    );
+    Ok(())
+}
+
+/// Sends an answer of our own.
+fn reply(
+    exchange: &mut Exchange<'_>,
+    record: &mut Record,
+    status: u16,
+    fields: &[(HeaderName, HeaderValue)],
+    body: &[u8],
+) {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let id = (headers::REQUEST_ID.clone(), record.id.clone());
+    let fields = fields
+        .iter()
+        .chain([&id])
+        .map(|(name, value)| (name, value));
+    record.time_to_first_byte = Some(record.started.elapsed());
+    if exchange.head.method == Method::HEAD {
+        exchange.start(status, fields, AnswerFraming::None);
+    } else {
+        exchange.start(status, fields, AnswerFraming::Length(body.len() as u64));
+        exchange.write(body);
+    }
+    if let Err(fault) = exchange.finish() {
+        log::debug!("an error did not reach the client: {fault:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! The access line: what is told about a request when it is over. An allow-list of facts, none of
+//! them secret: no query, no field but the request id, no body.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use log::Level;
+
+/// The status in the log of a request whose client left before its answer; nginx's.
+pub const CLIENT_GONE_STATUS: u16 = 499;
+/// The longest request id in the log, in bytes.
+const MAX_ID: usize = 128;
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Ok,
+    ClientGone,
+    ClientTimeout,
+    UpstreamBroke,
+    UpstreamTimeout,
+    Shutdown,
+}
+
+/// The facts of one request.
+#[derive(Debug)]
+pub struct Record {
+    pub peer: SocketAddr,
+    pub method: String,
+    pub path: String,
+    pub status: u16,
+    pub config: Option<Arc<str>>,
+    pub attempts: usize,
+    pub started: Instant,
+    /// From the request's head to the head of the answer.
+    pub time_to_first_byte: Option<Duration>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub end: End,
+    pub id: HeaderValue,
+}
+
+impl Record {
+    pub fn level(&self) -> Level {
+        match self.status {
+            500.. => Level::Error,
+            400.. => Level::Warn,
+            _ => Level::Info,
+        }
+    }
+
+    /// Writes the line, if its level is on.
+    pub fn log(&self) {
+        log::log!(self.level(), "{self}");
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duration = self.started.elapsed();
+        write!(
+            formatter,
+            "{} \"{} {}\" {} config='{}' attempts={} ttfb_ms={} duration_ms={} in={} out={} end={} id={}",
+            self.peer,
+            self.method,
+            Shown(self.path.as_bytes()),
+            self.status,
+            self.config.as_deref().unwrap_or("-"),
+            self.attempts,
+            self.time_to_first_byte.unwrap_or(duration).as_millis(),
+            duration.as_millis(),
+            self.bytes_in,
+            self.bytes_out,
+            self.end,
+            Shown(&self.id.as_bytes()[..self.id.len().min(MAX_ID)]),
+        )
+    }
+}
+
+/// Text of a client's in a line whose fields are split at spaces and quotes.
+struct Shown<'a>(&'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.chunk_by(|a, b| is_plain(*a) == is_plain(*b)) {
+            match std::str::from_utf8(piece) {
+                Ok(text) if is_plain(piece[0]) => formatter.write_str(text)?,
+                _ => piece
+                    .iter()
+                    .try_for_each(|byte| write!(formatter, "%{byte:02X}"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'"' && byte != b'\''
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            End::Ok => "ok",
+            End::ClientGone => "client_gone",
+            End::ClientTimeout => "client_timeout",
+            End::UpstreamBroke => "upstream_broke",
+            End::UpstreamTimeout => "upstream_timeout",
+            End::Shutdown => "shutdown",
+        })
+    }
+}
+
+/// Makes request ids: unique in this process, and hardly ever the same as another's.
+#[derive(Debug)]
+pub struct RequestIds {
+    seed: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub fn new() -> RequestIds {
+        // The standard library seeds its hash maps from the system's random numbers.
+        let seed = RandomState::new().build_hasher().finish();
+        RequestIds {
+            seed,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub fn make(&self) -> HeaderValue {
+        // An odd factor: a bijection, so that no two numbers give the same id.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = number.wrapping_mul(SPREAD) ^ self.seed;
+        let mut digits = [0; 16];
+        for (index, digit) in digits.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(id >> (60 - 4 * index) & 15) as usize];
+        }
+        // Hexadecimal digits are always valid in a field value.
+        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        RequestIds::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_facts_in_the_order_that_scripts_expect() {
+        let record = Record {
+            peer: "127.0.0.1:53422".parse().unwrap(),
+            method: "POST".into(),
+            path: "/v1/chat\"x".into(),
+            status: 200,
+            config: Some("primary-2".into()),
+            attempts: 2,
+            started: Instant::now(),
+            time_to_first_byte: Some(Duration::from_millis(12)),
+            bytes_in: 512,
+            bytes_out: 20480,
+            end: End::Ok,
+            id: HeaderValue::from_static("a b'c"),
+        };
+        let line = record.to_string();
+        let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
+                     ttfb_ms=12 duration_ms=";
+        assert!(line.starts_with(start), "{line}");
+        assert!(
+            line.ends_with(" in=512 out=20480 end=ok id=a%20b%27c"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_level_follows_the_status() {
+        for (status, level) in [
+            (200, Level::Info),
+            (302, Level::Info),
+            (404, Level::Warn),
+            (499, Level::Warn),
+            (500, Level::Error),
+            (504, Level::Error),
+        ] {
+            let record = Record {
+                peer: "127.0.0.1:1".parse().unwrap(),
+                method: "GET".into(),
+                path: "/".into(),
+                status,
+                config: None,
+                attempts: 0,
+                started: Instant::now(),
+                time_to_first_byte: None,
+                bytes_in: 0,
+                bytes_out: 0,
+                end: End::Ok,
+                id: HeaderValue::from_static("x"),
+            };
+            assert_eq!(record.level(), level, "{status}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_different() {
+        let ids = RequestIds::new();
+        let some: std::collections::HashSet<_> = (0..1000).map(|_| ids.make()).collect();
+        assert_eq!(some.len(), 1000);
+    }
+}

@@ -1,0 +1,125 @@
+//! The answer, copied to the client as it arrives.
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::headers;
+use super::sse::EventTail;
+use super::upstream::{Answer, Failure, Piece, Upstream};
+use crate::server::{AnswerFraming, ClientFault, Exchange};
+
+/// How a relayed answer ended.
+#[derive(Debug)]
+pub enum Relayed {
+    Whole,
+    Client(ClientFault),
+    Upstream(Failure),
+}
+
+/// Copies `answer`: the head at once, every piece as soon as it is there. This is the main loop of
+/// an answer. Pieces gather only while there is more to read without waiting.
+pub fn relay(
+    exchange: &mut Exchange<'_>,
+    upstream: &Upstream,
+    answer: &mut Answer,
+    request_id: &HeaderValue,
+) -> Relayed {
+    let framing = framing(&exchange.head.method, answer);
+    let mut events = is_event_stream(answer, framing).then(EventTail::default);
+    exchange.start(
+        answer.status,
+        headers::for_client(&answer.fields, request_id),
+        framing,
+    );
+    loop {
+        let space = match exchange.space() {
+            Ok(space) => space,
+            Err(fault) => return Relayed::Client(fault),
+        };
+        let mut piece = upstream.read_now(answer, space);
+        if let Ok(Piece::NotYet) = piece {
+            if let Err(fault) = exchange.flush() {
+                return Relayed::Client(fault);
+            }
+            // The buffer is empty now: there is space without a flush.
+            let space = exchange.space().unwrap_or_default();
+            piece = upstream.read(answer, space);
+            if let (Ok(Piece::Data(length)), Some(events)) = (&piece, &mut events) {
+                events.feed(&space[..*length]);
+            }
+        } else if let (Ok(Piece::Data(length)), Some(events)) = (&piece, &mut events) {
+            events.feed(&space[..*length]);
+        }
+        match piece {
+            Ok(Piece::Data(length)) => exchange.commit(length),
+            Ok(Piece::NotYet) => {}
+            Ok(Piece::End) => {
+                return match exchange.finish() {
+                    Ok(()) => Relayed::Whole,
+                    Err(fault) => Relayed::Client(fault),
+                };
+            }
+            Err(failure) => {
+                break_off(exchange, &failure, events.as_ref());
+                return Relayed::Upstream(failure);
+            }
+        }
+    }
+}
+
+/// Sends what has gathered and, where the client reads events, the frame that says what happened.
+fn break_off(exchange: &mut Exchange<'_>, failure: &Failure, events: Option<&EventTail>) {
+    if let Some(events) = events {
+        let message = match failure {
+            Failure::ClientLeft if !exchange.is_aborting() => return,
+            Failure::ClientLeft => {
+                "flow-proxy: the proxy was stopped before the answer was complete"
+            }
+            Failure::TimedOut => {
+                "flow-proxy: the upstream fell silent before the answer was complete"
+            }
+            Failure::Unreachable(_) | Failure::Broke(_) => {
+                "flow-proxy: the upstream closed the connection before the answer was complete"
+            }
+        };
+        exchange.write(&events.ending(message));
+    }
+    // The answer is lost in any case; a client that does not read adds nothing to that.
+    if let Err(fault) = exchange.flush() {
+        log::debug!("the end of a broken answer did not reach the client: {fault:?}");
+    }
+}
+
+/// RFC 9112 section 6.3, for answers.
+fn framing(method: &Method, answer: &Answer) -> AnswerFraming {
+    let no_body = method == Method::HEAD
+        || answer.status == StatusCode::NO_CONTENT
+        || answer.status == StatusCode::NOT_MODIFIED
+        || answer.status.is_informational();
+    if no_body {
+        return AnswerFraming::None;
+    }
+    // A Transfer-Encoding overrides a Content-Length, which is then not forwarded as framing.
+    if answer.fields.contains_key(header::TRANSFER_ENCODING) {
+        return AnswerFraming::Unknown;
+    }
+    let length = answer.fields.get(header::CONTENT_LENGTH);
+    match length.and_then(|length| length.to_str().ok()?.trim().parse().ok()) {
+        Some(length) => AnswerFraming::Length(length),
+        None => AnswerFraming::Unknown,
+    }
+}
+
+/// Whether an error frame can be put into this body.
+fn is_event_stream(answer: &Answer, framing: AnswerFraming) -> bool {
+    let is_sse = answer
+        .fields
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| {
+            let value = value.as_bytes();
+            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+        });
+    is_sse
+        && framing == AnswerFraming::Unknown
+        && !answer.fields.contains_key(header::CONTENT_ENCODING)
+}

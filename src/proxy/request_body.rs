@@ -1,0 +1,86 @@
+//! The request's body on its way up: held, so that it can be sent again, or streamed.
+
+use std::io::{self, Read};
+
+use crate::server::body::Framing;
+use crate::server::{ClientFault, Exchange};
+
+/// Bodies up to this size are held in memory. Most prompts are far smaller; images are larger.
+const MAX_HELD: usize = 2 << 20;
+/// What a body's buffer grows by at first, in bytes; then it doubles.
+const FIRST_STEP: usize = 16 * 1024;
+/// The most it grows by: nothing is allocated from a declared length.
+const MAX_STEP: usize = 256 * 1024;
+/// A worker keeps a buffer up to this size for the next request.
+const KEPT: usize = 256 * 1024;
+
+/// What was read before the request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    None,
+    /// All of it is in the buffer.
+    Held,
+    /// The rest of it is still to come; its length where it was declared.
+    Streamed(Option<u64>),
+}
+
+/// Reads the body into `buffer` as far as it is to be held.
+///
+/// # Errors
+/// The client's fault.
+pub fn hold(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, ClientFault> {
+    buffer.clear();
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
+    }
+    match exchange.head.framing {
+        Framing::None => return Ok(Body::None),
+        Framing::Length(length) if length > MAX_HELD as u64 => {
+            return Ok(Body::Streamed(Some(length)));
+        }
+        Framing::Length(_) | Framing::Chunked => {}
+    }
+    loop {
+        let start = buffer.len();
+        let step = start.clamp(FIRST_STEP, MAX_STEP);
+        buffer.resize(start + step, 0);
+        let read = exchange.read_body(&mut buffer[start..]);
+        buffer.truncate(start + read.as_ref().copied().unwrap_or_default());
+        if read? == 0 {
+            return Ok(Body::Held);
+        }
+        if buffer.len() > MAX_HELD {
+            return Ok(Body::Streamed(None));
+        }
+    }
+}
+
+/// Reads a streamed body: what is in the buffer already, then what the client still sends.
+pub struct Streaming<'a, 'e> {
+    buffered: &'a [u8],
+    exchange: &'a mut Exchange<'e>,
+    /// Why reading failed: the error that goes through the HTTP client cannot carry it.
+    pub fault: Option<ClientFault>,
+}
+
+impl<'a, 'e> Streaming<'a, 'e> {
+    pub fn new(buffered: &'a [u8], exchange: &'a mut Exchange<'e>) -> Self {
+        Streaming {
+            buffered,
+            exchange,
+            fault: None,
+        }
+    }
+}
+
+impl Read for Streaming<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.buffered.is_empty() {
+            return self.buffered.read(buffer);
+        }
+        self.exchange.read_body(buffer).map_err(|fault| {
+            self.fault = Some(fault);
+            io::Error::other("the request body broke off")
+        })
+    }
+}

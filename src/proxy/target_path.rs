@@ -1,0 +1,287 @@
+//! Where a request goes: its target, taken apart and put behind the target URL's path. Pure.
+
+use bytes::Bytes;
+use http::Method;
+use http::uri::PathAndQuery;
+
+use super::error::{Code, ProxyError};
+use crate::target::Target;
+
+/// A request target that can be forwarded, or answered here.
+#[derive(Debug)]
+pub struct Route {
+    /// Path and query as the client sent them, scheme and host of an absolute form left out.
+    pub path_and_query: Bytes,
+    pub form: Form,
+}
+
+/// RFC 9112 section 3.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Origin,
+    /// The target's host stands in it, which stands in for the check of Host.
+    Absolute,
+}
+
+impl Route {
+    /// Takes a request target apart.
+    ///
+    /// # Errors
+    /// What cannot be forwarded: CONNECT, other hosts, `*`, dot segments.
+    pub fn of(
+        method: &Method,
+        request_target: &Bytes,
+        target: &Target,
+    ) -> Result<Route, ProxyError> {
+        if method == Method::CONNECT {
+            return Err(ProxyError::new(
+                Code::MethodNotAllowed,
+                "this is a reverse proxy, not a tunnel: use it as the base URL \
+                 (OPENAI_BASE_URL, ANTHROPIC_BASE_URL) instead of as HTTPS_PROXY",
+            ));
+        }
+        let (path_and_query, form) = if request_target.starts_with(b"/") {
+            (request_target.clone(), Form::Origin)
+        } else {
+            (from_absolute_form(request_target, target)?, Form::Absolute)
+        };
+        let path = path_and_query
+            .split(|&byte| byte == b'?')
+            .next()
+            .unwrap_or_default();
+        if path_and_query.contains(&b'#') {
+            return Err(bad("a request target has no fragment ('#')"));
+        }
+        if has_dot_segment(path) {
+            return Err(bad(
+                "the path has dot segments ('.' or '..'): send the path that is meant",
+            ));
+        }
+        Ok(Route {
+            path_and_query,
+            form,
+        })
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        let path = self
+            .path_and_query
+            .split(|&byte| byte == b'?')
+            .next()
+            .unwrap_or_default();
+        // The server accepts only visible ASCII in a request target.
+        std::str::from_utf8(path).unwrap_or_default()
+    }
+
+    /// What is asked of the upstream: the target's path once, then the request's path and query.
+    ///
+    /// # Errors
+    /// Characters that a URL cannot hold.
+    pub fn upstream_path(&self, target: &Target) -> Result<PathAndQuery, ProxyError> {
+        let base = target.base_path.as_bytes();
+        let rest = self.path_and_query.strip_prefix(base);
+        let has_base = rest.is_some_and(|rest| rest.is_empty() || b"/?".contains(&rest[0]));
+        let joined = if has_base {
+            self.path_and_query.clone()
+        } else {
+            [base, &self.path_and_query].concat().into()
+        };
+        PathAndQuery::from_maybe_shared(joined)
+            .map_err(|_| bad("the request target has characters that must be percent-encoded"))
+    }
+}
+
+fn bad(what: &str) -> ProxyError {
+    ProxyError::new(Code::BadRequest, what)
+}
+
+/// The path and query of `http://host[:port]/path?query`, if the host is the target's.
+fn from_absolute_form(request_target: &Bytes, target: &Target) -> Result<Bytes, ProxyError> {
+    let text = std::str::from_utf8(request_target).unwrap_or_default();
+    let rest = ["http://", "https://"].iter().find_map(|scheme| {
+        let start = text.get(..scheme.len())?;
+        start
+            .eq_ignore_ascii_case(scheme)
+            .then(|| &text[scheme.len()..])
+    });
+    let Some(rest) = rest else {
+        return Err(bad(
+            "the request target is neither a path nor an http:// URL",
+        ));
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !names_target(authority, target) {
+        return Err(ProxyError::new(
+            Code::Forbidden,
+            format!("this proxy forwards to {} only", target.authority),
+        ));
+    }
+    Ok(match path.as_bytes().first() {
+        None => Bytes::from_static(b"/"),
+        Some(b'/') => request_target.slice_ref(path.as_bytes()),
+        Some(_) => format!("/{path}").into(),
+    })
+}
+
+/// Whether `authority` is the target's host, with the target's port, a scheme's default, or none.
+fn names_target(authority: &str, target: &Target) -> bool {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let port_fits = match port {
+        None | Some("" | "80" | "443") => true,
+        Some(port) => port.parse() == Ok(target.port),
+    };
+    port_fits && bare.eq_ignore_ascii_case(&target.host)
+}
+
+/// Whether a server that decodes the path could climb out of the base path: a segment of one or two
+/// dots, in whatever encoding, between whatever some server takes for a separator.
+fn has_dot_segment(path: &[u8]) -> bool {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut index = 0;
+    while index < path.len() {
+        let byte = match path[index..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                index += 2;
+                let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or_default() as u8;
+                digit(high) << 4 | digit(low)
+            }
+            [byte, ..] => byte,
+            [] => break,
+        };
+        decoded.push(byte);
+        index += 1;
+    }
+    decoded
+        .split(|&byte| byte == b'/' || byte == b'\\')
+        .any(|segment| {
+            // Some servers cut parameters off before they look at a segment.
+            let name = segment
+                .split(|&byte| byte == b';')
+                .next()
+                .unwrap_or_default();
+            name == b"." || name == b".."
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target::parse("https://flow.example/flow-llm-proxy").unwrap()
+    }
+
+    fn route(request_target: &str) -> Result<Route, ProxyError> {
+        Route::of(
+            &Method::GET,
+            &Bytes::copy_from_slice(request_target.as_bytes()),
+            &target(),
+        )
+    }
+
+    fn upstream_path(request_target: &str) -> String {
+        route(request_target)
+            .unwrap()
+            .upstream_path(&target())
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn the_base_path_is_put_before_the_path_once() {
+        for (asked, expected) in [
+            ("/v1/models?x=1", "/flow-llm-proxy/v1/models?x=1"),
+            ("/flow-llm-proxy/v1/models", "/flow-llm-proxy/v1/models"),
+            ("/flow-llm-proxy", "/flow-llm-proxy"),
+            ("/flow-llm-proxy?x", "/flow-llm-proxy?x"),
+            ("/flow-llm-proxyx", "/flow-llm-proxy/flow-llm-proxyx"),
+            ("/", "/flow-llm-proxy/"),
+            ("/a%20b//c;d?e=/../f", "/flow-llm-proxy/a%20b//c;d?e=/../f"),
+            (
+                "http://flow.example/v1/models?x",
+                "/flow-llm-proxy/v1/models?x",
+            ),
+            (
+                "HTTP://FLOW.example:80/flow-llm-proxy/v1",
+                "/flow-llm-proxy/v1",
+            ),
+            ("https://flow.example:443", "/flow-llm-proxy/"),
+            ("http://flow.example?x=1", "/flow-llm-proxy/?x=1"),
+        ] {
+            assert_eq!(upstream_path(asked), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_target_without_a_path_forwards_paths_as_they_are() {
+        let target = Target::parse("https://flow.example").unwrap();
+        let route = Route::of(&Method::GET, &Bytes::from_static(b"/v1?x"), &target).unwrap();
+        assert_eq!(route.upstream_path(&target).unwrap().as_str(), "/v1?x");
+    }
+
+    #[test]
+    fn dot_segments_are_refused_however_they_are_written() {
+        for path in [
+            "/..",
+            "/.",
+            "/a/../b",
+            "/a/./b",
+            "/a/..",
+            "/%2e%2E/b",
+            "/.%2e/b",
+            "/a%2f..%2fb",
+            "/a/..%5cb",
+            "/a\\..\\b",
+            "/..;x/b",
+            "/flow-llm-proxy/../admin",
+            "/a/%2e",
+            "http://flow.example/../x",
+        ] {
+            assert_eq!(route(path).unwrap_err().code, Code::BadRequest, "{path}");
+        }
+        for path in [
+            "/...",
+            "/a..b",
+            "/.well-known",
+            "/a.",
+            "/%2e%2e%2e",
+            "/a?b=../c",
+            "/%",
+            "/%2",
+        ] {
+            assert!(route(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_hosts_and_other_forms_are_refused() {
+        for (asked, code) in [
+            ("http://evil.example/v1", Code::Forbidden),
+            ("http://flow.example.evil.example/v1", Code::Forbidden),
+            ("http://flow.example:8443/v1", Code::Forbidden),
+            ("http://user@flow.example/v1", Code::Forbidden),
+            ("http:///v1", Code::Forbidden),
+            ("ftp://flow.example/v1", Code::BadRequest),
+            ("*", Code::BadRequest),
+            ("v1/models", Code::BadRequest),
+            ("/v1#x", Code::BadRequest),
+        ] {
+            assert_eq!(route(asked).unwrap_err().code, code, "{asked}");
+        }
+        let connect = Route::of(
+            &Method::CONNECT,
+            &Bytes::from_static(b"flow.example:443"),
+            &target(),
+        );
+        assert_eq!(connect.unwrap_err().code, Code::MethodNotAllowed);
+    }
+}

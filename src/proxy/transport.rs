@@ -1,0 +1,567 @@
+//! The sockets under ureq: our own transport, so that a wait for the upstream also sees the client.
+//!
+//! ureq's own TCP transport blocks in a read until the upstream speaks, whoever has left meanwhile.
+//! This one waits in [`crate::socket`], which watches the client too; it tells what really happened
+//! on the connection (was it new, did anything arrive), from which the caller decides whether a
+//! request may be sent again; and it can look without waiting, so that an answer's pieces gather
+//! while more is there. All agents share one TLS configuration and its sessions.
+//!
+//! Written against ureq 3.5's `unversioned::transport`, which may change in a minor version.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use ureq::Proxy;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, ShutdownHandle,
+    Transport,
+};
+
+use crate::socket::{self, Patience, Stall};
+
+/// What a worker and its upstream connections tell each other. One call at a time.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    /// The client that is waiting for the answer, while there is one.
+    client: Mutex<Option<Arc<TcpStream>>>,
+    /// Whether reads wait: [`Mode`].
+    mode: AtomicU8,
+    /// What ended the call, as far as the sockets know: [`Fault`].
+    fault: AtomicU8,
+    /// How far the call is: [`Progress`].
+    progress: AtomicU8,
+    /// Connections that are being made: a proxy's lies within the target's.
+    connecting: AtomicU32,
+}
+
+/// Whether a read of the answer waits for bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mode {
+    Wait,
+    Look,
+}
+
+/// Why the sockets gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Fault {
+    None,
+    ClientLeft,
+    TimedOut,
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Progress {
+    /// On an idle connection from before, as far as is known.
+    Reused,
+    /// On a connection made for it.
+    Opened,
+    /// Bytes of an answer have arrived.
+    Answered,
+}
+
+impl Wire {
+    /// A call begins for `client`.
+    pub(super) fn begin(&self, client: &Arc<TcpStream>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(client));
+        self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
+        self.fault.store(Fault::None as u8, Ordering::Relaxed);
+        self.progress
+            .store(Progress::Reused as u8, Ordering::Relaxed);
+        self.connecting.store(0, Ordering::Relaxed);
+    }
+
+    /// The call is over: the client's socket is no longer ours to watch.
+    pub(super) fn end(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn fault(&self) -> Fault {
+        match self.fault.load(Ordering::Relaxed) {
+            fault if fault == Fault::ClientLeft as u8 => Fault::ClientLeft,
+            fault if fault == Fault::TimedOut as u8 => Fault::TimedOut,
+            _ => Fault::None,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        match self.progress.load(Ordering::Relaxed) {
+            progress if progress == Progress::Reused as u8 => Progress::Reused,
+            progress if progress == Progress::Opened as u8 => Progress::Opened,
+            _ => Progress::Answered,
+        }
+    }
+
+    /// Whether the call ended while its connection was still being made.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.connecting.load(Ordering::Relaxed) > 0
+    }
+
+    fn advance(&self, progress: Progress) {
+        self.progress.store(progress as u8, Ordering::Relaxed);
+    }
+
+    fn looks_only(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) == Mode::Look as u8
+    }
+
+    fn client(&self) -> Option<Arc<TcpStream>> {
+        self.client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes why a socket gave up, and says it in ureq's terms.
+    fn stalled(&self, stall: Stall) -> ureq::Error {
+        let (fault, error) = match stall {
+            Stall::TimedOut => (Fault::TimedOut, io::ErrorKind::TimedOut.into()),
+            Stall::WatchedLeft => (Fault::ClientLeft, io::Error::other("the client left")),
+            Stall::Io(error) => return ureq::Error::Io(honest(error)),
+        };
+        self.fault.store(fault as u8, Ordering::Relaxed);
+        ureq::Error::Io(error)
+    }
+}
+
+/// ureq takes these kinds for the regular end of a body that ends with the connection. They are
+/// not: a reset, or TLS without its close_notify, means that something is missing.
+fn honest(error: io::Error) -> io::Error {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        UnexpectedEof | ConnectionAborted | ConnectionReset => io::Error::other(error.to_string()),
+        _ => error,
+    }
+}
+
+/// The outermost connector: notes on the [`Wire`] what happens, whatever lies beneath.
+#[derive(Debug)]
+pub(super) struct Noting<C> {
+    pub(super) inner: C,
+    pub(super) wire: Arc<Wire>,
+}
+
+impl<C: Connector> Connector for Noting<C> {
+    type Out = NotingTransport<C::Out>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        self.wire.advance(Progress::Opened);
+        self.wire.connecting.fetch_add(1, Ordering::Relaxed);
+        let inner = self.inner.connect(details, chained)?;
+        self.wire.connecting.fetch_sub(1, Ordering::Relaxed);
+        Ok(inner.map(|inner| NotingTransport {
+            inner,
+            wire: Arc::clone(&self.wire),
+        }))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct NotingTransport<T> {
+    inner: T,
+    wire: Arc<Wire>,
+}
+
+impl<T: Transport> Transport for NotingTransport<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        match self.inner.await_input(timeout) {
+            Ok(arrived) => {
+                // What arrives while the connection is made is a handshake, not an answer.
+                if arrived && !self.wire.is_connecting() {
+                    self.wire.advance(Progress::Answered);
+                }
+                Ok(arrived)
+            }
+            Err(ureq::Error::Io(error)) => Err(ureq::Error::Io(honest(error))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+/// TLS with the configuration, roots and resumable sessions that all agents share.
+#[derive(Debug, Clone)]
+pub(super) struct SharedTls(pub(super) Arc<RustlsConnector>);
+
+impl<In: Transport> Connector<In> for SharedTls {
+    type Out = <RustlsConnector as Connector<In>>::Out;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        self.0.connect(details, chained)
+    }
+}
+
+/// ureq resolves the target's name for each request, also where a connection is there already.
+/// This resolver leaves it to [`Tcp`], which does it when a connection is made.
+#[derive(Debug)]
+pub(super) struct LateResolver;
+
+impl Resolver for LateResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        // ureq's SOCKS connector makes its connections itself.
+        use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
+        let is_socks =
+            |proxy: &Proxy| matches!(proxy.protocol(), Socks4 | Socks4A | Socks5 | Socks5h);
+        if config.proxy().is_some_and(is_socks) {
+            return DefaultResolver::default().resolve(uri, config, timeout);
+        }
+        Ok(self.empty())
+    }
+}
+
+/// Makes TCP connections that can be cancelled.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) wire: Arc<Wire>,
+}
+
+impl<In: Transport> Connector<In> for Tcp {
+    type Out = Either<In, TcpTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        if chained.is_some() {
+            // A SOCKS or CONNECT proxy has made the connection.
+            return Ok(chained.map(Either::A));
+        }
+        let deadline = deadline(details.timeout);
+        let addresses = resolve(details.uri, deadline, &self.wire)?;
+        let socket = Arc::new(connect_any(&addresses, deadline, &self.wire)?);
+        let handle = Arc::new(Handle(Arc::clone(&socket)));
+        let weak: std::sync::Weak<dyn ShutdownHandle> = Arc::downgrade(&handle) as _;
+        (details.register_shutdown)(weak)?;
+        let config = details.config;
+        Ok(Some(Either::B(TcpTransport {
+            socket,
+            wire: Arc::clone(&self.wire),
+            buffers: PlainBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+            patience: Patience::default(),
+            rest: Rest::Busy,
+            writes_failed: false,
+            _handle: handle,
+        })))
+    }
+}
+
+/// When a wait of ureq's has to end.
+fn deadline(timeout: NextTimeout) -> Instant {
+    /// As good as for ever, and not so far that it overflows.
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    Instant::now() + (*timeout.after).min(FAR)
+}
+
+/// Looks the host of `uri` up, for as long as the client waits.
+fn resolve(uri: &Uri, deadline: Instant, wire: &Wire) -> Result<Vec<SocketAddr>, ureq::Error> {
+    let host = uri.host().unwrap_or_default();
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = uri.port_u16().unwrap_or(default_port);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let name = bare.to_owned();
+    let look_up = move || {
+        let addresses = (name.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect::<Vec<_>>);
+        // The receiver is gone if the time was over.
+        let _ = sender.send(addresses);
+    };
+    thread::Builder::new()
+        .name("resolver".into())
+        .spawn(look_up)
+        .map_err(ureq::Error::Io)?;
+    loop {
+        let step = Duration::from_millis(100);
+        match receiver.recv_timeout(step) {
+            Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
+            Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
+            Err(_) if Instant::now() >= deadline => return Err(wire.stalled(Stall::TimedOut)),
+            Err(_)
+                if wire
+                    .client()
+                    .is_some_and(|client| socket::peer_left(&client)) =>
+            {
+                return Err(wire.stalled(Stall::WatchedLeft));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Connects to the first address that answers; the time that is left is shared among them.
+fn connect_any(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    wire: &Wire,
+) -> Result<TcpStream, ureq::Error> {
+    let mut last = ureq::Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match connect(*address, Instant::now() + left / share, wire) {
+            Ok(socket) => return Ok(socket),
+            Err(Stall::WatchedLeft) => return Err(wire.stalled(Stall::WatchedLeft)),
+            Err(Stall::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
+            Err(Stall::Io(error)) => last = ureq::Error::Io(error),
+        }
+    }
+    Err(last)
+}
+
+fn connect(address: SocketAddr, deadline: Instant, wire: &Wire) -> Result<TcpStream, Stall> {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(Stall::Io)?;
+    socket.set_nonblocking(true).map_err(Stall::Io)?;
+    socket.set_tcp_nodelay(true).map_err(Stall::Io)?;
+    // Finds peers that vanished without a word, and keeps middleboxes from forgetting a stream that
+    // is silent while the model thinks.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    socket.set_tcp_keepalive(&keepalive).map_err(Stall::Io)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => return Ok(socket.into()),
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+        Err(error) => return Err(Stall::Io(error)),
+    }
+    let stream = TcpStream::from(socket);
+    socket::wait(&stream, PollFlags::OUT, deadline, wire.client().as_deref())?;
+    match stream.take_error() {
+        Ok(None) => Ok(stream),
+        Ok(Some(error)) | Err(error) => Err(Stall::Io(error)),
+    }
+}
+
+const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+/// Lets `Agent::shutdown` interrupt whoever waits for this socket.
+struct Handle(Arc<TcpStream>);
+
+impl ShutdownHandle for Handle {
+    fn shutdown(&self) {
+        // An error means that it is closed already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// A TCP connection to the upstream, or to a proxy before it.
+pub(super) struct TcpTransport {
+    socket: Arc<TcpStream>,
+    wire: Arc<Wire>,
+    buffers: PlainBuffers,
+    patience: Patience,
+    rest: Rest,
+    /// The upstream takes no more of the request. It may have answered all the same.
+    writes_failed: bool,
+    _handle: Arc<Handle>,
+}
+
+/// Whether the connection is between two requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Busy,
+    Idle,
+}
+
+impl Transport for TcpTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.rest = Rest::Busy;
+        if self.writes_failed {
+            return Ok(());
+        }
+        let client = self.wire.client();
+        let stall = *timeout.for_write().after;
+        let bytes = &self.buffers.output[..amount];
+        match socket::write_all(&self.socket, bytes, stall.min(FAR_WRITE), client.as_deref()) {
+            Ok(()) => Ok(()),
+            // It closed its receiving side, which an upstream does that refuses a body before it
+            // has all of it: the answer is what counts, and reading tells if there is none.
+            Err(Stall::Io(_)) => {
+                self.writes_failed = true;
+                Ok(())
+            }
+            Err(stall) => Err(self.wire.stalled(stall)),
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.rest = Rest::Busy;
+        let TcpTransport {
+            socket,
+            wire,
+            buffers,
+            patience,
+            ..
+        } = self;
+        let space = buffers.input_append_buf();
+        if space.is_empty() {
+            return Err(ureq::Error::Io(io::Error::other(
+                "an answer head over 16 KiB",
+            )));
+        }
+        let arrived = if wire.looks_only() {
+            match socket::read_now(socket, space) {
+                Ok(Some(arrived)) => Ok(arrived),
+                Ok(None) => return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into())),
+                Err(error) => Err(Stall::Io(error)),
+            }
+        } else {
+            // The client is asked for only where there is a wait: that takes a lock.
+            match socket::read_patiently(socket, space, patience) {
+                Ok(Some(arrived)) => Ok(arrived),
+                Ok(None) => {
+                    let client = wire.client();
+                    let deadline = deadline(timeout.for_read());
+                    socket::read(socket, space, patience, deadline, client.as_deref())
+                }
+                Err(error) => Err(Stall::Io(error)),
+            }
+        };
+        let arrived = arrived.map_err(|stall| self.wire.stalled(stall))?;
+        self.buffers.input_appended(arrived);
+        Ok(arrived > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        if self.writes_failed {
+            return false;
+        }
+        // ureq asks when it puts the connection away and again when it takes it out. The first
+        // time nothing can have happened since the last read; the second time one look tells.
+        match std::mem::replace(&mut self.rest, Rest::Idle) {
+            Rest::Busy => true,
+            Rest::Idle => socket::is_quiet(&self.socket),
+        }
+    }
+}
+
+/// The longest stall of a write where ureq names none.
+const FAR_WRITE: Duration = Duration::from_secs(24 * 3600);
+
+impl fmt::Debug for TcpTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TcpTransport")
+            .field("socket", &self.socket)
+            .finish()
+    }
+}
+
+/// ureq's buffers without its zeroing: pages that are never used cost nothing.
+struct PlainBuffers {
+    input: Vec<u8>,
+    /// `input[start..end]` has arrived and is not consumed.
+    start: usize,
+    end: usize,
+    output: Vec<u8>,
+    progress: bool,
+}
+
+impl PlainBuffers {
+    fn new(input_bytes: usize, output_bytes: usize) -> PlainBuffers {
+        PlainBuffers {
+            input: vec![0; input_bytes],
+            start: 0,
+            end: 0,
+            output: vec![0; output_bytes],
+            progress: false,
+        }
+    }
+}
+
+impl Buffers for PlainBuffers {
+    fn output(&mut self) -> &mut [u8] {
+        &mut self.output
+    }
+
+    fn input(&self) -> &[u8] {
+        &self.input[self.start..self.end]
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.input.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.input[self.end..]
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.end += amount;
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        self.progress = amount > 0;
+        self.start += amount;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut self.input[self.end..], &mut self.output)
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.start < self.end && self.progress
+    }
+}

@@ -1,0 +1,311 @@
+//! The upstream: the only file that names ureq's client API.
+//!
+//! Each worker has an [`Upstream`] with an agent and at most one idle connection of its own. All of
+//! them share the TLS configuration, the roots and the resumable sessions.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, StatusCode};
+use ureq::config::Config;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, Connector, RustlsConnector, SocksConnector,
+};
+use ureq::{Agent, BodyReader, Proxy, SendBody};
+
+use super::transport::{Fault, LateResolver, Mode, Noting, Progress, SharedTls, Tcp, Wire};
+
+/// Resolving, connecting and the TLS handshake together must take no longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept. Most load balancers close theirs after 60 s.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(50);
+/// Bytes of a connection's buffers. An answer's head must fit in the input buffer.
+const BUFFER: usize = 16 * 1024;
+/// A field line that a connection's output buffer has no room for goes on a connection with larger
+/// ones. Room for the rest of the line is left.
+const LONG_LINE: usize = BUFFER - 512;
+/// The buffers of such a connection: larger than any head that the server accepts.
+const LONG_BUFFER: usize = 80 * 1024;
+
+/// Makes the upstreams of all workers alike.
+pub struct UpstreamFactory {
+    config: Config,
+    long_config: Config,
+    tls: SharedTls,
+}
+
+/// A worker's way to the upstream.
+pub struct Upstream {
+    agent: Agent,
+    wire: Arc<Wire>,
+    factory: Arc<UpstreamFactory>,
+}
+
+/// The body of a request.
+pub enum RequestBody<'a> {
+    /// No body, and no Content-Length.
+    None,
+    /// All of it.
+    Held(&'a [u8]),
+    /// It comes from a reader; its length is in the request's Content-Length, or else it is chunked.
+    Streamed(&'a mut dyn Read),
+}
+
+/// The upstream's answer, with its body still to be read.
+pub struct Answer {
+    pub status: StatusCode,
+    pub fields: HeaderMap,
+    reader: BodyReader<'static>,
+}
+
+/// A piece of an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    Data(usize),
+    /// Nothing is there at the moment. Only without waiting.
+    NotYet,
+    End,
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client left while we were waiting for the upstream.
+    ClientLeft,
+    /// The upstream was silent for too long.
+    TimedOut,
+    /// No connection: DNS, TCP, TLS, a proxy in between.
+    Unreachable(String),
+    /// The upstream closed too early, or what it sent is no HTTP answer.
+    Broke(String),
+}
+
+impl UpstreamFactory {
+    /// `silence`: the longest silence of the upstream. `ca_file`: PEM roots to trust beside the
+    /// Mozilla set. An upstream proxy is taken from the environment.
+    ///
+    /// # Errors
+    /// The CA file cannot be read or holds no certificate; the environment names a proxy that makes
+    /// no sense.
+    pub fn new(silence: Duration, ca_file: Option<&Path>) -> Result<Arc<UpstreamFactory>, String> {
+        let roots = match ca_file {
+            Some(path) => RootCerts::Specific(Arc::new(roots_with(path)?)),
+            None => RootCerts::WebPki,
+        };
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let config = |buffer: usize, idle: usize| {
+            Agent::config_builder()
+                // 4xx and 5xx are answers like all others.
+                .http_status_as_error(false)
+                // 3xx are passed on.
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                // Nothing is added to a request.
+                .user_agent("")
+                .accept("")
+                .accept_encoding("")
+                .allow_non_standard_methods(true)
+                .proxy(Proxy::try_from_env())
+                .tls_config(tls.clone())
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                // No limit on a whole answer: that would cut streams that are alive.
+                .timeout_per_read(Some(silence))
+                .timeout_per_write(Some(silence))
+                .max_response_header_size(buffer)
+                .input_buffer_size(buffer)
+                .output_buffer_size(buffer)
+                .max_idle_connections(idle)
+                .max_idle_connections_per_host(idle)
+                .max_idle_age(MAX_IDLE_AGE)
+                .build()
+        };
+        Ok(Arc::new(UpstreamFactory {
+            config: config(BUFFER, 1),
+            long_config: config(LONG_BUFFER, 0),
+            tls: SharedTls(Arc::new(RustlsConnector::default())),
+        }))
+    }
+
+    fn agent(&self, config: &Config, wire: &Arc<Wire>) -> Agent {
+        let tcp = Tcp {
+            wire: Arc::clone(wire),
+        };
+        let inner =
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(tcp)
+                .chain(self.tls.clone());
+        let connector = Noting {
+            inner,
+            wire: Arc::clone(wire),
+        };
+        Agent::with_parts(config.clone(), connector, LateResolver)
+    }
+}
+
+/// The Mozilla roots and those in the PEM file at `path`.
+fn roots_with(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let in_file = |what: String| format!("--ca-file {}: {what}", path.display());
+    let pem = fs::read(path).map_err(|error| in_file(error.to_string()))?;
+    let mut roots = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(in_file(format!("not a PEM file: {error}"))),
+        }
+    }
+    if roots.is_empty() {
+        return Err(in_file(
+            "it holds no certificate (-----BEGIN CERTIFICATE-----)".into(),
+        ));
+    }
+    Ok(roots)
+}
+
+impl Upstream {
+    pub fn new(factory: &Arc<UpstreamFactory>) -> Upstream {
+        let wire = Arc::new(Wire::default());
+        let agent = factory.agent(&factory.config, &wire);
+        Upstream {
+            agent,
+            wire,
+            factory: Arc::clone(factory),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer, for as long as `client` does.
+    ///
+    /// An idle connection that turns out to be closed costs nothing: where no byte of an answer has
+    /// arrived on a connection from before, and the body is held, the request that `request` makes
+    /// is sent once more on a new connection. A streamed body always goes on a new connection,
+    /// because it cannot be repeated.
+    ///
+    /// # Errors
+    /// A [`Failure`]; what happened to a streamed body its reader knows.
+    pub fn send(
+        &mut self,
+        request: impl Fn() -> Request<()>,
+        mut body: RequestBody<'_>,
+        client: &Arc<TcpStream>,
+    ) -> Result<Answer, Failure> {
+        if let RequestBody::Streamed(_) = body {
+            self.drop_idle_connection();
+        }
+        loop {
+            self.wire.begin(client);
+            let result = self.run(request(), &mut body);
+            let may_repeat = !matches!(body, RequestBody::Streamed(_))
+                && self.wire.progress() == Progress::Reused
+                && self.wire.fault() == Fault::None;
+            match result {
+                Err(error) if may_repeat => {
+                    log::debug!("an idle upstream connection was closed: {error}");
+                    self.drop_idle_connection();
+                }
+                Err(error) => {
+                    let failure = self.failure(error);
+                    self.wire.end();
+                    return Err(failure);
+                }
+                Ok(answer) => return Ok(answer),
+            }
+        }
+    }
+
+    fn run(&self, request: Request<()>, body: &mut RequestBody<'_>) -> Result<Answer, ureq::Error> {
+        let longest = request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        let is_long = longest.chain([target]).max().unwrap_or(0) > LONG_LINE;
+        let long_agent = is_long.then(|| self.factory.agent(&self.factory.long_config, &self.wire));
+        let agent = long_agent.as_ref().unwrap_or(&self.agent);
+        let (parts, ()) = request.into_parts();
+        let answer = match body {
+            RequestBody::None => agent.run(Request::from_parts(parts, ())),
+            RequestBody::Held(bytes) => agent.run(Request::from_parts(parts, *bytes)),
+            RequestBody::Streamed(reader) => {
+                agent.run(Request::from_parts(parts, SendBody::from_reader(*reader)))
+            }
+        }?;
+        let (parts, body) = answer.into_parts();
+        Ok(Answer {
+            status: parts.status,
+            fields: parts.headers,
+            reader: body.into_reader(),
+        })
+    }
+
+    /// Reads a piece of `answer`'s body, waiting for one as long as the client does.
+    ///
+    /// # Errors
+    /// A [`Failure`]: what was read so far is not the whole body.
+    pub fn read(&self, answer: &mut Answer, buffer: &mut [u8]) -> Result<Piece, Failure> {
+        self.wire.set_mode(Mode::Wait);
+        match answer.reader.read(buffer) {
+            Ok(0) => Ok(Piece::End),
+            Ok(length) => Ok(Piece::Data(length)),
+            Err(error) => Err(self.failure(error.into())),
+        }
+    }
+
+    /// As [`Upstream::read`], of what is there already.
+    ///
+    /// # Errors
+    /// As [`Upstream::read`].
+    pub fn read_now(&self, answer: &mut Answer, buffer: &mut [u8]) -> Result<Piece, Failure> {
+        self.wire.set_mode(Mode::Look);
+        match answer.reader.read(buffer) {
+            Ok(0) => Ok(Piece::End),
+            Ok(length) => Ok(Piece::Data(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::NotYet),
+            Err(error) => Err(self.failure(error.into())),
+        }
+    }
+
+    /// The exchange with the client is over.
+    pub fn end(&self) {
+        self.wire.end();
+    }
+
+    fn drop_idle_connection(&mut self) {
+        self.agent = self.factory.agent(&self.factory.config, &self.wire);
+    }
+
+    fn failure(&self, error: ureq::Error) -> Failure {
+        let is_connecting = self.wire.is_connecting();
+        match (self.wire.fault(), &error) {
+            (Fault::ClientLeft, _) => Failure::ClientLeft,
+            (Fault::TimedOut, _) | (_, ureq::Error::Timeout(_)) if is_connecting => {
+                let seconds = CONNECT_TIMEOUT.as_secs();
+                Failure::Unreachable(format!("no connection within {seconds} s"))
+            }
+            (Fault::TimedOut, _) | (_, ureq::Error::Timeout(_)) => Failure::TimedOut,
+            _ if is_connecting => Failure::Unreachable(describe(&error)),
+            _ => Failure::Broke(describe(&error)),
+        }
+    }
+}
+
+/// What went wrong, without any value of a request in it.
+fn describe(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::HostNotFound => "the name does not resolve".into(),
+        ureq::Error::Io(error) => match error.get_ref() {
+            Some(inner) => inner.to_string(),
+            None => error.to_string(),
+        },
+        ureq::Error::Protocol(error) => format!("not a valid HTTP answer: {error}"),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,336 @@
+//! The accept thread: new connections, and those that wait without a worker.
+//!
+//! It polls the listener and all parked connections; one that has something to read goes to the
+//! pool. It blocks nowhere else. Running out of descriptors makes it shed the connection that has
+//! been idle longest, or pause, and go on.
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::connection::{self, After, CloseReason, Connection};
+use super::pool::Shared;
+use super::refusal::{Reason, Refusal};
+use super::{DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
+use crate::socket;
+
+/// How long accepting pauses when the system has no descriptor or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections accepted in a row before those that wait are looked at again.
+const ACCEPT_BATCH: usize = 64;
+
+/// A connection without a worker.
+struct Parked {
+    connection: Connection,
+    state: Parking,
+    /// When it is closed, or refused, if nothing comes.
+    deadline: Instant,
+    /// Since when it has been waiting: whoever waits longest gives way first.
+    since: Instant,
+}
+
+/// What a parked connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parking {
+    /// Its next request.
+    Idle,
+    /// The rest of a head.
+    InHead,
+    /// The client to have read the last answer: what it still sends is dropped, since closing a
+    /// socket with unread bytes resets the connection and can destroy the answer.
+    Draining { drained: usize },
+}
+
+pub(super) struct Acceptor<H> {
+    pub(super) listener: TcpListener,
+    pub(super) waker: UnixStream,
+    pub(super) shared: Arc<Shared>,
+    pub(super) handler: Arc<H>,
+    parked: Vec<Parked>,
+    /// Accepting is paused until then.
+    paused_until: Option<Instant>,
+}
+
+impl<H: Handler> Acceptor<H> {
+    pub(super) fn new(
+        listener: TcpListener,
+        waker: UnixStream,
+        shared: Arc<Shared>,
+        handler: Arc<H>,
+    ) -> Self {
+        Acceptor {
+            listener,
+            waker,
+            shared,
+            handler,
+            parked: Vec::new(),
+            paused_until: None,
+        }
+    }
+
+    /// The main loop of the accept thread. Returns when the server stops.
+    pub(super) fn run(mut self) {
+        while !self.shared.is_stopping() {
+            let ready = self.wait();
+            self.take_back();
+            self.serve_ready(&ready.parked);
+            if ready.listener {
+                self.accept();
+            }
+            self.expire();
+        }
+        for parked in self.parked {
+            close(parked.connection, CloseReason::Stopping);
+        }
+    }
+
+    fn wait(&mut self) -> Ready {
+        let now = Instant::now();
+        let accepting = self.is_accepting(now);
+        let mut fds = Vec::with_capacity(self.parked.len() + 2);
+        fds.push(PollFd::new(&self.waker, PollFlags::IN));
+        let interest = if accepting {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        fds.push(PollFd::new(&self.listener, interest));
+        for parked in &self.parked {
+            fds.push(PollFd::new(&*parked.connection.socket, PollFlags::IN));
+        }
+        let timeout = socket::timespec(self.next_deadline(now).saturating_duration_since(now));
+        if let Err(error) = poll(&mut fds, Some(&timeout))
+            && error != rustix::io::Errno::INTR
+        {
+            log::error!("The acceptor cannot poll: {error}");
+            std::thread::sleep(ACCEPT_PAUSE);
+            return Ready {
+                listener: false,
+                parked: Vec::new(),
+            };
+        }
+        let listener = accepting && !fds[1].revents().is_empty();
+        let parked = fds[2..]
+            .iter()
+            .enumerate()
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(index, _)| index)
+            .collect();
+        Ready { listener, parked }
+    }
+
+    fn is_accepting(&mut self, now: Instant) -> bool {
+        if self.paused_until.is_some_and(|until| until > now) {
+            return false;
+        }
+        self.paused_until = None;
+        true
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let parked = self.parked.iter().map(|parked| parked.deadline).min();
+        let overdue = self
+            .shared
+            .waiting_since()
+            .map(|since| since + QUEUE_TIMEOUT);
+        let deadlines = [
+            parked,
+            overdue,
+            self.paused_until,
+            Some(now + QUEUE_TIMEOUT),
+        ];
+        deadlines.into_iter().flatten().min().unwrap_or(now)
+    }
+
+    /// Parks what the workers handed back.
+    fn take_back(&mut self) {
+        let mut bytes = [0; 64];
+        // What the waker says is in the list; its bytes are only taken away.
+        let _ = self.waker.read(&mut bytes);
+        for after in self.shared.take_returned() {
+            match after {
+                After::Park(connection) => self.park(connection),
+                After::Drain(connection) => self.drain(connection),
+                After::Requeue(connection) => self.shared.dispatch(connection),
+                After::Closed(connection, reason) => close(connection, reason),
+            }
+        }
+    }
+
+    fn park(&mut self, connection: Connection) {
+        let since = Instant::now();
+        let (state, deadline) = match connection.head_since {
+            Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
+            None => (Parking::Idle, since + IDLE_TIMEOUT),
+        };
+        self.parked.push(Parked {
+            connection,
+            state,
+            deadline,
+            since,
+        });
+    }
+
+    fn drain(&mut self, connection: Connection) {
+        let since = Instant::now();
+        if connection
+            .socket
+            .shutdown(std::net::Shutdown::Write)
+            .is_err()
+        {
+            return close(connection, CloseReason::ClientClosed);
+        }
+        let state = Parking::Draining { drained: 0 };
+        self.parked.push(Parked {
+            connection,
+            state,
+            deadline: since + DRAIN_TIMEOUT,
+            since,
+        });
+    }
+
+    /// Gives the connections that have something to read to the pool.
+    fn serve_ready(&mut self, ready: &[usize]) {
+        // From the back, so that taking one out moves none that is still to come.
+        for &index in ready.iter().rev() {
+            match &mut self.parked[index].state {
+                Parking::Draining { drained } => {
+                    let mut total = *drained;
+                    let ended = self.parked[index].connection.drain(&mut total);
+                    self.parked[index].state = Parking::Draining { drained: total };
+                    if let Some(reason) = ended {
+                        close(self.parked.swap_remove(index).connection, reason);
+                    }
+                }
+                Parking::Idle | Parking::InHead => {
+                    let parked = self.parked.swap_remove(index);
+                    self.shared.dispatch(parked.connection);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPT_BATCH {
+            if self.shared.open_connections() >= self.shared.limits.max_connections
+                && !self.shed_one()
+            {
+                self.pause("all connections are in use");
+                return;
+            }
+            match self.listener.accept() {
+                Ok((socket, peer)) => {
+                    if let Err(error) = prepare(&socket) {
+                        log::debug!("{peer}: {error}");
+                        continue;
+                    }
+                    let connection = Connection::new(socket, peer, self.shared.open_guard());
+                    self.park(connection);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => match error.raw_os_error() {
+                    // The client left before it was accepted, or a signal came.
+                    Some(libc_errno::ECONNABORTED | libc_errno::EINTR) => {}
+                    _ => {
+                        if !self.shed_one() {
+                            self.pause(&error.to_string());
+                            return;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn pause(&mut self, why: &str) {
+        log::warn!(
+            "Accepting no connections for {} ms: {why}",
+            ACCEPT_PAUSE.as_millis()
+        );
+        self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Closes the connection that has been idle longest, else the one whose head is incomplete
+    /// longest. False: every connection is being answered.
+    fn shed_one(&mut self) -> bool {
+        let order = |parked: &Parked| match parked.state {
+            Parking::Draining { .. } => (0, parked.since),
+            Parking::Idle => (1, parked.since),
+            Parking::InHead => (2, parked.connection.head_since.unwrap_or(parked.since)),
+        };
+        let oldest = (0..self.parked.len()).min_by_key(|&index| order(&self.parked[index]));
+        match oldest {
+            Some(index) => {
+                close(
+                    self.parked.swap_remove(index).connection,
+                    CloseReason::GaveWay,
+                );
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends what has waited too long.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let mut index = 0;
+        while index < self.parked.len() {
+            if self.parked[index].deadline > now {
+                index += 1;
+                continue;
+            }
+            let parked = self.parked.swap_remove(index);
+            match parked.state {
+                Parking::InHead => self.refuse(parked.connection, connection::head_timeout()),
+                Parking::Idle => close(parked.connection, CloseReason::IdleTooLong),
+                Parking::Draining { .. } => close(parked.connection, CloseReason::LastAnswerSent),
+            }
+        }
+        let Some(overdue) = now.checked_sub(QUEUE_TIMEOUT) else {
+            return;
+        };
+        while let Some(connection) = self.shared.take_overdue(overdue) {
+            let message = format!(
+                "all {} workers have been busy for {} s: try again, or raise --workers",
+                self.shared.limits.workers,
+                QUEUE_TIMEOUT.as_secs()
+            );
+            self.refuse(connection, Refusal::new(Reason::Overloaded, message));
+        }
+    }
+
+    fn refuse(&mut self, mut connection: Connection, refusal: Refusal) {
+        // The request line, if it is here, says in which dialect the answer is to be.
+        connection.read_now();
+        if let After::Drain(connection) = connection::refuse(connection, &*self.handler, refusal) {
+            self.drain(connection);
+        }
+    }
+}
+
+struct Ready {
+    listener: bool,
+    /// Indices into `Acceptor::parked`, rising.
+    parked: Vec<usize>,
+}
+
+fn close(connection: Connection, reason: CloseReason) {
+    connection.log_close(reason);
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_nodelay(true)
+}
+
+/// The two errors of `accept` that say nothing about the next one.
+mod libc_errno {
+    use rustix::io::Errno;
+    pub const ECONNABORTED: i32 = Errno::CONNABORTED.raw_os_error();
+    pub const EINTR: i32 = Errno::INTR.raw_os_error();
+}

@@ -1,0 +1,392 @@
+//! One client connection: read a head, handle it, keep the connection or close it, for a reason.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::exchange::{Exchange, Outcome};
+use super::head::{self, RequestHead};
+use super::pool::{OpenGuard, Shared};
+use super::refusal::{Reason, Refusal};
+use super::response::Out;
+use super::{HEAD_TIMEOUT, Handler, LINGER, Refused};
+use crate::socket::{self, Patience, Stall};
+
+/// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
+const INPUT_SIZE: usize = 16 * 1024;
+
+/// A client's connection between and during its requests.
+pub(crate) struct Connection {
+    pub(super) socket: Arc<TcpStream>,
+    pub(super) peer: SocketAddr,
+    pub(super) input: Input,
+    patience: Patience,
+    /// How much of `input` has been searched for the end of the head.
+    searched: usize,
+    /// When the first byte of the head that is being read arrived.
+    pub(super) head_since: Option<Instant>,
+    /// Requests answered so far.
+    answered: u64,
+    _open: OpenGuard,
+}
+
+/// What the worker does with the connection next.
+pub(crate) enum After {
+    /// It waits for its next request, or for more of a head, without a worker.
+    Park(Connection),
+    /// It has a request, but others waited for longer.
+    Requeue(Connection),
+    /// It is closed once the client has read the last answer.
+    Drain(Connection),
+    Closed(Connection, CloseReason),
+}
+
+/// Why a connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    ClientClosed,
+    LastAnswerSent,
+    AnswerBroken,
+    Failed,
+    IdleTooLong,
+    GaveWay,
+    Stopping,
+    Drained,
+}
+
+/// What a worker keeps for whichever connection it serves.
+pub(crate) struct Kit<W> {
+    pub(super) state: W,
+    out: Out,
+    spare: Vec<u8>,
+}
+
+impl<W> Kit<W> {
+    pub(super) fn new(state: W) -> Self {
+        Kit {
+            state,
+            out: Out::default(),
+            spare: Vec::new(),
+        }
+    }
+}
+
+enum NextHead {
+    Head(RequestHead),
+    NotYet,
+    Closed,
+    Refused(Refusal),
+}
+
+/// Serves the requests of `connection` as long as they come. This is the main loop of a worker.
+pub(crate) fn serve<H: Handler>(
+    mut connection: Connection,
+    handler: &H,
+    kit: &mut Kit<H::Worker>,
+    shared: &Shared,
+) -> After {
+    connection.input.lend(&mut kit.spare);
+    loop {
+        let head = match connection.next_head(shared) {
+            NextHead::Head(_) if shared.is_stopping() => {
+                let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
+                return refuse(connection, handler, refusal);
+            }
+            NextHead::Head(head) => head,
+            NextHead::NotYet => {
+                connection.input.give_back(&mut kit.spare);
+                return After::Park(connection);
+            }
+            NextHead::Closed => return After::Closed(connection, CloseReason::ClientClosed),
+            NextHead::Refused(refusal) => return refuse(connection, handler, refusal),
+        };
+        kit.out.clear();
+        let mut exchange = Exchange::new(head, &mut connection, &mut kit.out, shared);
+        handler.handle(&mut kit.state, &mut exchange);
+        match exchange.outcome() {
+            Outcome::KeepAlive => {}
+            Outcome::Close => return After::Drain(connection),
+            Outcome::Broken => return After::Closed(connection, CloseReason::AnswerBroken),
+            Outcome::BrokenUntilClose => {
+                connection.reset_on_close();
+                return After::Closed(connection, CloseReason::AnswerBroken);
+            }
+        }
+        connection.answered += 1;
+        if shared.is_pressed() && !connection.input.bytes().is_empty() {
+            connection.input.give_back(&mut kit.spare);
+            return After::Requeue(connection);
+        }
+    }
+}
+
+/// Answers with a refusal, without waiting for anybody, and lets the connection drain.
+pub(crate) fn refuse<H: Handler>(connection: Connection, handler: &H, refusal: Refusal) -> After {
+    let answer = {
+        let (method, target) = request_line_so_far(connection.input.bytes());
+        handler.refuse(&Refused {
+            peer: connection.peer,
+            method,
+            target,
+            refusal: &refusal,
+        })
+    };
+    let mut out = Out::default();
+    let status = http::StatusCode::from_u16(refusal.reason.status())
+        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    out.append_head(
+        status,
+        answer.fields.iter().map(|(name, value)| (name, value)),
+        super::response::WireFraming::Plain,
+        (http::Version::HTTP_11, head::Persistence::Close),
+    );
+    out.append_piece(&answer.body, super::response::WireFraming::Plain);
+    // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
+    match socket::write_now(&connection.socket, out.pending()) {
+        Ok(_) => After::Drain(connection),
+        Err(_) => After::Closed(connection, CloseReason::Failed),
+    }
+}
+
+/// The method and target of a request that was not understood, for its log line.
+fn request_line_so_far(bytes: &[u8]) -> (&str, &str) {
+    let line = bytes
+        .split(|&byte| byte == b'\r' || byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let mut words = line
+        .splitn(3, |&byte| byte == b' ')
+        .map(std::str::from_utf8);
+    match (words.next(), words.next()) {
+        (Some(Ok(method)), Some(Ok(target)))
+            if method.bytes().all(|byte| byte.is_ascii_uppercase()) =>
+        {
+            (method, target)
+        }
+        _ => ("-", "-"),
+    }
+}
+
+impl Connection {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr, open: OpenGuard) -> Self {
+        Connection {
+            socket: Arc::new(socket),
+            peer,
+            input: Input::default(),
+            patience: Patience::default(),
+            searched: 0,
+            head_since: None,
+            answered: 0,
+            _open: open,
+        }
+    }
+
+    /// Reads until a head is whole, for as long as that may keep a worker.
+    fn next_head(&mut self, shared: &Shared) -> NextHead {
+        let lingers_until = Instant::now() + LINGER;
+        loop {
+            match self.take_head() {
+                Ok(Some(head)) => return NextHead::Head(head),
+                Ok(None) => {}
+                Err(refusal) => return NextHead::Refused(refusal),
+            }
+            if self
+                .head_since
+                .is_some_and(|since| since.elapsed() >= HEAD_TIMEOUT)
+            {
+                return NextHead::Refused(head_timeout());
+            }
+            let linger = if shared.is_pressed() || shared.is_stopping() {
+                Instant::now()
+            } else {
+                lingers_until
+            };
+            match self.read(None, linger) {
+                Ok(0) => return NextHead::Closed,
+                Ok(_) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
+                Err(Stall::TimedOut) => return NextHead::NotYet,
+                Err(Stall::WatchedLeft | Stall::Io(_)) => return NextHead::Closed,
+            }
+        }
+    }
+
+    /// Takes the next request's head from the bytes that are here, if it is whole.
+    fn take_head(&mut self) -> Result<Option<RequestHead>, Refusal> {
+        if self.searched == 0 {
+            // RFC 9112 section 2.2: an empty line before the request line is ignored; one.
+            if self.input.bytes().starts_with(b"\r\n") {
+                self.input.consume(2);
+            }
+        }
+        let bytes = self.input.bytes();
+        let Some(end) = head::find_end(bytes, self.searched)? else {
+            self.searched = bytes.len();
+            return Ok(None);
+        };
+        let head = head::parse_whole(&bytes[..end])?;
+        self.input.consume(end);
+        self.searched = 0;
+        self.head_since = None;
+        Ok(Some(head))
+    }
+
+    /// Reads once, waiting until `deadline`, into `direct` or else into the connection's buffer.
+    pub(super) fn read(
+        &mut self,
+        direct: Option<&mut [u8]>,
+        deadline: Instant,
+    ) -> Result<usize, Stall> {
+        let Connection {
+            socket,
+            input,
+            patience,
+            ..
+        } = self;
+        match direct {
+            Some(buffer) => socket::read(socket, buffer, patience, deadline, None),
+            None => {
+                let length = socket::read(socket, input.space(), patience, deadline, None)?;
+                input.filled(length);
+                Ok(length)
+            }
+        }
+    }
+
+    /// Takes in what has arrived, without waiting.
+    pub(super) fn read_now(&mut self) {
+        // Nothing, an end or an error: what is here already must do.
+        if let Ok(Some(length)) = socket::read_now(&self.socket, self.input.space()) {
+            self.input.filled(length);
+        }
+    }
+
+    /// Lets the client see a reset: the only way to tell it that a body which ends with the
+    /// connection is not whole.
+    fn reset_on_close(&self) {
+        if let Err(error) = socket2::SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)) {
+            log::debug!("{}: no reset on close: {error}", self.peer);
+        }
+    }
+
+    /// Reads and drops what the client still sends. `None`: more may come; else how it ended.
+    pub(super) fn drain(&self, drained: &mut usize) -> Option<CloseReason> {
+        let mut scratch = [0; 4096];
+        loop {
+            match socket::read_now(&self.socket, &mut scratch) {
+                Ok(Some(0)) => return Some(CloseReason::Drained),
+                Ok(Some(length)) => *drained += length,
+                Ok(None) => return None,
+                Err(_) => return Some(CloseReason::Failed),
+            }
+            if *drained > super::MAX_DRAIN {
+                return Some(CloseReason::Drained);
+            }
+        }
+    }
+
+    pub(super) fn log_close(&self, reason: CloseReason) {
+        log::debug!(
+            "{}: closed, {reason} after {} requests",
+            self.peer,
+            self.answered
+        );
+    }
+}
+
+pub(super) fn head_timeout() -> Refusal {
+    Refusal::new(
+        Reason::RequestTimeout,
+        format!(
+            "the request head was not complete after {} s",
+            HEAD_TIMEOUT.as_secs()
+        ),
+    )
+}
+
+/// Received bytes that are not yet used.
+#[derive(Default)]
+pub(super) struct Input {
+    /// All initialised; `start..end` is received and not used.
+    data: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    pub(super) fn consume(&mut self, length: usize) {
+        self.start += length;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Moves bytes to `buffer`, as many as there are and fit.
+    pub(super) fn take_into(&mut self, buffer: &mut [u8]) -> usize {
+        let length = self.bytes().len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.bytes()[..length]);
+        self.consume(length);
+        length
+    }
+
+    /// Where received bytes are to be written; never empty. Grows only as far as bytes arrive, and
+    /// the limit on heads bounds that.
+    fn space(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.data.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.data.len() {
+            self.data.resize((self.data.len() * 2).max(INPUT_SIZE), 0);
+        }
+        &mut self.data[self.end..]
+    }
+
+    fn filled(&mut self, length: usize) {
+        self.end += length;
+    }
+
+    /// Takes the worker's buffer for as long as the connection is served.
+    fn lend(&mut self, spare: &mut Vec<u8>) {
+        if self.data.len() < INPUT_SIZE && spare.len() == INPUT_SIZE {
+            let length = self.bytes().len();
+            spare[..length].copy_from_slice(self.bytes());
+            self.data = std::mem::take(spare);
+            self.start = 0;
+            self.end = length;
+        }
+    }
+
+    /// Gives the buffer back; a connection that waits keeps only what it has received.
+    fn give_back(&mut self, spare: &mut Vec<u8>) {
+        let rest = self.bytes().to_vec();
+        let data = std::mem::take(&mut self.data);
+        if data.len() == INPUT_SIZE {
+            *spare = data;
+        }
+        self.start = 0;
+        self.end = rest.len();
+        self.data = rest;
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            CloseReason::ClientClosed => "the client closed",
+            CloseReason::LastAnswerSent => "the last answer was sent",
+            CloseReason::AnswerBroken => "the answer broke off",
+            CloseReason::Failed => "the socket failed",
+            CloseReason::IdleTooLong => "idle too long",
+            CloseReason::GaveWay => "gave way to another connection",
+            CloseReason::Stopping => "the proxy stops",
+            CloseReason::Drained => "refused and drained",
+        })
+    }
+}

@@ -1,0 +1,384 @@
+//! One request and its answer, as a [`Handler`](super::Handler) sees them.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use super::body::{ChunkDecoder, Decoded, Framing};
+use super::connection::Connection;
+use super::head::{Persistence, RequestHead};
+use super::pool::Shared;
+use super::refusal::{Reason, Refusal};
+use super::response::{AnswerFraming, Out, WireFraming};
+use crate::socket::{self, Stall};
+
+/// A body must be faster than this on average, in bytes per second of waiting for the client …
+const MIN_BODY_RATE: u64 = 500;
+/// … once it has been waited for this long. Apache's mod_reqtimeout has the same figures.
+const BODY_GRACE: Duration = Duration::from_secs(20);
+
+/// Why the client's side of an exchange ended early.
+#[derive(Debug)]
+pub enum ClientFault {
+    /// The client closed the connection.
+    Gone,
+    /// It did not read its answer for the client timeout.
+    TimedOut,
+    /// Its request body cannot be taken: too slow, too large or malformed.
+    Refused(Refusal),
+}
+
+/// How far the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    NotStarted,
+    Body(WireFraming),
+    Finished,
+}
+
+/// What becomes of the connection after the exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The next request may follow.
+    KeepAlive,
+    /// The answer is out, the connection ends; the client may still be sending.
+    Close,
+    /// The client must see that the answer is not whole.
+    Broken,
+    /// As `Broken`, where only a reset can tell: the body would have ended with the connection.
+    BrokenUntilClose,
+}
+
+/// One request and its answer.
+///
+/// The handler reads the body, starts the answer, writes pieces, flushes when it would wait, and
+/// finishes. An answer that was started and not finished is broken off visibly.
+pub struct Exchange<'a> {
+    pub head: RequestHead,
+    connection: &'a mut Connection,
+    out: &'a mut Out,
+    shared: &'a Shared,
+    body: Incoming,
+    answer: Answer,
+    persistence: Persistence,
+    body_bytes_out: u64,
+}
+
+/// The request body as far as it was read.
+struct Incoming {
+    state: IncomingState,
+    /// The client waits for a 100 before it sends the body.
+    owes_continue: bool,
+    /// Decoded bytes so far.
+    bytes: u64,
+    /// Time spent waiting for the client: it is not to blame for the time that the upstream takes.
+    waited: Duration,
+}
+
+enum IncomingState {
+    Left(u64),
+    Chunked(ChunkDecoder),
+    Done,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        head: RequestHead,
+        connection: &'a mut Connection,
+        out: &'a mut Out,
+        shared: &'a Shared,
+    ) -> Self {
+        let state = match head.framing {
+            Framing::None | Framing::Length(0) => IncomingState::Done,
+            Framing::Length(length) => IncomingState::Left(length),
+            Framing::Chunked => IncomingState::Chunked(ChunkDecoder::default()),
+        };
+        let owes_continue = head.expects_continue && !matches!(state, IncomingState::Done);
+        let body = Incoming {
+            state,
+            owes_continue,
+            bytes: 0,
+            waited: Duration::ZERO,
+        };
+        let persistence = head.persistence;
+        let answer = Answer::NotStarted;
+        Exchange {
+            head,
+            connection,
+            out,
+            shared,
+            body,
+            answer,
+            persistence,
+            body_bytes_out: 0,
+        }
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.connection.peer
+    }
+
+    /// The client's socket, to be watched while waiting for somebody else.
+    pub fn client(&self) -> &Arc<TcpStream> {
+        &self.connection.socket
+    }
+
+    /// Whether the server stops: requests in flight go on for a while.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
+    /// Whether requests in flight are being cut off because the time for stopping is over.
+    pub fn is_aborting(&self) -> bool {
+        self.shared.is_aborting()
+    }
+
+    /// Decoded bytes of the request body that were read.
+    pub fn body_bytes_in(&self) -> u64 {
+        self.body.bytes
+    }
+
+    /// Bytes of the answer's body that were written, framing not counted.
+    pub fn body_bytes_out(&self) -> u64 {
+        self.body_bytes_out
+    }
+
+    /// Whether anything of an answer has been given out.
+    pub fn is_started(&self) -> bool {
+        self.answer != Answer::NotStarted
+    }
+
+    /// Reads a piece of the request body; 0 is its end.
+    ///
+    /// # Errors
+    /// [`ClientFault::Refused`] where the body stalls, is too slow, too large, or its chunks are
+    /// malformed; [`ClientFault::Gone`] where the client leaves in the middle of it.
+    pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+        if matches!(self.body.state, IncomingState::Done) {
+            return Ok(0);
+        }
+        self.check_declared_length()?;
+        if self.body.owes_continue {
+            self.body.owes_continue = false;
+            // RFC 9110 section 10.1.1: not needed where the body is already coming.
+            if self.connection.input.bytes().is_empty() {
+                self.out.append_continue();
+                self.flush()?;
+            }
+        }
+        let length = match self.body.state {
+            IncomingState::Left(left) => self.read_sized(left, buffer)?,
+            IncomingState::Chunked(_) => self.read_chunked(buffer)?,
+            IncomingState::Done => 0,
+        };
+        self.body.bytes += length as u64;
+        if self
+            .shared
+            .limits
+            .max_body
+            .is_some_and(|limit| self.body.bytes > limit)
+        {
+            return Err(self.too_large());
+        }
+        Ok(length)
+    }
+
+    fn check_declared_length(&self) -> Result<(), ClientFault> {
+        match (self.head.framing, self.shared.limits.max_body) {
+            (Framing::Length(length), Some(limit)) if length > limit => Err(self.too_large()),
+            _ => Ok(()),
+        }
+    }
+
+    fn too_large(&self) -> ClientFault {
+        let limit = self.shared.limits.max_body.unwrap_or_default();
+        ClientFault::Refused(Refusal::new(
+            Reason::BodyTooLarge,
+            format!(
+                "the request body is over {limit} bytes; start the proxy with a larger --max-body"
+            ),
+        ))
+    }
+
+    fn read_sized(&mut self, left: u64, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+        let most = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let mut length = self.connection.input.take_into(&mut buffer[..most]);
+        if length == 0 {
+            length = self.wait_for_body(Some(&mut buffer[..most]))?;
+        }
+        self.body.state = match left - length as u64 {
+            0 => IncomingState::Done,
+            left => IncomingState::Left(left),
+        };
+        Ok(length)
+    }
+
+    fn read_chunked(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+        loop {
+            let IncomingState::Chunked(decoder) = &mut self.body.state else {
+                return Ok(0);
+            };
+            let input = &mut self.connection.input;
+            // Never more than fits: the decoder counts what it has handed out as taken.
+            let bytes = &input.bytes()[..input.bytes().len().min(buffer.len())];
+            match decoder.decode(bytes).map_err(ClientFault::Refused)? {
+                Decoded::Data { start, end } => {
+                    buffer[..end - start].copy_from_slice(&bytes[start..end]);
+                    input.consume(end);
+                    return Ok(end - start);
+                }
+                Decoded::End { end } => {
+                    input.consume(end);
+                    self.body.state = IncomingState::Done;
+                    return Ok(0);
+                }
+                Decoded::More => {
+                    let all = bytes.len();
+                    input.consume(all);
+                }
+            }
+            if self.connection.input.bytes().is_empty() {
+                self.wait_for_body(None)?;
+            }
+        }
+    }
+
+    /// Waits for bytes of the body, into `direct` or else into the connection's buffer.
+    fn wait_for_body(&mut self, direct: Option<&mut [u8]>) -> Result<usize, ClientFault> {
+        let timeout = self.shared.limits.client_timeout;
+        let started = Instant::now();
+        let slow = |what: String| {
+            Err(ClientFault::Refused(Refusal::new(
+                Reason::RequestTimeout,
+                what,
+            )))
+        };
+        let result = self.connection.read(direct, started + timeout);
+        self.body.waited += started.elapsed();
+        match result {
+            Ok(0) => Err(ClientFault::Gone),
+            Ok(length) => {
+                let expected = self.body.waited.as_secs().saturating_mul(MIN_BODY_RATE);
+                if self.body.waited > BODY_GRACE && self.body.bytes + (length as u64) < expected {
+                    return slow("the request body comes slower than 500 bytes a second".into());
+                }
+                Ok(length)
+            }
+            Err(Stall::TimedOut) => slow(format!(
+                "no byte of the request body came for {} s",
+                timeout.as_secs_f32()
+            )),
+            Err(Stall::WatchedLeft | Stall::Io(_)) => Err(ClientFault::Gone),
+        }
+    }
+
+    /// Starts the answer. Nothing goes out before [`Exchange::flush`] or [`Exchange::finish`].
+    ///
+    /// `fields` must not hold Connection or Transfer-Encoding: they are set here.
+    pub fn start<'f>(
+        &mut self,
+        status: StatusCode,
+        fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+        framing: AnswerFraming,
+    ) {
+        let wire = match framing {
+            AnswerFraming::None | AnswerFraming::Length(_) => WireFraming::Plain,
+            AnswerFraming::Unknown if self.head.method == Method::HEAD => WireFraming::Plain,
+            AnswerFraming::Unknown if self.head.version == Version::HTTP_11 => WireFraming::Chunked,
+            AnswerFraming::Unknown => WireFraming::UntilClose,
+        };
+        self.skip_buffered_body();
+        let unread = !matches!(self.body.state, IncomingState::Done);
+        if unread || self.shared.is_stopping() || wire == WireFraming::UntilClose {
+            self.persistence = Persistence::Close;
+        }
+        self.out
+            .append_head(status, fields, wire, (self.head.version, self.persistence));
+        self.answer = Answer::Body(wire);
+    }
+
+    /// A body that the handler did not read and that is all here anyway need not end the connection.
+    fn skip_buffered_body(&mut self) {
+        let buffered = self.connection.input.bytes().len();
+        if let IncomingState::Left(left) = self.body.state
+            && usize::try_from(left).is_ok_and(|left| left <= buffered)
+        {
+            self.connection.input.consume(left as usize);
+            self.body.state = IncomingState::Done;
+        }
+    }
+
+    /// Where the next piece of the body is to be written; flushes first if there is no room.
+    ///
+    /// # Errors
+    /// The client does not take what is flushed.
+    pub fn space(&mut self) -> Result<&mut [u8], ClientFault> {
+        if self.out.space().is_none() {
+            self.flush()?;
+        }
+        // A buffer that was just flushed has room.
+        Ok(self.out.space().unwrap_or_default())
+    }
+
+    /// Takes over `length` bytes that were written to [`Exchange::space`].
+    pub fn commit(&mut self, length: usize) {
+        if let Answer::Body(framing) = self.answer
+            && length > 0
+        {
+            self.out.commit(length, framing);
+            self.body_bytes_out += length as u64;
+        }
+    }
+
+    /// A piece of the body that lies elsewhere.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if let Answer::Body(framing) = self.answer
+            && !bytes.is_empty()
+        {
+            self.out.append_piece(bytes, framing);
+            self.body_bytes_out += bytes.len() as u64;
+        }
+    }
+
+    /// Sends all that has gathered.
+    ///
+    /// # Errors
+    /// The client left, or read nothing for the client timeout.
+    pub fn flush(&mut self) -> Result<(), ClientFault> {
+        let stall = self.shared.limits.client_timeout;
+        let result = socket::write_all(&self.connection.socket, self.out.pending(), stall, None);
+        self.out.clear();
+        match result {
+            Ok(()) => Ok(()),
+            Err(Stall::TimedOut) => Err(ClientFault::TimedOut),
+            Err(Stall::WatchedLeft | Stall::Io(_)) => Err(ClientFault::Gone),
+        }
+    }
+
+    /// Ends the answer and sends all of it.
+    ///
+    /// # Errors
+    /// As [`Exchange::flush`].
+    pub fn finish(&mut self) -> Result<(), ClientFault> {
+        if self.answer == Answer::Body(WireFraming::Chunked) {
+            self.out.append_last_chunk();
+        }
+        self.flush()?;
+        self.answer = Answer::Finished;
+        Ok(())
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match (self.answer, self.persistence) {
+            (Answer::Finished, Persistence::KeepAlive) => Outcome::KeepAlive,
+            (Answer::Finished, Persistence::Close) => Outcome::Close,
+            (Answer::Body(WireFraming::UntilClose), _) => Outcome::BrokenUntilClose,
+            (Answer::Body(_) | Answer::NotStarted, _) => Outcome::Broken,
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The head of a request: bytes in, [`RequestHead`] or a refusal out. No I/O.
+//!
+//! Strict where a lax proxy smuggles (RFC 9112 section 11.2): whatever two implementations could
+//! read in two ways is refused, and the connection is closed. Field lines are parsed by httparse;
+//! what it lets through and we must not (bare LF) is looked for here.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Version, header};
+
+use super::body::{Framing, RequestFraming};
+use super::refusal::{Reason, Refusal};
+
+/// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
+pub const MAX_REQUEST_LINE: usize = 16 * 1024;
+/// The longest head, in bytes, request line included. Cookies and long tokens fit well.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// The most field lines in a head.
+pub const MAX_FIELDS: usize = 128;
+
+/// A request's head, whole and well-formed.
+#[derive(Debug)]
+pub struct RequestHead {
+    pub method: Method,
+    /// The request target as it was sent: origin-form, absolute-form, authority-form or `*`.
+    pub target: Bytes,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// The field lines in their order, repeats included, names in lower case.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    pub framing: RequestFraming,
+    pub expects_continue: bool,
+    /// Whether the client lets the connection live on (RFC 9112 section 9.3).
+    pub persistence: Persistence,
+}
+
+/// What the client wants to become of the connection after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    KeepAlive,
+    Close,
+}
+
+impl RequestHead {
+    /// The first value of the field `name`.
+    pub fn field(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value)
+    }
+}
+
+/// Finds the end of the head that starts at `bytes[0]`: the index after its empty line.
+///
+/// `from` is how much of `bytes` an earlier call has already seen, so that a head that comes in
+/// small pieces is not searched anew each time. Line ends are checked on the way: a client that
+/// sends bare LF would otherwise wait for an answer that never comes.
+///
+/// # Errors
+/// What can be refused before the head is whole: bare CR or LF, or a limit that is exceeded.
+pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+    // The last three bytes may be the beginning of the end; and not in the middle of a CRLF.
+    let mut index = from.saturating_sub(3);
+    if index > 0 && bytes.get(index) == Some(&b'\n') {
+        index -= 1;
+    }
+    while let Some(offset) = bytes[index..]
+        .iter()
+        .position(|&byte| byte == b'\n' || byte == b'\r')
+    {
+        let at = index + offset;
+        if bytes[at] == b'\n' {
+            // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. Not every front
+            // does, and that difference is what smuggling is made of.
+            return Err(Refusal::new(
+                Reason::BadRequest,
+                "a line ends with a bare LF, not CRLF",
+            ));
+        }
+        match bytes.get(at + 1) {
+            None => break,
+            Some(b'\n') => {}
+            Some(_) => return Err(Refusal::new(Reason::BadRequest, "a bare CR in the head")),
+        }
+        if bytes[at + 2..].starts_with(b"\r\n") {
+            check_size(&bytes[..at + 4])?;
+            return Ok(Some(at + 4));
+        }
+        index = at + 2;
+    }
+    check_size(bytes)?;
+    Ok(None)
+}
+
+fn check_size(head: &[u8]) -> Result<(), Refusal> {
+    let line = head
+        .iter()
+        .take(MAX_REQUEST_LINE + 2)
+        .position(|&byte| byte == b'\r');
+    if line.unwrap_or(head.len()) > MAX_REQUEST_LINE {
+        return Err(Refusal::new(
+            Reason::UriTooLong,
+            "the request line is over 16 KiB",
+        ));
+    }
+    if head.len() > MAX_HEAD {
+        return Err(Refusal::new(
+            Reason::HeadersTooLarge,
+            "the request head is over 64 KiB",
+        ));
+    }
+    Ok(())
+}
+
+/// Parses a request head from the start of `bytes`. `Ok(None)`: it is not all there yet.
+///
+/// The index that comes with the head is where the body starts.
+///
+/// # Errors
+/// A [`Refusal`], after which the connection cannot be used for another request.
+pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal> {
+    let Some(end) = find_end(bytes, 0)? else {
+        return Ok(None);
+    };
+    parse_whole(&bytes[..end]).map(|head| Some((end, head)))
+}
+
+/// Parses a head that [`find_end`] found to be whole.
+pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
+    // One copy; names that are not standard, the target and all values are slices of it.
+    let bytes = Bytes::copy_from_slice(head);
+    let line_end = head
+        .windows(2)
+        .position(|pair| pair == b"\r\n")
+        .unwrap_or(head.len());
+    let (method, target, version) = request_line(&bytes.slice(..line_end))?;
+    let fields = field_lines(&bytes, line_end + 2)?;
+    let framing = RequestFraming::of(version, &fields)?;
+    let expects_continue = expectation(version, &fields)?;
+    check_host(version, &fields)?;
+    let persistence = persistence(version, &fields);
+    Ok(RequestHead {
+        method,
+        target,
+        version,
+        fields,
+        framing,
+        expects_continue,
+        persistence,
+    })
+}
+
+/// RFC 9112 section 3: method SP request-target SP HTTP-version.
+fn request_line(line: &Bytes) -> Result<(Method, Bytes, Version), Refusal> {
+    let bad = |what| Refusal::new(Reason::BadRequest, what);
+    let mut parts = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(bad(not_http(line)));
+    };
+    let method = Method::from_bytes(method).map_err(|_| bad(not_http(line)))?;
+    if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad(
+            "the request target has characters that must be percent-encoded",
+        ));
+    }
+    let version = match version {
+        b"HTTP/1.0" => Version::HTTP_10,
+        // RFC 9110 section 2.5: a higher minor version is read as the highest that one knows.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Version::HTTP_11,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(Refusal::new(
+                Reason::VersionNotSupported,
+                "only HTTP/1.0 and HTTP/1.1",
+            ));
+        }
+        _ => return Err(bad(not_http(line))),
+    };
+    Ok((method, line.slice_ref(target), version))
+}
+
+fn not_http(line: &[u8]) -> &'static str {
+    // A TLS handshake record (RFC 8446 section 5.1) starts with type 22 and version 3.x.
+    if line.starts_with(&[22, 3]) {
+        "this port speaks plain HTTP: use http:// in the base URL, not https://"
+    } else {
+        "the request line is not 'METHOD target HTTP/1.1'"
+    }
+}
+
+fn field_lines(head: &Bytes, start: usize) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+    let mut parsed = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let lines = match httparse::parse_headers(&head[start..], &mut parsed) {
+        Ok(httparse::Status::Complete((_, lines))) => lines,
+        Ok(httparse::Status::Partial) => {
+            return Err(Refusal::new(
+                Reason::BadRequest,
+                "the head ends in the middle of a field",
+            ));
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::new(
+                Reason::HeadersTooLarge,
+                "more than 128 header fields",
+            ));
+        }
+        Err(_) => {
+            return Err(Refusal::new(
+                Reason::BadRequest,
+                "a malformed header field line",
+            ));
+        }
+    };
+    let mut fields = Vec::with_capacity(lines.len() + 1);
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value));
+        match (name, value) {
+            (Ok(name), Ok(value)) => fields.push((name, value)),
+            _ => {
+                return Err(Refusal::new(
+                    Reason::BadRequest,
+                    "a header field's name or value has characters that are not allowed",
+                ));
+            }
+        }
+    }
+    Ok(fields)
+}
+
+/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
+fn check_host(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<(), Refusal> {
+    let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
+    let mut hosts = fields.iter().filter(|(name, _)| name == header::HOST);
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => bad("more than one Host field"),
+        (None, None) if version == Version::HTTP_11 => bad("HTTP/1.1 without a Host field"),
+        (Some((_, host)), None) if !host.as_bytes().iter().all(|&byte| is_host_byte(byte)) => {
+            bad("the Host field is not a host and port")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What can stand in `uri-host [ ":" port ]` (RFC 3986 section 3.2.2), userinfo left out.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
+}
+
+fn expectation(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<bool, Refusal> {
+    let mut expects = false;
+    for (_, value) in fields.iter().filter(|(name, _)| name == header::EXPECT) {
+        // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
+        if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::new(
+                Reason::ExpectationFailed,
+                "the only expectation known here is 100-continue",
+            ));
+        }
+        expects = true;
+    }
+    Ok(expects && version == Version::HTTP_11)
+}
+
+fn persistence(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Persistence {
+    let mut persistence = match version {
+        Version::HTTP_10 => Persistence::Close,
+        _ => Persistence::KeepAlive,
+    };
+    for (_, value) in fields.iter().filter(|(name, _)| name == header::CONNECTION) {
+        for option in value.as_bytes().split(|&byte| byte == b',') {
+            let option = option.trim_ascii();
+            if option.eq_ignore_ascii_case(b"close") {
+                return Persistence::Close;
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                persistence = Persistence::KeepAlive;
+            }
+        }
+    }
+    persistence
+}
+
+impl RequestFraming {
+    /// RFC 9112 section 6.3, with everything ambiguous refused.
+    fn of(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<Self, Refusal> {
+        let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
+        let mut codings = fields
+            .iter()
+            .filter(|(name, _)| name == header::TRANSFER_ENCODING);
+        let mut lengths = fields
+            .iter()
+            .filter(|(name, _)| name == header::CONTENT_LENGTH);
+        let coding = codings.next();
+        let length = lengths.next();
+        if coding.is_some() && length.is_some() {
+            // RFC 9112 section 6.1: "might indicate an attempt to perform request smuggling".
+            return bad("Transfer-Encoding together with Content-Length");
+        }
+        if let Some((_, coding)) = coding {
+            if version == Version::HTTP_10 {
+                return bad("Transfer-Encoding in HTTP/1.0");
+            }
+            if codings.next().is_some() {
+                return bad("more than one Transfer-Encoding");
+            }
+            if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal::new(
+                    Reason::NotImplemented,
+                    "the only transfer coding known here is chunked",
+                ));
+            }
+            return Ok(Framing::Chunked);
+        }
+        let Some((_, length)) = length else {
+            return Ok(Framing::None);
+        };
+        if lengths.next().is_some() {
+            return bad("more than one Content-Length");
+        }
+        let digits = length.as_bytes();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return bad("Content-Length is not a number");
+        }
+        match std::str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+        {
+            Some(length) => Ok(Framing::Length(length)),
+            None => bad("Content-Length is larger than any body"),
+        }
+    }
+}
+
+impl fmt::Display for Persistence {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Persistence::KeepAlive => "keep-alive",
+            Persistence::Close => "close",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use super::*;
+
+fn refused(head: &[u8]) -> Reason {
+    match parse_head(head) {
+        Err(refusal) => refusal.reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn parsed(head: &[u8]) -> RequestHead {
+    let (end, parsed) = parse_head(head).unwrap().expect("a whole head");
+    assert_eq!(end, head.len());
+    parsed
+}
+
+const GET: &[u8] = b"GET /v1/models?x=1 HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
+
+#[test]
+fn a_head_is_taken_apart() {
+    let head = parsed(GET);
+    assert_eq!(head.method, Method::GET);
+    assert_eq!(head.target, "/v1/models?x=1");
+    assert_eq!(head.version, Version::HTTP_11);
+    let lines: Vec<_> = head
+        .fields
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
+    assert_eq!(
+        lines,
+        [("host", &b"localhost"[..]), ("x-a", b"1"), ("x-a", b"2")]
+    );
+    assert_eq!(head.framing, Framing::None);
+    assert_eq!(head.persistence, Persistence::KeepAlive);
+}
+
+#[test]
+fn every_prefix_of_a_head_is_not_yet_a_head() {
+    for length in 0..GET.len() {
+        assert!(
+            parse_head(&GET[..length]).unwrap().is_none(),
+            "{length} bytes"
+        );
+        for from in 0..length {
+            assert!(find_end(&GET[..length], from).unwrap().is_none());
+        }
+    }
+    for from in 0..GET.len() {
+        assert_eq!(
+            find_end(GET, from).unwrap(),
+            Some(GET.len()),
+            "seen before: {from}"
+        );
+    }
+}
+
+#[test]
+fn bytes_after_the_head_are_left_alone() {
+    let mut bytes = GET.to_vec();
+    bytes.extend_from_slice(b"GET / HT\n\r");
+    assert_eq!(parse_head(&bytes).unwrap().unwrap().0, GET.len());
+}
+
+#[test]
+fn bare_line_ends_are_refused_as_soon_as_they_are_seen() {
+    assert_eq!(refused(b"GET / HTTP/1.1\n"), Reason::BadRequest);
+    assert_eq!(
+        refused(b"GET / HTTP/1.1\r\nHost: a\nX: b"),
+        Reason::BadRequest
+    );
+    assert_eq!(refused(b"GET / HTTP/1.1\r\nHost: a\rb"), Reason::BadRequest);
+}
+
+#[test]
+fn ambiguous_framing_is_refused() {
+    for (fields, reason) in [
+        (
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            Reason::BadRequest,
+        ),
+        ("Content-Length: 1\r\nContent-Length: 1", Reason::BadRequest),
+        ("Content-Length: 1, 1", Reason::BadRequest),
+        ("Content-Length: +1", Reason::BadRequest),
+        ("Content-Length: 0x1", Reason::BadRequest),
+        ("Content-Length: ", Reason::BadRequest),
+        ("Content-Length: 99999999999999999999", Reason::BadRequest),
+        ("Transfer-Encoding: gzip", Reason::NotImplemented),
+        ("Transfer-Encoding: gzip, chunked", Reason::NotImplemented),
+        (
+            "Transfer-Encoding: chunked, chunked",
+            Reason::NotImplemented,
+        ),
+        ("Transfer-Encoding: identity", Reason::NotImplemented),
+        ("Transfer-Encoding: xchunked", Reason::NotImplemented),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            Reason::BadRequest,
+        ),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        assert_eq!(refused(head.as_bytes()), reason, "{fields}");
+    }
+    assert_eq!(
+        refused(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        Reason::BadRequest
+    );
+}
+
+#[test]
+fn malformed_field_lines_are_refused() {
+    for line in [
+        "X : 1",
+        ": 1",
+        "X\x01: 1",
+        "X: \x01",
+        "X: a\0b",
+        "no colon",
+        "X: 1\r\n folded",
+        "X\u{e9}: 1",
+        "\tX: 1",
+        "(X): 1",
+        "X: \x7f",
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+        assert_eq!(refused(head.as_bytes()), Reason::BadRequest, "{line:?}");
+    }
+}
+
+#[test]
+fn request_lines_are_strict() {
+    for line in [
+        "GET  / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        " GET / HTTP/1.1",
+        "GET /",
+        "GET / http/1.1",
+        "G@T / HTTP/1.1",
+        "GET /a\tb HTTP/1.1",
+        "GET /\u{e9} HTTP/1.1",
+        "GET / HTTP/1.10",
+        "",
+    ] {
+        let head = format!("{line}\r\nHost: a\r\n\r\n");
+        assert_eq!(refused(head.as_bytes()), Reason::BadRequest, "{line:?}");
+    }
+    assert_eq!(
+        refused(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        Reason::VersionNotSupported
+    );
+    assert_eq!(
+        refused(b"PRI * HTTP/2.0\r\n\r\n"),
+        Reason::VersionNotSupported
+    );
+    assert_eq!(
+        parsed(b"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n")
+            .method
+            .as_str(),
+        "BREW"
+    );
+}
+
+#[test]
+fn a_tls_client_is_told_that_this_is_plain_http() {
+    let refusal = parse_head(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").unwrap_err();
+    assert!(refusal.message.contains("http://"), "{}", refusal.message);
+}
+
+#[test]
+fn host_is_required_once_and_must_be_a_host() {
+    assert_eq!(refused(b"GET / HTTP/1.1\r\n\r\n"), Reason::BadRequest);
+    assert_eq!(
+        refused(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        Reason::BadRequest
+    );
+    assert_eq!(
+        refused(b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
+        Reason::BadRequest
+    );
+    assert_eq!(
+        refused(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        Reason::BadRequest
+    );
+    assert_eq!(
+        parsed(b"GET / HTTP/1.0\r\n\r\n").persistence,
+        Persistence::Close
+    );
+    parsed(b"GET / HTTP/1.1\r\nHost: [::1]:8899\r\n\r\n");
+}
+
+#[test]
+fn limits_hold_before_the_head_is_whole() {
+    let long_line = [b"GET /".as_slice(), &[b'a'; MAX_REQUEST_LINE]].concat();
+    assert_eq!(refused(&long_line), Reason::UriTooLong);
+    let mut long_head = b"GET / HTTP/1.1\r\nX: ".to_vec();
+    long_head.resize(MAX_HEAD + 1, b'a');
+    assert_eq!(refused(&long_head), Reason::HeadersTooLarge);
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+        "X: 1\r\n".repeat(MAX_FIELDS)
+    );
+    assert_eq!(refused(many.as_bytes()), Reason::HeadersTooLarge);
+    let enough = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+        "X: 1\r\n".repeat(MAX_FIELDS - 1)
+    );
+    assert_eq!(parsed(enough.as_bytes()).fields.len(), MAX_FIELDS);
+}
+
+#[test]
+fn expectations_and_connection_options_are_read() {
+    let head = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+    assert!(parsed(head("Expect: 100-Continue").as_bytes()).expects_continue);
+    assert_eq!(
+        refused(head("Expect: a-miracle").as_bytes()),
+        Reason::ExpectationFailed
+    );
+    let close = parsed(head("Connection: x, Close").as_bytes());
+    assert_eq!(close.persistence, Persistence::Close);
+    let kept = parsed(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(kept.persistence, Persistence::KeepAlive);
+}

@@ -1,0 +1,178 @@
+//! The client's side: an HTTP/1.1 server on blocking threads. It knows nothing of Flow.
+//!
+//! A connection that has something to read gets a worker from the [`pool`]; [`connection`] reads
+//! request heads and calls the [`Handler`] with an [`Exchange`]; between requests the connection is
+//! parked with the accept thread. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+mod acceptor;
+pub mod body;
+mod connection;
+mod exchange;
+pub mod head;
+mod pool;
+mod refusal;
+mod response;
+
+pub use exchange::{ClientFault, Exchange};
+pub use head::RequestHead;
+pub use refusal::{Reason, Refusal};
+pub use response::AnswerFraming;
+
+use acceptor::Acceptor;
+use pool::Shared;
+
+/// A request head must be complete this long after its first byte.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a request is closed after this long; nginx's keepalive_timeout.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A request that has waited this long for a worker is refused with 503.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A worker waits this long for the next request of the connection it has just served, if nobody
+/// else needs it: handing the connection over and back costs two thread switches.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long a closed connection may go on sending, so that it can read its last answer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many bytes it may send meanwhile.
+const MAX_DRAIN: usize = 8 << 20;
+/// A worker without work for this long gives up its buffers and its upstream connection.
+const WORKER_IDLE: Duration = Duration::from_secs(60);
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// The limits that the operator sets.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Requests in flight at once.
+    pub workers: usize,
+    /// Connections open at once, idle ones included.
+    pub max_connections: usize,
+    /// The longest stall of a client in the middle of a request body or an answer.
+    pub client_timeout: Duration,
+    /// The largest request body in bytes; `None`: no limit.
+    pub max_body: Option<u64>,
+}
+
+/// Answers requests. Shared by all workers.
+pub trait Handler: Send + Sync + 'static {
+    /// What each worker has for itself: buffers, an upstream connection.
+    type Worker: Send;
+
+    /// Makes a worker's own state: at the start, and anew after a panic or a long idle time.
+    fn worker(&self) -> Self::Worker;
+
+    /// Answers one request.
+    fn handle(&self, worker: &mut Self::Worker, exchange: &mut Exchange<'_>);
+
+    /// The answer to a request that the server cannot take. The request line may be missing or
+    /// malformed: it is what arrived, for the log and to tell the client's dialect.
+    fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer;
+}
+
+/// A request that the server cannot take.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    pub peer: SocketAddr,
+    /// `-` where it could not be read.
+    pub method: &'a str,
+    /// `-` where it could not be read.
+    pub target: &'a str,
+    pub refusal: &'a Refusal,
+}
+
+/// The answer to a [`Refused`] request, without status line and connection fields.
+#[derive(Debug)]
+pub struct RefusalAnswer {
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    pub body: Vec<u8>,
+}
+
+/// A bound listener, not yet serving.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// A serving server.
+pub struct Running {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds `address`; port 0 takes any free one.
+    ///
+    /// # Errors
+    /// What the system says: in use, no permission, no such address.
+    pub fn bind(address: SocketAddr) -> io::Result<Server> {
+        use socket2::{Domain, Protocol, Socket, Type};
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr()?;
+        Ok(Server { listener, address })
+    }
+
+    /// The address that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts the threads and serves until [`Running::stop`].
+    ///
+    /// # Errors
+    /// The system does not allow so many threads.
+    pub fn start<H: Handler>(self, handler: Arc<H>, limits: Limits) -> io::Result<Running> {
+        let (waker, wakes) = UnixStream::pair()?;
+        waker.set_nonblocking(true)?;
+        wakes.set_nonblocking(true)?;
+        let shared = Arc::new(Shared::new(limits, waker));
+        shared.start_workers(&handler)?;
+        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&shared), handler);
+        thread::Builder::new()
+            .name("accept".into())
+            .spawn(move || acceptor.run())?;
+        Ok(Running {
+            shared,
+            address: self.address,
+        })
+    }
+}
+
+impl Running {
+    /// The address that was bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting and closes idle connections; requests in flight go on.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Waits until no request is in flight. False: `timeout` was not enough.
+    pub fn wait_until_idle(&self, timeout: Duration) -> bool {
+        self.shared.wait_until_idle(timeout)
+    }
+
+    /// Cuts off all requests in flight.
+    pub fn abort(&self) {
+        self.shared.abort();
+    }
+}

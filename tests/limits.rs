@@ -1,0 +1,440 @@
+//! Sizes and times that a client must keep to (contract sections 7 and 8).
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, Response, SOON, chunked, get};
+
+const MIB: usize = 1024 * 1024;
+
+fn assert_error(response: &Response, status: u16, code: &str) {
+    assert_eq!(
+        (response.status, response.error_code()),
+        (status, code),
+        "{}",
+        response.text()
+    );
+}
+
+/// Sends these bytes on a new connection, of which the proxy may refuse to read all.
+fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
+    let mut client = RawClient::connect(proxy.address());
+    client.try_send(bytes);
+    let response = client.read_response();
+    (client, response)
+}
+
+/// A GET whose request line is `length` bytes long, CRLF not counted.
+fn request_line_of(length: usize) -> String {
+    let (start, end) = ("GET /", " HTTP/1.1");
+    format!(
+        "{start}{}{end}",
+        "x".repeat(length - start.len() - end.len())
+    )
+}
+
+#[test]
+fn a_request_line_of_16_kib_is_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let line = request_line_of(16 * 1024 - 2);
+    let (_, response) = answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn a_longer_request_line_is_too_long() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for length in [16 * 1024 + 1, 40_000, 200_000] {
+        let line = request_line_of(length);
+        let (mut client, response) =
+            answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
+        assert_error(&response, 414, "uri_too_long");
+        client.assert_closed();
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_request_line_without_an_end_is_too_long() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let (mut client, response) = answer_to(&proxy, "GET /".to_owned() + &"x".repeat(17 * 1024));
+    assert_error(&response, 414, "uri_too_long");
+    client.assert_closed();
+}
+
+#[test]
+fn a_head_just_under_64_kib_is_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let filler = "x".repeat(60 * 1024);
+    let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Long: {filler}\r\n\r\n");
+    assert_eq!(answer_to(&proxy, head).1.status, 200);
+    let request = upstream.request();
+    assert_eq!(request.header("x-long").map(str::len), Some(60 * 1024));
+}
+
+#[test]
+fn a_larger_head_is_too_large() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let one_long = format!("X-Long: {}\r\n", "x".repeat(64 * 1024));
+    let many_long = format!("X-Long: {}\r\n", "x".repeat(1000)).repeat(70);
+    for lines in [one_long, many_long] {
+        let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        let (mut client, response) = answer_to(&proxy, head);
+        assert_error(&response, 431, "headers_too_large");
+        client.assert_closed();
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn an_endless_head_is_too_large_and_fills_no_memory() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let before = proxy.rss_kib();
+    let mut client = RawClient::connect(proxy.address());
+    client.try_send("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Long: ");
+    for _ in 0..160 {
+        if !client.try_send([b'x'; 64 * 1024]) {
+            break;
+        }
+    }
+    let answer = client.read_raw_to_close(SOON);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
+    assert!(proxy.rss_kib().saturating_sub(before) < 4 * 1024);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn headers_are_128_at_most() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let head = |count: usize| {
+        let lines: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
+    };
+    assert_eq!(answer_to(&proxy, head(128)).1.status, 200);
+    let (mut client, response) = answer_to(&proxy, head(129));
+    assert_error(&response, 431, "headers_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn a_declared_length_over_the_limit_is_refused_before_the_body() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let length =
+        |n: usize| format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n");
+    let (_, served) = answer_to(&proxy, length(1024) + &"x".repeat(1024));
+    assert_eq!(served.status, 200);
+    let (mut client, response) = answer_to(&proxy, length(1025));
+    assert_error(&response, 413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let (_, response) = answer_to(
+        &proxy,
+        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\
+         Expect: 100-continue\r\n\r\n",
+    );
+    assert_error(&response, 413, "body_too_large");
+}
+
+#[test]
+fn a_chunked_body_over_the_limit_is_refused() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let served = [head.as_bytes(), &chunked(&[b'x'; 1024], 100)].concat();
+    assert_eq!(answer_to(&proxy, served).1.status, 200);
+    let refused = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
+    let (mut client, response) = answer_to(&proxy, refused);
+    assert_error(&response, 413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "4M")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let refused = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
+    let (mut client, response) = answer_to(&proxy, refused);
+    assert_error(&response, 413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn the_default_limit_of_a_body_is_100_mib() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let (_, response) = answer_to(
+        &proxy,
+        format!(
+            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            100 * MIB + 1
+        ),
+    );
+    assert_error(&response, 413, "body_too_large");
+}
+
+#[test]
+fn nothing_is_allocated_from_a_declared_length() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "0")
+        .start();
+    let before = proxy.rss_kib();
+    let mut waiting = Vec::new();
+    for framing in [
+        "Content-Length: 999999999999999\r\n\r\nbegin",
+        "Content-Length: 9223372036854775807\r\n\r\nbegin",
+        "Transfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nbegin",
+    ] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send(format!(
+            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{framing}"
+        ));
+        waiting.push(client);
+    }
+    for _ in 0..20 {
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    }
+    assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
+    drop(waiting);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_head_that_is_not_complete_in_10_s_times_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let started = Instant::now();
+    client.send("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n");
+    // A byte now and then does not buy more time.
+    while started.elapsed() < Duration::from_secs(8) {
+        client.send("X");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let response = client.read_response();
+    let took = started.elapsed();
+    assert_error(&response, 408, "request_timeout");
+    client.assert_closed();
+    assert!(
+        took > Duration::from_secs(9) && took < Duration::from_secs(13),
+        "{took:?}"
+    );
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn a_body_that_stalls_times_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--client-timeout", "1")
+        .start();
+    for begun in [4, 3 * MIB] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n");
+        client.send(vec![b'x'; begun]);
+        let started = Instant::now();
+        let response = client.read_response();
+        let took = started.elapsed();
+        assert_error(&response, 408, "request_timeout");
+        client.assert_closed();
+        assert!(
+            took > Duration::from_millis(800) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
+    }
+    let line = proxy.wait_for_access_line(2);
+    assert_eq!((line.status, line.field("end")), (408, "client_timeout"));
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_times_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n");
+    let started = Instant::now();
+    // 200 bytes a second: never a stall, but under 500 bytes a second.
+    while started.elapsed() < Duration::from_secs(30) && client.try_send([b'x'; 20]) {
+        if client.has_answer_within(Duration::from_millis(100)) {
+            break;
+        }
+    }
+    let took = started.elapsed();
+    assert_error(&client.read_response(), 408, "request_timeout");
+    assert!(
+        took > Duration::from_secs(19) && took < Duration::from_secs(26),
+        "{took:?}"
+    );
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn an_answer_that_the_client_does_not_read_is_given_up() {
+    let sent = std::sync::Arc::new(AtomicUsize::new(0));
+    let counter = std::sync::Arc::clone(&sent);
+    let upstream = RawUpstream::start(move |connection| {
+        connection.read_request();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while connection.send(vec![b'x'; 64 * 1024]) {
+            counter.fetch_add(64 * 1024, Ordering::SeqCst);
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--client-timeout", "1")
+        .start();
+    let before = proxy.rss_kib();
+    let mut client = RawClient::connect(proxy.address());
+    client.send_request("GET", "/v1/x", &[], b"");
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.status, line.field("end")), (200, "client_timeout"));
+    assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
+    assert!(sent.load(Ordering::SeqCst) < 100 * MIB);
+    assert_eq!(get(proxy.address(), "/-/health").status, 200);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
+    let upstream = FakeFlow::answering(|_| support::Answer::new(200, vec![b'x'; 12 * MIB]));
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--client-timeout", "1")
+        .start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send_request("GET", "/v1/x", &[], b"");
+    client.read_head();
+    let started = Instant::now();
+    let mut wanted = 0;
+    while started.elapsed() < Duration::from_secs(3) {
+        wanted += 64 * 1024;
+        client.read_body_until("the next piece", |body| body.len() >= wanted);
+        std::thread::sleep(Duration::from_millis(20)); // the client's own pace
+    }
+    let (_, body, ended) = client.read_body_to_end();
+    assert_eq!((body.len(), ended), (12 * MIB, support::Ended::Complete));
+}
+
+#[test]
+fn an_idle_connection_gives_its_worker_to_one_that_asks() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "2")
+        .start();
+    let mut idle: Vec<RawClient> = (0..2)
+        .map(|_| {
+            let mut client = RawClient::connect(proxy.address());
+            assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
+            client
+        })
+        .collect();
+    let asked = Instant::now();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(
+        idle[0].closes_within(SOON),
+        "the connection that was idle longest gave way"
+    );
+}
+
+#[test]
+fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
+    let (upstream, commands) = RawUpstream::on_command();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "1")
+        .start();
+    let mut streaming = RawClient::connect(proxy.address());
+    streaming.send_request("GET", "/v1/x", &[], b"");
+    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    streaming.read_head();
+    let asked = Instant::now();
+    let response = get(proxy.address(), "/v1/models");
+    let took = asked.elapsed();
+    assert_error(&response, 503, "overloaded");
+    assert_eq!(response.header("retry-after"), Some("1"));
+    assert!(
+        took > Duration::from_secs(4) && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    commands.send("k");
+    assert_eq!(
+        streaming.read_body_to_end().1,
+        b"ok",
+        "what is being answered never gives way"
+    );
+}
+
+#[test]
+fn a_connection_that_waits_is_served_when_a_worker_is_free() {
+    let (upstream, commands) = RawUpstream::on_command();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "1")
+        .start();
+    let mut streaming = RawClient::connect(proxy.address());
+    streaming.send_request("GET", "/v1/x", &[("Connection", "close")], b"");
+    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    streaming.read_head();
+    let mut waiting = RawClient::connect(proxy.address());
+    waiting.send_request("GET", "/-/health", &[], b"");
+    assert!(!waiting.has_answer_within(Duration::from_millis(300)));
+    commands.send("k");
+    assert_eq!(waiting.read_response().status, 200);
+}
+
+#[test]
+fn hundreds_of_connections_without_a_request_keep_nobody_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "8")
+        .start();
+    let silent: Vec<RawClient> = (0..300)
+        .map(|_| RawClient::connect(proxy.address()))
+        .collect();
+    let asked = Instant::now();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert!(
+        asked.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+    drop(silent);
+}

@@ -1,0 +1,142 @@
+//! An answer as the client saw it.
+
+/// How the end of a body is told (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body at all: HEAD, 1xx, 204, 304.
+    None,
+    Length(usize),
+    Chunked,
+    UntilClose,
+}
+
+/// How a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Complete,
+    /// The connection closed before Content-Length bytes had come.
+    Short,
+    /// The connection closed before the last chunk had come.
+    WithoutLastChunk,
+}
+
+/// Status line and headers of an answer.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub version: String,
+    pub status: u16,
+    /// In the order in which they came. Bytes above 127 are read as Latin-1.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The values of a header, in order.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let same = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        same.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a header that must not be repeated.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let values = self.values(name);
+        assert!(values.len() <= 1, "{name} is repeated: {:?}", self.headers);
+        values.first().copied()
+    }
+
+    /// `x-flow-proxy-error`, or the empty string where it is not an error of the proxy's own.
+    pub fn error_code(&self) -> &str {
+        self.header("x-flow-proxy-error").unwrap_or("")
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub head: Head,
+    pub body: Vec<u8>,
+    pub framing: Framing,
+    pub ended: Ended,
+}
+
+impl std::ops::Deref for Response {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {:?}", self.text()))
+    }
+}
+
+/// Reads a head without its empty line, strictly.
+///
+/// # Panics
+/// Where it is not one.
+pub fn parse_head(text: &str) -> Head {
+    assert!(
+        !text.replace("\r\n", "").contains(['\r', '\n']),
+        "bare CR or LF in {text:?}"
+    );
+    let mut lines = text.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
+    let (version, rest) = status_line.split_once(' ').expect("a status line");
+    assert!(
+        version == "HTTP/1.1" || version == "HTTP/1.0",
+        "status line {status_line:?}"
+    );
+    let (status, _reason) = rest.split_once(' ').unwrap_or((rest, ""));
+    assert_eq!(status.len(), 3, "status line {status_line:?}");
+    let headers = lines.map(|line| {
+        let (name, value) = line.split_once(':').expect("a header line");
+        assert!(
+            !name.is_empty() && !name.contains(' '),
+            "header line {line:?}"
+        );
+        (name.to_owned(), value.trim().to_owned())
+    });
+    Head {
+        version: version.to_owned(),
+        status: status.parse().expect("a status"),
+        headers: headers.collect(),
+    }
+}
+
+/// How the body behind this head is framed.
+pub fn framing_of(head: &Head, method: &str) -> Framing {
+    let length = head
+        .header("content-length")
+        .map(|text| text.parse().expect("a length"));
+    let coding = head.header("transfer-encoding");
+    assert!(
+        length.is_none() || coding.is_none(),
+        "both framings: {:?}",
+        head.headers
+    );
+    if method == "HEAD" || head.status < 200 || head.status == 204 || head.status == 304 {
+        return Framing::None;
+    }
+    match (length, coding) {
+        (Some(length), _) => Framing::Length(length),
+        (None, Some(coding)) => {
+            assert!(
+                coding.eq_ignore_ascii_case("chunked"),
+                "transfer coding {coding:?}"
+            );
+            assert_eq!(head.version, "HTTP/1.1", "chunked in HTTP/1.0");
+            Framing::Chunked
+        }
+        (None, None) => Framing::UntilClose,
+    }
+}
