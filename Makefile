@@ -28,6 +28,26 @@ test: ## Format, lints, documentation and all tests
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked
 
+.PHONY: static
+static: ## Build dist/flow-proxy, one static file: musl, or glibc where musl is missing
+	@CARGO="$(CARGO)" deploy/build-static.sh
+
+.PHONY: install
+install: ## Install binary, man page and completions (PREFIX, DESTDIR, BINARY)
+	@CARGO="$(CARGO)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BINARY="$(BINARY)" deploy/install.sh install
+
+.PHONY: uninstall
+uninstall: ## Remove what install has put there
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/install.sh uninstall
+
+.PHONY: test-static
+test-static: static ## Run dist/flow-proxy in an empty root
+	tests/static.sh
+
+.PHONY: test-deploy
+test-deploy: build ## Try the files in deploy/ with the programs that are here
+	tests/deploy.sh
+
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -10,12 +10,14 @@
 //! - [`pages`]: the proxy's own pages
 //! - [`socket`]: the one place where a thread waits for a socket, for both sides
 //! - [`reload`]: the secrets file, loaded again when it changes
+//! - [`online`]: whether the target can be reached and accepts each credential
 //! - [`demo`]: a simulated Flow in the same process
 
 pub mod cli;
 pub mod demo;
 pub mod jwt;
 pub mod logging;
+pub mod online;
 pub mod pages;
 pub mod proxy;
 pub mod reload;

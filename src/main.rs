@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use flow_proxy::cli::{self, Command, Invocation, Options};
 use flow_proxy::demo::Demo;
 use flow_proxy::logging;
-use flow_proxy::proxy::upstream::UpstreamFactory;
+use flow_proxy::online;
+use flow_proxy::proxy::upstream::{UpstreamFactory, Way};
 use flow_proxy::run::{self, Failure, Source};
 use flow_proxy::secrets::{self, Loaded};
 
@@ -119,7 +120,7 @@ fn log_panics() {
 }
 
 /// Prints what would run. Every problem is reported before it ends.
-fn check(invocation: &Invocation, _online: bool) -> ExitCode {
+fn check(invocation: &Invocation, online: bool) -> ExitCode {
     let Invocation {
         options,
         warnings,
@@ -146,8 +147,9 @@ fn check(invocation: &Invocation, _online: bool) -> ExitCode {
         }
         Err(errors) => problems.extend(errors.problems().iter().cloned()),
     }
-    if let Err(problem) = UpstreamFactory::new(options.upstream_timeout, options.ca_file.as_deref())
-    {
+    let way = Way::FromEnvironment(options.target.clone());
+    let ca_file = options.ca_file.as_deref();
+    if let Err(problem) = UpstreamFactory::new(options.upstream_timeout, ca_file, &way) {
         problems.push(problem);
     }
     for warning in warnings
@@ -157,11 +159,32 @@ fn check(invocation: &Invocation, _online: bool) -> ExitCode {
         eprintln_or_ignore(&format!("warning: {warning}"));
     }
     let printed = print(&text);
-    if problems.is_empty() {
-        printed
-    } else {
-        complain_all(&problems)
+    if !problems.is_empty() {
+        return complain_all(&problems);
     }
+    match (online, loaded) {
+        (true, Ok(loaded)) => check_online(options, &loaded),
+        _ => printed,
+    }
+}
+
+/// Asks the target with each credential and prints a line for each step as it is done.
+fn check_online(options: &Options, loaded: &Loaded) -> ExitCode {
+    let mut failed = 0;
+    let steps = match online::check(options, &loaded.configurations) {
+        Ok(steps) => steps,
+        Err(problem) => return complain(MISUSED, &problem),
+    };
+    for step in steps {
+        match step {
+            Ok(line) => drop(print(&format!("{line}\n"))),
+            Err(problem) => {
+                failed += 1;
+                complain(FAILED, &problem);
+            }
+        }
+    }
+    ExitCode::from(if failed == 0 { 0 } else { FAILED })
 }
 
 fn token(options: &Options, name: Option<&str>) -> ExitCode {

@@ -15,7 +15,7 @@ use crate::logging;
 use crate::proxy::Proxy;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::gate::{self, Gate};
-use crate::proxy::upstream::UpstreamFactory;
+use crate::proxy::upstream::{UpstreamFactory, Way};
 use crate::reload::Reloader;
 use crate::secrets::Configuration;
 use crate::server::{Limits, Running, Server};
@@ -64,7 +64,16 @@ pub fn serve(
     let descriptors = raise_descriptor_limit();
     tell_what_runs(options, settings, configurations);
     let balancer = Arc::new(Balancer::new(configurations));
-    let upstreams = UpstreamFactory::new(options.upstream_timeout, options.ca_file.as_deref())
+    let way = match source {
+        Source::SecretsFile => Way::FromEnvironment(options.target.clone()),
+        // The simulated Flow is in this process.
+        Source::Fixed => Way::Direct,
+    };
+    if let Some(proxy) = way.proxy_name().map_err(Failure::Configuration)? {
+        log::info!("The upstream is reached through the proxy {proxy}");
+    }
+    let ca_file = options.ca_file.as_deref();
+    let upstreams = UpstreamFactory::new(options.upstream_timeout, ca_file, &way)
         .map_err(Failure::Configuration)?;
     let gate = Gate::for_address(options.host);
     let target = options.target.clone();

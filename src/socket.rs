@@ -84,19 +84,38 @@ pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
     }
 }
 
-/// Reads what is there now, looking a few times with the processor given away in between.
-pub fn read_patiently(
+/// Reads at least one byte, or the end of the stream (`Ok(0)`), waiting until `deadline`.
+///
+/// For a caller that has reason to think that nothing is there yet: looking comes after the first
+/// time that the processor was given away, or not at all. [`read_now`] is for the others.
+pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
     patience: &mut Patience,
-) -> io::Result<Option<usize>> {
-    if let Some(length) = read_now(socket, buffer)? {
-        return Ok(Some(length));
+    deadline: Instant,
+    watched: Option<&TcpStream>,
+) -> Result<usize, Stall> {
+    if let Some(length) = look(socket, buffer, patience)? {
+        return Ok(length);
     }
+    loop {
+        wait(socket, PollFlags::IN, deadline, watched)?;
+        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
+            return Ok(length);
+        }
+    }
+}
+
+/// Looks a few times, if that has been worth it lately.
+fn look(
+    socket: &TcpStream,
+    buffer: &mut [u8],
+    patience: &mut Patience,
+) -> Result<Option<usize>, Stall> {
     let looks = patience.looks();
     for _ in 0..looks {
         thread::yield_now();
-        if let Some(length) = read_now(socket, buffer)? {
+        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
             patience.found();
             return Ok(Some(length));
         }
@@ -105,23 +124,6 @@ pub fn read_patiently(
         patience.found_nothing();
     }
     Ok(None)
-}
-
-/// Reads at least one byte, or the end of the stream (`Ok(0)`), waiting until `deadline`.
-pub fn read(
-    socket: &TcpStream,
-    buffer: &mut [u8],
-    patience: &mut Patience,
-    deadline: Instant,
-    watched: Option<&TcpStream>,
-) -> Result<usize, Stall> {
-    loop {
-        match read_patiently(socket, buffer, patience) {
-            Ok(Some(length)) => return Ok(length),
-            Ok(None) => wait(socket, PollFlags::IN, deadline, watched)?,
-            Err(error) => return Err(Stall::Io(error)),
-        }
-    }
 }
 
 /// Writes all of `bytes`; gives up when the peer takes nothing for `stall`.

@@ -106,7 +106,7 @@ fn connect_is_refused_and_told_what_to_do_instead() {
         .expect("a message")
         .to_owned();
     assert!(
-        message.contains("http://"),
+        message.contains("base URL") || message.contains("http://"),
         "how to use the proxy instead: {message}"
     );
     assert_eq!(upstream.requests().len(), 0);

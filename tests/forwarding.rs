@@ -98,8 +98,16 @@ fn an_empty_query_arrives_unchanged() {
 #[test]
 fn characters_that_curl_leaves_raw_arrive_unchanged() {
     assert_arrives_as(
-        r#"/v1/x?filter={"a":[1|2]}^`"#,
-        r#"/flow-llm-proxy/v1/x?filter={"a":[1|2]}^`"#,
+        "/v1/x|{y}?a=[1|2]^`{}\\'",
+        "/flow-llm-proxy/v1/x|{y}?a=[1|2]^`{}\\'",
+    );
+}
+
+#[test]
+fn a_raw_quotation_mark_in_the_query_arrives_unchanged() {
+    assert_arrives_as(
+        r#"/v1/x?filter={"a":1}"#,
+        r#"/flow-llm-proxy/v1/x?filter={"a":1}"#,
     );
 }
 

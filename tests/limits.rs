@@ -210,7 +210,8 @@ fn the_default_limit_of_a_body_is_100_mib() {
 
 #[test]
 fn nothing_is_allocated_from_a_declared_length() {
-    let upstream = FakeFlow::start();
+    // Not tiny_http, which allocates what is declared and aborts.
+    let upstream = RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--max-body", "0")
         .start();
@@ -351,29 +352,23 @@ fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
 }
 
 #[test]
-fn an_idle_connection_gives_its_worker_to_one_that_asks() {
+fn idle_connections_keep_no_worker_from_those_that_ask() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "2")
         .start();
-    let mut idle: Vec<RawClient> = (0..2)
-        .map(|_| {
-            let mut client = RawClient::connect(proxy.address());
-            assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
-            client
-        })
-        .collect();
-    let asked = Instant::now();
-    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    assert!(
-        asked.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        asked.elapsed()
-    );
-    assert!(
-        idle[0].closes_within(SOON),
-        "the connection that was idle longest gave way"
-    );
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let asked = Instant::now();
+        let mut client = RawClient::connect(proxy.address());
+        assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        idle.push(client);
+    }
+    // Those that gave way are closed; those that did not are still served.
+    let newest = idle.last_mut().expect("twenty of them");
+    assert_eq!(newest.request("GET", "/v1/models", &[], b"").status, 200);
 }
 
 #[test]

@@ -43,17 +43,15 @@ impl Verdict {
 /// RFC 9110 section 10.2.3: seconds or a date.
 fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let rest = match value.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        // LiteLLM passes fractions of a second on from some models' providers.
-        Err(_) => match value.parse::<f64>() {
-            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
-            // A date that has passed asks for no rest.
-            Err(_) => httpdate::parse_http_date(value)
-                .ok()?
-                .duration_since(now)
-                .unwrap_or_default(),
-        },
+    // LiteLLM passes fractions of a second on from some models' providers.
+    let rest = match value.parse::<f64>() {
+        Ok(seconds) if seconds >= LONGEST_LIMITED_REST.as_secs_f64() => LONGEST_LIMITED_REST,
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        // A date that has passed asks for no rest.
+        Err(_) => httpdate::parse_http_date(value)
+            .ok()?
+            .duration_since(now)
+            .unwrap_or_default(),
     };
     Some(rest.min(LONGEST_LIMITED_REST))
 }
@@ -188,6 +186,7 @@ mod tests {
         assert_eq!(rest("7"), seconds(7));
         assert_eq!(rest("1.5"), Some(Duration::from_millis(1500)));
         assert_eq!(rest("86400"), seconds(300));
+        assert_eq!(rest("99999999999999999999999"), seconds(300));
         assert_eq!(rest("Sun, 06 Nov 1994 08:49:57 GMT"), seconds(20));
         assert_eq!(rest("Sun, 06 Nov 1994 08:40:00 GMT"), seconds(0));
         assert_eq!(rest("soon"), None);

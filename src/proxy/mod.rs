@@ -319,7 +319,8 @@ impl Proxy {
             Body::Held => RequestBody::Held(buffer),
             Body::Streamed(_) => {
                 let mut reader = Streaming::new(buffer, exchange);
-                let sent = upstream.send(request, RequestBody::Streamed(&mut reader), &client);
+                let sent =
+                    upstream.send(request, RequestBody::Streamed(&mut reader), Some(&client));
                 return match reader.fault.take() {
                     Some(fault) => Err(Trouble::Client(fault)),
                     None => sent.map_err(Trouble::Upstream),
@@ -327,7 +328,7 @@ impl Proxy {
             }
         };
         upstream
-            .send(request, body, &client)
+            .send(request, body, Some(&client))
             .map_err(Trouble::Upstream)
     }
 

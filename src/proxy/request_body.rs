@@ -33,16 +33,20 @@ pub fn hold(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, C
     if buffer.capacity() > KEPT {
         *buffer = Vec::new();
     }
+    let mut declared = usize::MAX;
     match exchange.head.framing {
         Framing::None => return Ok(Body::None),
         Framing::Length(length) if length > MAX_HELD as u64 => {
             return Ok(Body::Streamed(Some(length)));
         }
-        Framing::Length(_) | Framing::Chunked => {}
+        // It bounds what is allocated, but is not the reason for allocating it.
+        Framing::Length(length) => declared = length as usize,
+        Framing::Chunked => {}
     }
     loop {
         let start = buffer.len();
-        let step = start.clamp(FIRST_STEP, MAX_STEP);
+        let left = declared.saturating_sub(start).max(1);
+        let step = start.clamp(FIRST_STEP, MAX_STEP).min(left);
         buffer.resize(start + step, 0);
         let read = exchange.read_body(&mut buffer[start..]);
         buffer.truncate(start + read.as_ref().copied().unwrap_or_default());

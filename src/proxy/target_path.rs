@@ -87,9 +87,24 @@ impl Route {
         } else {
             [base, &self.path_and_query].concat().into()
         };
-        PathAndQuery::from_maybe_shared(joined)
+        PathAndQuery::from_maybe_shared(joined.clone())
+            .or_else(|_| PathAndQuery::from_maybe_shared(encode_strays(&joined)))
             .map_err(|_| bad("the request target has characters that must be percent-encoded"))
     }
+}
+
+/// Percent-encodes what RFC 3986 does not allow to stand in a URL as it is. Some clients send it,
+/// most servers take it, the HTTP client here does not; to the upstream both mean the same.
+fn encode_strays(target: &[u8]) -> Bytes {
+    let mut encoded = String::with_capacity(target.len() + 16);
+    for &byte in target {
+        if b"\"<>`^|{}\\".contains(&byte) {
+            encoded.push_str(&format!("%{byte:02X}"));
+        } else {
+            encoded.push(char::from(byte));
+        }
+    }
+    encoded.into()
 }
 
 fn bad(what: &str) -> ProxyError {
@@ -206,6 +221,8 @@ mod tests {
             ("/flow-llm-proxyx", "/flow-llm-proxy/flow-llm-proxyx"),
             ("/", "/flow-llm-proxy/"),
             ("/a%20b//c;d?e=/../f", "/flow-llm-proxy/a%20b//c;d?e=/../f"),
+            ("/v1?f={\"a\":1}", "/flow-llm-proxy/v1?f=%7B%22a%22:1%7D"),
+            ("/v1?f={a}", "/flow-llm-proxy/v1?f={a}"),
             (
                 "http://flow.example/v1/models?x",
                 "/flow-llm-proxy/v1/models?x",

@@ -73,9 +73,9 @@ pub(super) enum Progress {
 }
 
 impl Wire {
-    /// A call begins for `client`.
-    pub(super) fn begin(&self, client: &Arc<TcpStream>) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(client));
+    /// A call begins, for `client` if it is a client's.
+    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.cloned();
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.progress
@@ -284,6 +284,7 @@ impl<In: Transport> Connector<In> for Tcp {
             buffers: PlainBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             patience: Patience::default(),
             rest: Rest::Busy,
+            is_emptied: false,
             writes_failed: false,
             _handle: handle,
         })))
@@ -404,6 +405,8 @@ pub(super) struct TcpTransport {
     buffers: PlainBuffers,
     patience: Patience,
     rest: Rest,
+    /// The last read left nothing in the socket, as far as is known.
+    is_emptied: bool,
     /// The upstream takes no more of the request. It may have answered all the same.
     writes_failed: bool,
     _handle: Arc<Handle>,
@@ -448,6 +451,7 @@ impl Transport for TcpTransport {
             wire,
             buffers,
             patience,
+            is_emptied,
             ..
         } = self;
         let space = buffers.input_append_buf();
@@ -456,26 +460,24 @@ impl Transport for TcpTransport {
                 "an answer head over 16 KiB",
             )));
         }
+        let room = space.len();
         let arrived = if wire.looks_only() {
+            // A read that did not fill its buffer has emptied the socket.
+            if std::mem::replace(is_emptied, false) {
+                return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into()));
+            }
             match socket::read_now(socket, space) {
                 Ok(Some(arrived)) => Ok(arrived),
                 Ok(None) => return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into())),
                 Err(error) => Err(Stall::Io(error)),
             }
         } else {
-            // The client is asked for only where there is a wait: that takes a lock.
-            match socket::read_patiently(socket, space, patience) {
-                Ok(Some(arrived)) => Ok(arrived),
-                Ok(None) => {
-                    let client = wire.client();
-                    let deadline = deadline(timeout.for_read());
-                    socket::read(socket, space, patience, deadline, client.as_deref())
-                }
-                Err(error) => Err(Stall::Io(error)),
-            }
+            let deadline = deadline(timeout.for_read());
+            socket::read(socket, space, patience, deadline, wire.client().as_deref())
         };
-        let arrived = arrived.map_err(|stall| self.wire.stalled(stall))?;
-        self.buffers.input_appended(arrived);
+        let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
+        *is_emptied = arrived > 0 && arrived < room;
+        buffers.input_appended(arrived);
         Ok(arrived > 0)
     }
 

@@ -3,6 +3,7 @@
 //! Each worker has an [`Upstream`] with an agent and at most one idle connection of its own. All of
 //! them share the TLS configuration, the roots and the resumable sessions.
 
+use std::env;
 use std::fs;
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -17,6 +18,8 @@ use ureq::unversioned::transport::{
     ConnectProxyConnector, Connector, RustlsConnector, SocksConnector,
 };
 use ureq::{Agent, BodyReader, Proxy, SendBody};
+
+use crate::target::Target;
 
 use super::transport::{Fault, LateResolver, Mode, Noting, Progress, SharedTls, Tcp, Wire};
 
@@ -44,6 +47,55 @@ pub struct Upstream {
     agent: Agent,
     wire: Arc<Wire>,
     factory: Arc<UpstreamFactory>,
+}
+
+/// Whether a proxy lies on the way to the upstream.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// None, whatever the environment says.
+    Direct,
+    /// The one that the environment names for this target, if any.
+    FromEnvironment(Target),
+}
+
+/// The variables that can name a proxy, as the HTTP client reads them: the first one counts.
+const PROXY_VARIABLES: [&str; 6] = [
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+impl Way {
+    fn proxy(&self) -> Result<Option<Proxy>, String> {
+        let Way::FromEnvironment(target) = self else {
+            return Ok(None);
+        };
+        for name in PROXY_VARIABLES {
+            // The value is not quoted: it may hold a password.
+            match env::var(name) {
+                Ok(value) if !value.is_empty() && Proxy::new(&value).is_err() => {
+                    return Err(format!(
+                        "{name}: its value is not a proxy's URL (http://host:port, socks5://host:port)"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let uri = target.to_string().parse::<http::Uri>().unwrap_or_default();
+        Ok(Proxy::try_from_env().filter(|proxy| !proxy.is_no_proxy(&uri)))
+    }
+
+    /// The proxy on the way as `host:port`, if there is one.
+    ///
+    /// # Errors
+    /// The environment names one that makes no sense.
+    pub fn proxy_name(&self) -> Result<Option<String>, String> {
+        let proxy = self.proxy()?;
+        Ok(proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())))
+    }
 }
 
 /// The body of a request.
@@ -87,12 +139,18 @@ pub enum Failure {
 
 impl UpstreamFactory {
     /// `silence`: the longest silence of the upstream. `ca_file`: PEM roots to trust beside the
-    /// Mozilla set. An upstream proxy is taken from the environment.
+    /// Mozilla set. `way`: whether there may be a
+    /// proxy on the way.
     ///
     /// # Errors
     /// The CA file cannot be read or holds no certificate; the environment names a proxy that makes
     /// no sense.
-    pub fn new(silence: Duration, ca_file: Option<&Path>) -> Result<Arc<UpstreamFactory>, String> {
+    pub fn new(
+        silence: Duration,
+        ca_file: Option<&Path>,
+        way: &Way,
+    ) -> Result<Arc<UpstreamFactory>, String> {
+        let proxy = way.proxy()?;
         let roots = match ca_file {
             Some(path) => RootCerts::Specific(Arc::new(roots_with(path)?)),
             None => RootCerts::WebPki,
@@ -110,7 +168,7 @@ impl UpstreamFactory {
                 .accept("")
                 .accept_encoding("")
                 .allow_non_standard_methods(true)
-                .proxy(Proxy::try_from_env())
+                .proxy(proxy.clone())
                 .tls_config(tls.clone())
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 // No limit on a whole answer: that would cut streams that are alive.
@@ -192,7 +250,7 @@ impl Upstream {
         &mut self,
         request: impl Fn() -> Request<()>,
         mut body: RequestBody<'_>,
-        client: &Arc<TcpStream>,
+        client: Option<&Arc<TcpStream>>,
     ) -> Result<Answer, Failure> {
         if let RequestBody::Streamed(_) = body {
             self.drop_idle_connection();

@@ -323,8 +323,15 @@ fn close(connection: Connection, reason: CloseReason) {
     connection.log_close(reason);
 }
 
+/// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows
+/// as progress whenever so much has moved, and one that does not read holds no more than this.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 256 * 1024;
+
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.set_nodelay(true)
 }
 

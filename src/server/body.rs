@@ -55,7 +55,8 @@ enum State {
     DataLf,
     /// At the start of a trailer field line, or of the empty line that ends the body.
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     LastLf,
     Done,
@@ -145,8 +146,15 @@ impl ChunkDecoder {
             },
             (State::DataCr | State::DataLf, _) => return Err(bad("a chunk longer than its size")),
             (State::TrailerStart, b'\r') => State::LastLf,
-            (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerStart | State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => State::Trailer,
+            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
+                State::TrailerName
+            }
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
+            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => State::TrailerValue,
+            (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
+                return Err(bad("a malformed trailer field"));
+            }
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::LastLf, b'\n') => State::Done,
             _ => return Err(bad("a chunk line that does not end with CRLF")),
@@ -170,6 +178,11 @@ impl ChunkDecoder {
         }
         Ok(())
     }
+}
+
+/// RFC 9110 section 5.6.2: what a field name is made of.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn bad(what: &'static str) -> Refusal {
@@ -250,6 +263,9 @@ mod tests {
             "0\r\n\n",
             "0\r\n\rX",
             "0\r\nA: b\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\nno colon\r\n\r\n",
             "0\r\nA\0: b\r\n",
             ";\r\n",
         ] {

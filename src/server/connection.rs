@@ -202,7 +202,7 @@ impl Connection {
             } else {
                 lingers_until
             };
-            match self.read(None, linger) {
+            match self.read(linger) {
                 Ok(0) => return NextHead::Closed,
                 Ok(_) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
                 Err(Stall::TimedOut) => return NextHead::NotYet,
@@ -231,8 +231,22 @@ impl Connection {
         Ok(Some(head))
     }
 
-    /// Reads once, waiting until `deadline`, into `direct` or else into the connection's buffer.
-    pub(super) fn read(
+    /// Reads once, waiting until `deadline`.
+    fn read(&mut self, deadline: Instant) -> Result<usize, Stall> {
+        let Connection {
+            socket,
+            input,
+            patience,
+            ..
+        } = self;
+        let length = socket::read(socket, input.space(), patience, deadline, None)?;
+        input.filled(length);
+        Ok(length)
+    }
+
+    /// Reads a piece of a body, into `direct` or else into the connection's buffer. A body is on
+    /// its way, so its next piece is looked for before it is waited for.
+    pub(super) fn read_body(
         &mut self,
         direct: Option<&mut [u8]>,
         deadline: Instant,
@@ -243,14 +257,16 @@ impl Connection {
             patience,
             ..
         } = self;
-        match direct {
-            Some(buffer) => socket::read(socket, buffer, patience, deadline, None),
-            None => {
-                let length = socket::read(socket, input.space(), patience, deadline, None)?;
-                input.filled(length);
-                Ok(length)
-            }
+        let is_direct = direct.is_some();
+        let space = direct.unwrap_or_else(|| input.space());
+        let length = match socket::read_now(socket, space).map_err(Stall::Io)? {
+            Some(length) => length,
+            None => socket::read(socket, space, patience, deadline, None)?,
+        };
+        if !is_direct {
+            input.filled(length);
         }
+        Ok(length)
     }
 
     /// Takes in what has arrived, without waiting.

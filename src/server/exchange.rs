@@ -258,7 +258,7 @@ impl<'a> Exchange<'a> {
                 what,
             )))
         };
-        let result = self.connection.read(direct, started + timeout);
+        let result = self.connection.read_body(direct, started + timeout);
         self.body.waited += started.elapsed();
         match result {
             Ok(0) => Err(ClientFault::Gone),

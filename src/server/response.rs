@@ -57,20 +57,25 @@ impl Out {
         }
     }
 
+    fn reserve(&mut self, size: usize) {
+        if self.data.is_empty() {
+            // Zeroed by the allocator, as a rule without touching a page.
+            self.data = vec![0; size.max(OUT_SIZE)];
+        } else if self.data.len() < size {
+            self.data.resize(size, 0);
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
-        if end > self.data.len() {
-            self.data.resize(end.max(OUT_SIZE), 0);
-        }
+        self.reserve(end);
         self.data[self.end..end].copy_from_slice(bytes);
         self.end = end;
     }
 
     /// Where the next piece of the body is to be written; `None` where a flush must come first.
     pub(super) fn space(&mut self) -> Option<&mut [u8]> {
-        if self.data.len() < OUT_SIZE {
-            self.data.resize(OUT_SIZE, 0);
-        }
+        self.reserve(OUT_SIZE);
         let room = self.data.len() - self.end;
         let piece = room
             .checked_sub(CHUNK_PREFIX + CHUNK_SUFFIX)?

@@ -139,7 +139,8 @@ fn serve(
     answer: &dyn Fn(&SeenRequest) -> Answer,
 ) {
     let mut body = Vec::new();
-    if request.as_reader().read_to_end(&mut body).is_err() {
+    let declared = request.body_length().unwrap_or(0);
+    if request.as_reader().read_to_end(&mut body).is_err() || body.len() < declared {
         return; // the proxy broke off: not a request
     }
     let headers = request.headers().iter();

@@ -179,6 +179,11 @@ impl RawUpstream {
         self.seen.lock().expect("no panic under this lock").clone()
     }
 
+    /// The client ids of all requests, in the order in which they came.
+    pub fn client_ids(&self) -> Vec<String> {
+        self.requests().iter().map(SeenRequest::client_id).collect()
+    }
+
     /// The only request that was seen.
     pub fn request(&self) -> SeenRequest {
         let mut requests = self.requests();

@@ -1,0 +1,253 @@
+"""The SDKs behind one interface, so that every check is put to all of them.
+
+`whole` and `stream` send one request for a chat completion (OpenAI) or a message (Anthropic) and
+return an `Outcome`; nothing is raised, for the error is what is looked at.
+"""
+
+import dataclasses
+import itertools
+import json
+import queue
+import subprocess
+import threading
+
+from harness import Skipped, clean_environment
+
+TIMEOUT = 15.0
+KEY = "FAKE-key-that-the-proxy-replaces"
+PROMPT = "Good morning, 世界 😀!"
+
+
+@dataclasses.dataclass
+class SdkError:
+    """What the SDK raised. `is_own`: one of the error types that the SDK documents."""
+
+    is_own: bool
+    kind: str
+    message: str
+    status: int = None
+    code: str = None
+    body: object = None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """The events or the answer as plain JSON, and the error, if one was raised."""
+
+    events: list = dataclasses.field(default_factory=list)
+    answer: object = None
+    error: SdkError = None
+
+    def text(self):
+        return "".join(map(event_text, self.events))
+
+
+def event_text(event):
+    if event.get("type") == "content_block_delta":
+        return event["delta"].get("text", "")
+    choices = event.get("choices") or [{}]
+    return choices[0].get("delta", {}).get("content") or ""
+
+
+def request_of(dialect, more):
+    content = PROMPT
+    base = {"model": "demo-model", "messages": [{"role": "user", "content": content}]}
+    if dialect == "anthropic":
+        base["max_tokens"] = 1000
+    return {**base, **more}
+
+
+class PythonSdk:
+    """What both Python SDKs have in common: they are generated from one template."""
+
+    def __init__(self):
+        self.clients = {}
+
+    def client(self, base, scenario, retries, timeout):
+        if base not in self.clients:
+            self.clients[base] = self.make_client(base)
+        headers = {"x-scenario": scenario} if scenario else {}
+        options = {"max_retries": retries, "timeout": timeout, "default_headers": headers}
+        return self.clients[base].with_options(**options)
+
+    def whole(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None):
+        client = self.client(base, scenario, retries, timeout)
+        return self.caught(lambda out: self.set_answer(out, self.create(client, more or {})))
+
+    def stream(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, on_event=None):
+        """`on_event(count)` is called after each event; the stream is closed if it returns True."""
+        client = self.client(base, scenario, retries, timeout)
+
+        def run(out):
+            with self.create(client, {**(more or {}), "stream": True}) as stream:
+                for event in stream:
+                    out.events.append(event.model_dump(mode="json", exclude_unset=True))
+                    if on_event and on_event(len(out.events)):
+                        return
+
+        return self.caught(run)
+
+    def models(self, base):
+        client = self.client(base, None, 0, TIMEOUT)
+        return self.caught(lambda out: setattr(out, "answer", [m.id for m in client.models.list()]))
+
+    def create(self, client, more):
+        return self.resource(client).create(**request_of(self.dialect, more))
+
+    @staticmethod
+    def set_answer(out, answer):
+        out.answer = answer.model_dump(mode="json", exclude_unset=True)
+
+    def caught(self, run):
+        out = Outcome()
+        try:
+            run(out)
+        except Exception as error:  # Any: which one it is, is the question.
+            out.error = self.error(error)
+        return out
+
+    def error(self, error):
+        body = getattr(error, "body", None)
+        code = getattr(error, "code", None)
+        if self.dialect == "anthropic" and isinstance(body, dict):
+            code = (body.get("error") or {}).get("type")
+        status = getattr(error, "status_code", None)
+        is_own = isinstance(error, self.own_errors)
+        return SdkError(is_own, type(error).__name__, str(error), status, code, body)
+
+
+class OpenAiPython(PythonSdk):
+    name, dialect = "openai (Python)", "openai"
+
+    def __init__(self):
+        super().__init__()
+        import openai
+
+        self.module = openai
+        self.own_errors = openai.APIError
+
+    def make_client(self, base):
+        return self.module.OpenAI(base_url=f"{base}/v1", api_key=KEY)
+
+    def resource(self, client):
+        return client.chat.completions
+
+
+class AnthropicPython(PythonSdk):
+    name, dialect = "anthropic (Python)", "anthropic"
+
+    def __init__(self):
+        super().__init__()
+        import anthropic
+
+        self.module = anthropic
+        self.own_errors = anthropic.APIError
+
+    def make_client(self, base):
+        return self.module.Anthropic(base_url=base, api_key=KEY)
+
+    def resource(self, client):
+        return client.messages
+
+
+class NodeDriver:
+    """One Node process that runs requests: a JSON object a line each way, told apart by `id`."""
+
+    def __init__(self, script):
+        self.serial = itertools.count(1)
+        self.queues = {}
+        self.process = subprocess.Popen(
+            ["node", str(script)],
+            cwd=script.parent,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            message = json.loads(line)
+            self.queues[message["id"]].put(message)
+
+    def request(self, command):
+        """Sends a command; returns what gives its answers one by one."""
+        serial = next(self.serial)
+        answers = self.queues[serial] = queue.Queue()
+        self.process.stdin.write(json.dumps({"id": serial, **command}) + "\n")
+        self.process.stdin.flush()
+        while True:
+            try:
+                message = answers.get(timeout=2 * TIMEOUT)
+            except queue.Empty:
+                raise AssertionError(f"no answer from node to {command}") from None
+            yield message
+            if "event" not in message:
+                return
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class NodeSdk:
+    """An SDK in the Node process."""
+
+    def __init__(self, driver, name, dialect):
+        self.driver, self.name, self.dialect = driver, name, dialect
+
+    def command(self, op, base, scenario, retries, timeout, more):
+        return {
+            "op": op,
+            "sdk": self.dialect,
+            "base": base,
+            "scenario": scenario,
+            "retries": retries,
+            "timeout": timeout * 1000,
+            "request": request_of(self.dialect, more or {}),
+        }
+
+    def whole(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None):
+        return self.run(self.command("whole", base, scenario, retries, timeout, more))
+
+    def stream(
+        self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, cancel_after=None,
+        on_event=None,
+    ):
+        """`on_event` as above, but that it can't cancel: `cancel_after` events does."""
+        command = self.command("stream", base, scenario, retries, timeout, more)
+        return self.run({**command, "cancelAfter": cancel_after}, on_event)
+
+    def models(self, base):
+        return self.run(self.command("models", base, None, 0, TIMEOUT, None))
+
+    def run(self, command, on_event=None):
+        out = Outcome()
+        for message in self.driver.request(command):
+            if "event" in message:
+                out.events.append(message["event"])
+                if on_event:
+                    on_event(len(out.events))
+            elif "error" in message:
+                out.error = SdkError(**message["error"])
+            else:
+                out.answer = message.get("answer")
+        return out
+
+
+def cancelled_after(sdk, count, base, scenario):
+    """A stream that the client leaves after `count` events."""
+    if isinstance(sdk, NodeSdk):
+        return sdk.stream(base, scenario, cancel_after=count)
+    return sdk.stream(base, scenario, on_event=lambda so_far: so_far >= count)
+
+
+def python_module(name):
+    """A module of the virtual environment."""
+    try:
+        return __import__(name)
+    except ImportError:
+        raise Skipped(f"the Python package {name} is not installed") from None
