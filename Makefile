@@ -48,6 +48,13 @@ test-static: static ## Run dist/flow-proxy in an empty root
 test-deploy: build ## Try the files in deploy/ with the programs that are here
 	tests/deploy.sh
 
+.PHONY: test-clients
+test-clients: ## Real clients (OpenAI and Anthropic SDKs, curl) against the binary; ONLY=WORD: some
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/run.py $(ONLY)
+
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -99,7 +99,6 @@ fn document(text: &str) -> Document {
                 }
                 document.prose.push(line.to_owned());
             }
-            (Some(_), false) => unreachable!("the arm above takes it"),
         }
     }
     assert!(!is_open, "a code block has no end");

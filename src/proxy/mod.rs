@@ -17,6 +17,7 @@ mod headers;
 mod record;
 mod relay;
 mod request_body;
+mod socks;
 mod sse;
 mod target_path;
 mod transport;

@@ -17,10 +17,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use ureq::Proxy;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, ShutdownHandle,
     Transport,
@@ -231,24 +230,17 @@ impl<In: Transport> Connector<In> for SharedTls {
 }
 
 /// ureq resolves the target's name for each request, also where a connection is there already.
-/// This resolver leaves it to [`Tcp`], which does it when a connection is made.
+/// This resolver leaves it to [`TcpTransport::connect`].
 #[derive(Debug)]
 pub(super) struct LateResolver;
 
 impl Resolver for LateResolver {
     fn resolve(
         &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        // ureq's SOCKS connector makes its connections itself.
-        use ureq::ProxyProtocol::{Socks4, Socks4A, Socks5, Socks5h};
-        let is_socks =
-            |proxy: &Proxy| matches!(proxy.protocol(), Socks4 | Socks4A | Socks5 | Socks5h);
-        if config.proxy().is_some_and(is_socks) {
-            return DefaultResolver::default().resolve(uri, config, timeout);
-        }
         Ok(self.empty())
     }
 }
@@ -271,23 +263,37 @@ impl<In: Transport> Connector<In> for Tcp {
             // A SOCKS or CONNECT proxy has made the connection.
             return Ok(chained.map(Either::A));
         }
+        TcpTransport::connect(details.uri, details, &self.wire).map(|made| Some(Either::B(made)))
+    }
+}
+
+impl TcpTransport {
+    /// Connects to the host of `uri`: the target, or a proxy before it.
+    pub(super) fn connect(
+        uri: &Uri,
+        details: &ConnectionDetails,
+        wire: &Arc<Wire>,
+    ) -> Result<TcpTransport, ureq::Error> {
         let deadline = deadline(details.timeout);
-        let addresses = resolve(details.uri, deadline, &self.wire)?;
-        let socket = Arc::new(connect_any(&addresses, deadline, &self.wire)?);
+        let addresses = resolve(uri, deadline, wire)?;
+        let socket = Arc::new(connect_any(&addresses, deadline, wire)?);
         let handle = Arc::new(Handle(Arc::clone(&socket)));
         let weak: std::sync::Weak<dyn ShutdownHandle> = Arc::downgrade(&handle) as _;
         (details.register_shutdown)(weak)?;
-        let config = details.config;
-        Ok(Some(Either::B(TcpTransport {
+        let (input, output) = (
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
+        Ok(TcpTransport {
             socket,
-            wire: Arc::clone(&self.wire),
-            buffers: PlainBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+            wire: Arc::clone(wire),
+            buffers: PlainBuffers::new(input, output),
             patience: Patience::default(),
             rest: Rest::Busy,
             is_emptied: false,
             writes_failed: false,
             _handle: handle,
-        })))
+        })
     }
 }
 

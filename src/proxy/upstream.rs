@@ -14,13 +14,12 @@ use std::time::Duration;
 use http::{HeaderMap, Request, StatusCode};
 use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::{
-    ConnectProxyConnector, Connector, RustlsConnector, SocksConnector,
-};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, BodyReader, Proxy, SendBody};
 
 use crate::target::Target;
 
+use super::socks::Socks;
 use super::transport::{Fault, LateResolver, Mode, Noting, Progress, SharedTls, Tcp, Wire};
 
 /// Resolving, connecting and the TLS handshake together must take no longer.
@@ -76,6 +75,11 @@ impl Way {
         for name in PROXY_VARIABLES {
             // The value is not quoted: it may hold a password.
             match env::var(name) {
+                Ok(value) if value.to_ascii_lowercase().starts_with("socks4") => {
+                    return Err(format!(
+                        "{name}: SOCKS version 4 is not supported, use socks5://"
+                    ));
+                }
                 Ok(value) if !value.is_empty() && Proxy::new(&value).is_err() => {
                     return Err(format!(
                         "{name}: its value is not a proxy's URL (http://host:port, socks5://host:port)"
@@ -193,8 +197,11 @@ impl UpstreamFactory {
         let tcp = Tcp {
             wire: Arc::clone(wire),
         };
+        let socks = Socks {
+            wire: Arc::clone(wire),
+        };
         let inner =
-            ().chain(SocksConnector::default())
+            ().chain(socks)
                 .chain(ConnectProxyConnector::default())
                 .chain(tcp)
                 .chain(self.tls.clone());

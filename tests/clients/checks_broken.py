@@ -5,6 +5,7 @@ import collections
 import gzip
 import json
 import socket
+import threading
 import time
 
 import events
@@ -154,8 +155,6 @@ class Arrival:
     """Tells a script when the client has got a number of events."""
 
     def __init__(self, count):
-        import threading
-
         self.count, self.event = count, threading.Event()
 
     def note(self, so_far):
@@ -272,4 +271,4 @@ def half_answer(lab, sdk, script):
         out = sdk.whole(lab.proxy.url, scenario)
     assert out.error, f"took half an answer for a whole one: {out.answer!r}"
     if "Python" in sdk.name:
-        equal((raised(out).kind), "APIConnectionError", "errors")
+        equal(raised(out).kind, "APIConnectionError", "errors")

@@ -1,6 +1,7 @@
 """What the checks stand on: the proxy as a child process, the register of checks, deadlines."""
 
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -128,6 +129,13 @@ def run_all(checks):
         seconds = time.monotonic() - started
         print(f"{verdict:4} {check.title} ({seconds:.1f} s){detail}", flush=True)
     return Results(counts["ok"], counts["FAIL"], counts["skip"])
+
+
+def side_by_side(lab, run):
+    """Runs what takes seconds of waiting with all SDKs at once."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for attempt in [pool.submit(run, lab, sdk) for sdk in lab.sdks]:
+            attempt.result()
 
 
 def indented(text):

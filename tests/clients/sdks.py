@@ -87,6 +87,10 @@ class PythonSdk:
 
         return self.caught(run)
 
+    def leave_stream(self, base, scenario, on_event):
+        """Reads one event and leaves."""
+        return self.stream(base, scenario, on_event=lambda count: on_event(count) or True)
+
     def models(self, base):
         client = self.client(base, None, 0, TIMEOUT)
         return self.caught(lambda out: setattr(out, "answer", [m.id for m in client.models.list()]))
@@ -156,6 +160,7 @@ class NodeDriver:
     def __init__(self, script):
         self.serial = itertools.count(1)
         self.queues = {}
+        self.writing = threading.Lock()
         self.process = subprocess.Popen(
             ["node", str(script)],
             cwd=script.parent,
@@ -176,8 +181,9 @@ class NodeDriver:
         """Sends a command; returns what gives its answers one by one."""
         serial = next(self.serial)
         answers = self.queues[serial] = queue.Queue()
-        self.process.stdin.write(json.dumps({"id": serial, **command}) + "\n")
-        self.process.stdin.flush()
+        with self.writing:
+            self.process.stdin.write(json.dumps({"id": serial, **command}) + "\n")
+            self.process.stdin.flush()
         while True:
             try:
                 message = answers.get(timeout=2 * TIMEOUT)
@@ -213,13 +219,14 @@ class NodeSdk:
     def whole(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None):
         return self.run(self.command("whole", base, scenario, retries, timeout, more))
 
-    def stream(
-        self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, cancel_after=None,
-        on_event=None,
-    ):
-        """`on_event` as above, but that it can't cancel: `cancel_after` events does."""
-        command = self.command("stream", base, scenario, retries, timeout, more)
-        return self.run({**command, "cancelAfter": cancel_after}, on_event)
+    def stream(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, on_event=None):
+        """As above, but `on_event` can't end the stream."""
+        return self.run(self.command("stream", base, scenario, retries, timeout, more), on_event)
+
+    def leave_stream(self, base, scenario, on_event):
+        """Reads one event and leaves."""
+        command = self.command("stream", base, scenario, 0, TIMEOUT, None)
+        return self.run({**command, "cancelAfter": 1}, on_event)
 
     def models(self, base):
         return self.run(self.command("models", base, None, 0, TIMEOUT, None))
@@ -236,13 +243,6 @@ class NodeSdk:
             else:
                 out.answer = message.get("answer")
         return out
-
-
-def cancelled_after(sdk, count, base, scenario):
-    """A stream that the client leaves after `count` events."""
-    if isinstance(sdk, NodeSdk):
-        return sdk.stream(base, scenario, cancel_after=count)
-    return sdk.stream(base, scenario, on_event=lambda so_far: so_far >= count)
 
 
 def python_module(name):

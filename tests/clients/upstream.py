@@ -90,7 +90,7 @@ class Conversation:
         try:
             while self.connection.recv(4096):
                 pass
-        except TimeoutError:
+        except socket.timeout:
             return None
         except OSError:
             pass
