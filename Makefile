@@ -26,7 +26,7 @@ test: ## Format, lints, documentation and all tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- --test-threads=8
 
 .PHONY: static
 static: ## Build dist/flow-proxy, one static file: musl, or glibc where musl is missing
@@ -53,7 +53,15 @@ test-clients: ## Real clients (OpenAI and Anthropic SDKs, curl) against the bina
 ifndef FLOW_PROXY_BIN
 	$(CARGO) build --release --locked
 endif
-	PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/run.py $(ONLY)
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/run.py "$(ONLY)"
+
+.PHONY: bench
+bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
+	$(CARGO) bench --locked --bench bench -- $(ARGS)
+
+.PHONY: soak
+soak: ## Mixed load for MINUTES (20), watching memory, descriptors and threads
+	$(CARGO) bench --locked --bench soak -- --minutes $(or $(MINUTES),20)
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -24,7 +24,7 @@ missing() {
   has_std "$target" || echo "  rustup target add $target"
   # A musl system's own C compiler makes code for musl, and so does one that was chosen.
   if [ "${host##*-}" != musl ] && [ -z "$chosen_cc" ] && ! command -v "$musl_cc" >/dev/null; then
-    echo "  $musl_cc, a C compiler for musl: ring has parts in C (Debian: apt-get install musl-tools)"
+    echo "  $musl_cc, a C compiler for musl, as some crates have parts in C (Debian's musl-tools has musl-gcc)"
   fi
 }
 

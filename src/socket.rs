@@ -1,12 +1,12 @@
 //! The one place where a thread waits for a socket, used for both sides.
 //!
-//! All sockets are non-blocking; a wait is a `poll` with a deadline. While a worker waits for one
-//! side it can watch the other: a client that leaves ends the wait for its upstream at once
-//! ([`Stall::WatchedLeft`]), so that nobody pays for an answer that nobody reads.
+//! While a worker waits for one side it watches the other: a client that leaves ends the wait for
+//! its upstream ([`Stall::WatchedLeft`]), so that nobody pays for an answer that nobody reads.
 //!
-//! Waiting is what costs in a thread-pool proxy: each blocking wait is a sleep and a wake-up. Before
-//! it sleeps, a reader that has been lucky lately looks again a few times and yields the processor
-//! in between ([`Patience`]): under load the peer's bytes are there by then.
+//! Waiting is what costs in a thread-pool proxy: each wait is a sleep and a wake-up. So it is done in
+//! three steps ([`Patience`]). A reader that has been lucky lately looks a few times and yields the
+//! processor in between: under load the peer's bytes are there by then. Then it blocks in a plain
+//! read for a moment, one system call. Only a wait that takes longer is a `poll` of both sockets.
 //!
 //! Out of scope: what the bytes mean. Called by the workers, on sockets that they own for the moment.
 
@@ -36,12 +36,14 @@ impl From<Errno> for Stall {
     }
 }
 
-/// How often a reader looks again, giving way to other threads, before it sleeps.
+/// How a reader waits for one socket.
 ///
-/// Adaptive: a reader whose looks found nothing skips them for its next waits, twice as many each
-/// time, so that a stream that really waits soon costs no extra looks.
+/// The looks are adaptive: a reader whose looks found nothing skips them for its next waits, twice
+/// as many each time, so that a stream that really waits soon costs no extra looks.
 #[derive(Debug, Default)]
 pub struct Patience {
+    /// How long a plain read of the socket blocks; zero: not at all.
+    blocks_for: Duration,
     /// Waits that go to sleep at once before the next one looks again.
     skip: u32,
     /// How long `skip` was made the last time that looking found nothing.
@@ -54,6 +56,20 @@ const LOOKS: u32 = 8;
 const MAX_SKIP: u32 = 64;
 
 impl Patience {
+    /// For a `socket` whose reads shall block for `blocks_for` before both sides are watched. That
+    /// is also how much later than at once a client that left is noticed, and how far a read may
+    /// overshoot its deadline.
+    ///
+    /// # Errors
+    /// The socket refuses its read timeout.
+    pub fn blocking(socket: &TcpStream, blocks_for: Duration) -> io::Result<Patience> {
+        socket.set_read_timeout(Some(blocks_for))?;
+        Ok(Patience {
+            blocks_for,
+            ..Patience::default()
+        })
+    }
+
     fn looks(&mut self) -> u32 {
         if self.skip > 0 {
             self.skip -= 1;
@@ -97,6 +113,13 @@ pub fn read(
 ) -> Result<usize, Stall> {
     if let Some(length) = look(socket, buffer, patience)? {
         return Ok(length);
+    }
+    if !patience.blocks_for.is_zero() && deadline > Instant::now() {
+        match recv(socket, &mut *buffer, RecvFlags::empty()) {
+            Ok((_, length)) => return Ok(length),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
     loop {
         wait(socket, PollFlags::IN, deadline, watched)?;
@@ -275,6 +298,24 @@ mod tests {
         let result = read(&near, &mut [0; 4], &mut Patience::default(), deadline, None);
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(Instant::now() >= deadline);
+    }
+
+    #[test]
+    fn a_read_that_blocks_first_keeps_its_deadline_and_its_watch() {
+        let (near, mut far) = pair();
+        near.set_nonblocking(false).unwrap();
+        let mut patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(60);
+        let result = read(&near, &mut [0; 4], &mut patience, deadline, None);
+        assert!(matches!(result, Err(Stall::TimedOut)));
+        assert!(Instant::now() >= deadline);
+        let (client, client_far) = pair();
+        drop(client_far);
+        let result = read(&near, &mut [0; 4], &mut patience, soon(), Some(&client));
+        assert!(matches!(result, Err(Stall::WatchedLeft)));
+        far.write_all(b"late").unwrap();
+        let length = read(&near, &mut [0; 4], &mut patience, soon(), None).unwrap();
+        assert_eq!(length, 4);
     }
 
     #[test]

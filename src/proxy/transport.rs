@@ -285,10 +285,10 @@ impl TcpTransport {
             details.config.output_buffer_size(),
         );
         Ok(TcpTransport {
-            socket,
             wire: Arc::clone(wire),
             buffers: PlainBuffers::new(input, output),
-            patience: Patience::default(),
+            patience: Patience::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
+            socket,
             rest: Rest::Busy,
             is_emptied: false,
             writes_failed: false,
@@ -296,6 +296,9 @@ impl TcpTransport {
         })
     }
 }
+
+/// How long the upstream is waited for before the client is watched too. Tokens come faster.
+const BLIND_WAIT: Duration = Duration::from_millis(100);
 
 /// When a wait of ureq's has to end.
 fn deadline(timeout: NextTimeout) -> Instant {
@@ -380,14 +383,20 @@ fn connect(address: SocketAddr, deadline: Instant, wire: &Wire) -> Result<TcpStr
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     socket.set_tcp_keepalive(&keepalive).map_err(Stall::Io)?;
     match socket.connect(&address.into()) {
-        Ok(()) => return Ok(socket.into()),
+        Ok(()) => {
+            socket.set_nonblocking(false).map_err(Stall::Io)?;
+            return Ok(socket.into());
+        }
         Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
         Err(error) => return Err(Stall::Io(error)),
     }
     let stream = TcpStream::from(socket);
     socket::wait(&stream, PollFlags::OUT, deadline, wire.client().as_deref())?;
     match stream.take_error() {
-        Ok(None) => Ok(stream),
+        Ok(None) => {
+            stream.set_nonblocking(false).map_err(Stall::Io)?;
+            Ok(stream)
+        }
         Ok(Some(error)) | Err(error) => Err(Stall::Io(error)),
     }
 }

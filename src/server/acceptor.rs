@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::connection::{self, After, CloseReason, Connection};
 use super::pool::Shared;
 use super::refusal::{Reason, Refusal};
-use super::{DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
-use crate::socket;
+use super::{DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, LINGER, QUEUE_TIMEOUT};
+use crate::socket::{self, Patience};
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -224,12 +224,15 @@ impl<H: Handler> Acceptor<H> {
             }
             match self.listener.accept() {
                 Ok((socket, peer)) => {
-                    if let Err(error) = prepare(&socket) {
-                        log::debug!("{peer}: {error}");
-                        continue;
-                    }
-                    let connection = Connection::new(socket, peer, self.shared.open_guard());
-                    self.park(connection);
+                    let patience = match prepare(&socket) {
+                        Ok(patience) => patience,
+                        Err(error) => {
+                            log::debug!("{peer}: {error}");
+                            continue;
+                        }
+                    };
+                    let open = self.shared.open_guard();
+                    self.park(Connection::new(socket, peer, patience, open));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => match error.raw_os_error() {
@@ -326,13 +329,16 @@ fn close(connection: Connection, reason: CloseReason) {
 /// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows
 /// as progress whenever so much has moved, and one that does not read holds no more than this.
 #[cfg(target_os = "linux")]
-const MAX_UNSENT: u32 = 256 * 1024;
+const MAX_UNSENT: u32 = 128 * 1024;
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
+fn prepare(socket: &TcpStream) -> io::Result<Patience> {
+    // Linux does not hand the listener's mode on, other systems do.
+    #[cfg(not(target_os = "linux"))]
+    socket.set_nonblocking(false)?;
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
-    socket.set_nodelay(true)
+    socket.set_nodelay(true)?;
+    Patience::blocking(socket, LINGER)
 }
 
 /// The two errors of `accept` that say nothing about the next one.

@@ -169,12 +169,17 @@ fn request_line_so_far(bytes: &[u8]) -> (&str, &str) {
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, open: OpenGuard) -> Self {
+    pub(super) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        patience: Patience,
+        open: OpenGuard,
+    ) -> Self {
         Connection {
             socket: Arc::new(socket),
             peer,
             input: Input::default(),
-            patience: Patience::default(),
+            patience,
             searched: 0,
             head_since: None,
             answered: 0,

@@ -187,6 +187,12 @@ impl Shared {
         self.lock().pending.front().map(|(_, since)| *since)
     }
 
+    fn give_back(&self, before: Before) {
+        if let Before::Work(Some(after)) = before {
+            self.hand_back(after);
+        }
+    }
+
     /// Hands a connection back to the acceptor.
     fn hand_back(&self, after: After) {
         self.returned
@@ -245,21 +251,31 @@ impl Shared {
     }
 
     /// Waits for the next connection of this worker. `Err`: there is none, and why.
+    ///
+    /// A connection that the worker gives back goes to the acceptor when the worker is already in
+    /// the list of idle ones: its next request is to find this worker, with its warm upstream.
     fn next(&self, worker: usize, before: Before) -> Result<Connection, NoWork> {
         let mut pool = self.lock();
         pool.serving[worker] = None;
-        if let Some((connection, _)) = pool.pending.pop_front() {
+        let pending = pool.pending.pop_front();
+        if let Some((connection, _)) = pending {
             self.waiting.store(pool.pending.len(), Ordering::Relaxed);
             pool.serving[worker] = Some(Arc::clone(&connection.socket));
+            drop(pool);
+            self.give_back(before);
             return Ok(connection);
         }
         if self.is_stopping() {
             self.became_idle.notify_all();
             return Err(NoWork::Stopping);
         }
-        match before {
-            Before::Work => pool.idle.push(worker),
-            Before::Idleness => {}
+        if !matches!(before, Before::Idleness) {
+            pool.idle.push(worker);
+        }
+        if let Before::Work(Some(_)) = before {
+            drop(pool);
+            self.give_back(before);
+            pool = self.lock();
         }
         loop {
             if let Some(connection) = pool.slots[worker].take() {
@@ -281,7 +297,8 @@ impl Shared {
 
 /// What a worker that asks for work did before.
 enum Before {
-    Work,
+    /// It served a connection, which may have to go back to the acceptor.
+    Work(Option<After>),
     /// It asked already and is still in the list of idle workers.
     Idleness,
 }
@@ -295,18 +312,23 @@ enum NoWork {
 /// The life of a worker thread.
 fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
     let mut kit = Kit::new(handler.worker());
-    let mut before = Before::Work;
+    let mut is_fresh = true;
+    let mut before = Before::Work(None);
     loop {
         let connection = match shared.next(index, before) {
             Ok(connection) => connection,
             Err(NoWork::Idle) => {
-                kit = Kit::new(handler.worker());
+                if !is_fresh {
+                    kit = Kit::new(handler.worker());
+                    is_fresh = true;
+                }
                 before = Before::Idleness;
                 continue;
             }
             Err(NoWork::Stopping) => return,
         };
-        before = Before::Work;
+        before = Before::Work(None);
+        is_fresh = false;
         let served = catch_unwind(AssertUnwindSafe(|| {
             connection::serve(connection, handler, &mut kit, shared)
         }));
@@ -316,7 +338,7 @@ fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
                 connection.log_close(CloseReason::Stopping);
             }
             Ok(After::Requeue(connection)) => shared.dispatch(connection),
-            Ok(after) => shared.hand_back(after),
+            Ok(after) => before = Before::Work(Some(after)),
             Err(_) => {
                 // The panic hook has logged it. The client sees a closed connection; the worker
                 // goes on with nothing that the panic could have left half done.

@@ -27,9 +27,9 @@ pub(super) enum WireFraming {
 }
 
 /// Room for pieces of an answer before it must be flushed. Several reads of the upstream fit.
-const OUT_SIZE: usize = 64 * 1024;
+const OUT_SIZE: usize = 32 * 1024;
 /// The largest piece that is framed as one chunk; its size has four hexadecimal digits.
-const MAX_PIECE: usize = 0x8000;
+const MAX_PIECE: usize = 0x4000;
 /// Bytes kept free before a chunk's data: four digits and CRLF.
 const CHUNK_PREFIX: usize = 6;
 /// Bytes kept free behind a chunk's data: CRLF.
@@ -198,7 +198,7 @@ mod tests {
             (15, "f"),
             (16, "10"),
             (0xabc, "abc"),
-            (0x8000, "8000"),
+            (0x4000, "4000"),
         ] {
             let (bytes, length) = format_chunk_size(size);
             assert_eq!(&bytes[..length], format!("{line}\r\n").as_bytes());

@@ -14,6 +14,7 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub mod attack;
 mod clock;
 mod fake_flow;
 mod jwt;

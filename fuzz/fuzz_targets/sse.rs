@@ -1,0 +1,192 @@
+//! The boundary finder and the ending of broken event streams: any bytes, in any pieces, broken off
+//! anywhere, leave a decoder with the whole events that were sent and then the error.
+//!
+//! The first byte of the input says how the rest is cut, the second one whether, and where, an
+//! event becomes longer than the finder keeps.
+
+#![no_main]
+
+use flow_proxy_fuzz::pieces;
+use flow_proxy_fuzz::sse::EventTail;
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+const MESSAGE: &str = "it \"broke\"\n\u{2028}";
+/// More than the finder keeps of one event.
+const LONG: usize = 64 * 1024 + 7;
+/// How many beginnings of the stream are broken off, beside the whole.
+const BREAKS: usize = 8;
+
+fuzz_target!(|bytes: &[u8]| {
+    let [seed, stretch, stream @ ..] = bytes else {
+        return;
+    };
+    let mut stream = stream.to_vec();
+    let is_long = stretch % 16 == 15;
+    if is_long {
+        let at = usize::from(*stretch).min(stream.len());
+        stream.splice(at..at, std::iter::repeat_n(b'x', LONG));
+    }
+    check_boundaries(&stream, *seed);
+    let step = 1 + stream.len() / if is_long { 1 } else { BREAKS };
+    for length in (0..stream.len()).step_by(step).chain([stream.len()]) {
+        check_ending(&stream[..length], *seed);
+    }
+});
+
+fn check_boundaries(stream: &[u8], seed: u8) {
+    let mut tail = EventTail::default();
+    let mut sent = 0;
+    for piece in pieces(stream, seed) {
+        tail.feed(piece);
+        sent += piece.len();
+        if sent < 256 || sent == stream.len() {
+            assert_eq!(tail.is_at_boundary(), is_at_boundary(&stream[..sent]));
+        }
+    }
+}
+
+fn check_ending(stream: &[u8], seed: u8) {
+    let mut tail = EventTail::default();
+    for piece in pieces(stream, seed) {
+        tail.feed(piece);
+    }
+    let ending = tail.ending(MESSAGE);
+    assert!(ending.len() < 1024 + stream.len().min(LONG));
+    let whole = [stream, &ending[..]].concat();
+    for decoder in [Decoder::Standard, Decoder::Sdk] {
+        let before = decode(stream, decoder);
+        let after = decode(&whole, decoder);
+        let (same, added) = after.split_at(before.len());
+        assert_eq!(same, before, "whole events stay what they were");
+        assert!((1..=2).contains(&added.len()), "{added:?}");
+        assert!(
+            added.iter().all(|event| event.name == b"error"),
+            "{added:?}"
+        );
+        let frame: Value = serde_json::from_slice(&added[added.len() - 1].data).expect("JSON");
+        assert_eq!(frame["type"], "error");
+        assert_eq!(frame["error"]["type"], "api_error");
+        assert_eq!(frame["error"]["message"], MESSAGE);
+    }
+    check_completion(stream, &whole);
+}
+
+/// Where the beginning of a JSON object was sent as data, a decoder that parses every event's data
+/// finds an object with our error in it.
+fn check_completion(stream: &[u8], whole: &[u8]) {
+    let length: usize = open_lines(stream).iter().map(|line| line.len() + 2).sum();
+    let is_in_data_line = lines(stream)
+        .pop()
+        .unwrap_or_default()
+        .starts_with(b"data:");
+    if !is_in_data_line || length > LONG / 2 {
+        return;
+    }
+    let dispatched = decode(stream, Decoder::Standard).len();
+    let data = [stream, b"\n\n"].concat();
+    let data = decode(&data, Decoder::Standard);
+    let Some(Event { data, .. }) = data.get(dispatched) else {
+        return;
+    };
+    let data = String::from_utf8_lossy(data);
+    let is_open_object = data.trim_ascii_start().starts_with('{')
+        && serde_json::from_str::<IgnoredAny>(&data).is_err_and(|error| error.is_eof());
+    if is_open_object {
+        let events = decode(whole, Decoder::Standard);
+        let closed = String::from_utf8_lossy(&events[dispatched].data);
+        let syntax = serde_json::from_str::<IgnoredAny>(&closed);
+        assert!(syntax.is_ok(), "{closed:?}: {syntax:?}");
+        // Half a surrogate pair and a number out of range are JSON, but not for this parser.
+        if let Ok(value) = serde_json::from_str::<Value>(&closed) {
+            assert_eq!(value["error"]["message"], MESSAGE, "{closed:?}");
+        }
+    }
+}
+
+/// Lines, ended by CR, LF or CRLF; the last one is what the stream ends in.
+fn lines(stream: &[u8]) -> Vec<&[u8]> {
+    let mut lines = Vec::new();
+    let mut rest = stream;
+    while let Some(length) = rest.iter().position(|byte| b"\r\n".contains(byte)) {
+        lines.push(&rest[..length]);
+        let end = if rest[length..].starts_with(b"\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = &rest[length + end..];
+    }
+    lines.push(rest);
+    lines
+}
+
+/// The lines since the last empty one.
+fn open_lines(stream: &[u8]) -> Vec<&[u8]> {
+    let mut lines = lines(stream);
+    let last = lines.pop().unwrap_or_default();
+    let start = lines.iter().rposition(|line| line.is_empty());
+    let mut open = lines.split_off(start.map_or(0, |index| index + 1));
+    if !last.is_empty() {
+        open.push(last);
+    }
+    open
+}
+
+fn is_at_boundary(stream: &[u8]) -> bool {
+    open_lines(stream).is_empty()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Event {
+    name: Vec<u8>,
+    data: Vec<u8>,
+}
+
+/// Whose rules of what is an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decoder {
+    /// WHATWG HTML section 9.2.6: an event without data is none.
+    Standard,
+    /// The Python SDKs': an event with a name alone is one.
+    Sdk,
+}
+
+fn decode(stream: &[u8], decoder: Decoder) -> Vec<Event> {
+    let mut events = Vec::new();
+    let (mut name, mut data) = (Vec::new(), None::<Vec<u8>>);
+    let mut lines = lines(stream);
+    // A line that is not ended is none.
+    lines.pop();
+    for line in lines {
+        if line.is_empty() {
+            let name = std::mem::take(&mut name);
+            let is_event = match decoder {
+                Decoder::Standard => data.is_some(),
+                Decoder::Sdk => data.is_some() || !name.is_empty(),
+            };
+            let data = data.take().unwrap_or_default();
+            if is_event {
+                events.push(Event { name, data });
+            }
+            continue;
+        }
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (field, value) = line.split_at(colon.unwrap_or(line.len()));
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"event" => name = value.to_vec(),
+            b"data" => match &mut data {
+                Some(data) => {
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
+                }
+                None => data = Some(value.to_vec()),
+            },
+            _ => {}
+        }
+    }
+    events
+}

@@ -1,0 +1,376 @@
+#!/usr/bin/env python3
+"""Request smuggling: ambiguous framing, sent directly and through nginx and HAProxy in front.
+
+Nothing that the front took for one request may be two for flow-proxy, nor one that the client sent.
+Each attack hides a request for a path of its own, the marker, where a lax parser would look for the
+next request. The upstream behind flow-proxy notes every request that it gets; no marker may be
+among them, except where the front itself took it for a request and says so in its log.
+
+Usage: tests/smuggling.py   (make test-smuggling)
+FLOW_PROXY_BIN names the binary; target/debug/flow-proxy otherwise. Python's standard library alone.
+"""
+
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from smuggling_attacks import attacks
+
+ROOT = Path(__file__).resolve().parent.parent
+# How long an answer may be silent before it counts as over. Many attacks leave somebody waiting.
+SILENCE_S = 1.0
+DEADLINE_S = 15
+AT_ONCE = 6
+
+
+class Upstream:
+    """Answers every request with its own path, and notes all of them."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        self.lock = threading.Lock()
+        self.seen = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, client):
+        try:
+            with client, client.makefile("rb") as stream:
+                while self.serve_one(client, stream):
+                    pass
+        except OSError:
+            pass  # The other side is gone.
+
+    def serve_one(self, client, stream):
+        line = stream.readline()
+        if not line:
+            return False
+        fields = []
+        while (field := stream.readline().rstrip(b"\r\n")) != b"":
+            name, _, value = field.partition(b":")
+            fields.append((name.strip().lower(), value.strip()))
+        with self.lock:
+            self.seen.append((line.decode("latin1").strip(), fields))
+        path = line.split(b" ")[1]
+        if b"/early" in path:
+            # Does not read the body.
+            self.answer(client, path, b"close")
+            return False
+        lengths = [value for name, value in fields if name == b"content-length"]
+        if any(name == b"transfer-encoding" for name, _ in fields):
+            while (size := int(stream.readline().split(b";")[0], 16)) > 0:
+                stream.read(size + 2)
+            while stream.readline().strip():
+                pass
+        elif lengths:
+            stream.read(int(lengths[0]))
+        self.answer(client, path, b"keep-alive")
+        return True
+
+    @staticmethod
+    def answer(client, path, connection):
+        body = b"path=" + path
+        head = b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n"
+        client.sendall(head % (connection, len(body)) + body)
+
+    def paths(self):
+        with self.lock:
+            return [line.split(" ")[1] for line, _ in self.seen if line.count(" ") >= 1]
+
+
+class Process:
+    """A child that is terminated at the end."""
+
+    def __init__(self, command, work, name):
+        self.out = work / f"{name}.out"
+        with open(self.out, "wb") as out:
+            self.child = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=work
+            )
+
+    def text(self):
+        return self.out.read_text("latin1")
+
+    def wait_for(self, pattern):
+        return wait_for(lambda: re.search(pattern, self.text()), f"{pattern} in\n{self.text()}")
+
+    def stop(self):
+        self.child.terminate()
+        try:
+            self.child.wait(5)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+
+
+def wait_for(look, what, deadline=DEADLINE_S):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    sys.exit(f"smuggling: waited in vain for {what}")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def accepts(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Front:
+    """Something in front of flow-proxy, and what it took for a request."""
+
+    def __init__(self, name, port, log=None):
+        self.name, self.port, self.log = name, port, log
+
+    def took(self, marker):
+        """Whether the front says that it forwarded the marker as a request of its own."""
+        line = re.compile(rf'^FORWARDED "\S+ \S*{re.escape(marker)}[ ?"]', re.M)
+        end = time.monotonic() + 3
+        while self.log and time.monotonic() < end:
+            if line.search(self.log()):
+                return True
+            time.sleep(0.1)
+        return False
+
+
+def start_nginx(work, proxy_port, processes):
+    """Two servers: one reads request bodies whole, one passes them on as they come."""
+    if not shutil.which("nginx"):
+        print("skip: nginx is not installed")
+        return []
+    ports = free_port(), free_port()
+    folder = work / "nginx"
+    folder.mkdir()
+    folder.chmod(0o755)
+    temp = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.getuid() == 0 else ""
+    servers = "".join(
+        f"""server {{
+          listen 127.0.0.1:{port};
+          ignore_invalid_headers off;
+          location / {{
+            proxy_pass http://flow_proxy;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_request_buffering {buffering};
+          }}
+        }}
+        """
+        for port, buffering in zip(ports, ("on", "off"))
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"""daemon off; pid {folder}/pid; {user} worker_processes 1;
+        error_log {folder}/error.log;
+        events {{ worker_connections 512; }}
+        http {{
+        {temp}
+        log_format front '$forwarded "$request" $status';
+        map $upstream_addr $forwarded {{ default FORWARDED; '' ANSWERED; '-' ANSWERED; }}
+        access_log {folder}/access.log front;
+        client_max_body_size 0;
+        upstream flow_proxy {{ server 127.0.0.1:{proxy_port}; keepalive 4; }}
+        {servers}
+        }}
+        """
+    )
+    process = Process(["nginx", "-p", str(folder), "-c", str(config)], work, "nginx.process")
+    processes.append(process)
+    for port in ports:
+        wait_for(lambda: accepts(port), f"nginx: {process.text()}")
+    access = folder / "access.log"
+    log = lambda: access.read_text("latin1")
+    return [Front("nginx", ports[0], log), Front("nginx unbuffered", ports[1], log)]
+
+
+def start_haproxy(work, proxy_port, processes):
+    """Two frontends: as it comes, and with `accept-invalid-http-request`, which lets more through."""
+    if not shutil.which("haproxy"):
+        print("skip: haproxy is not installed")
+        return []
+    ports = free_port(), free_port()
+    sections = "".join(
+        f"""
+frontend front{port}
+  bind 127.0.0.1:{port}
+  {lax}
+  log-format '%[var(txn.taken)] "%HM %HU %HV" %ST'
+  http-request set-var(txn.taken) str(FORWARDED)
+  default_backend flow_proxy
+"""
+        for port, lax in zip(ports, ("", "option accept-invalid-http-request"))
+    )
+    config = work / "haproxy.cfg"
+    config.write_text(
+        f"""global
+  log stdout format raw local0
+  maxconn 512
+defaults
+  mode http
+  log global
+  timeout connect 5s
+  timeout client 5s
+  timeout server 20s
+  timeout http-keep-alive 5s
+{sections}
+backend flow_proxy
+  http-reuse always
+  server s 127.0.0.1:{proxy_port}
+"""
+    )
+    process = Process(["haproxy", "-db", "-f", str(config)], work, "haproxy.process")
+    processes.append(process)
+    for port in ports:
+        wait_for(lambda: accepts(port), f"haproxy: {process.text()}")
+    return [Front("haproxy", ports[0], process.text), Front("haproxy lax", ports[1], process.text)]
+
+
+def start_proxy(work, upstream, processes):
+    binary = Path(os.environ.get("FLOW_PROXY_BIN", ROOT / "target/debug/flow-proxy")).resolve()
+    if not binary.exists():
+        sys.exit(f"smuggling: no {binary}: make build, or set FLOW_PROXY_BIN")
+    secret = {"clientId": "FAKE-id", "clientSecret": "FAKE-secret", "tenant": "FAKE-tenant"}
+    secrets = work / "secrets.json"
+    secrets.write_text(json.dumps([secret]))
+    secrets.chmod(0o600)
+    options = {
+        "--port": "0",
+        "--target-url": f"http://127.0.0.1:{upstream.port}",
+        "--secrets-file": str(secrets),
+        "--log-file": str(work / "flow-proxy.log"),
+    }
+    command = [str(binary), *(word for option in options.items() for word in option)]
+    process = Process(command, work, "flow-proxy.process")
+    processes.append(process)
+    return Front("direct", int(process.wait_for(r"Listening on http://127.0.0.1:(\d+)").group(1)))
+
+
+def exchange(port, request):
+    """Sends `request` and returns all that comes back until the end or a silence."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as client:
+        try:
+            client.sendall(request)
+        except OSError:
+            pass  # Refused before all of it was sent.
+        client.settimeout(SILENCE_S)
+        try:
+            while piece := client.recv(65536):
+                answer += piece
+        except OSError:
+            pass
+    return answer
+
+
+def summary(answer):
+    """The statuses that came back. In brackets: answered by the front itself."""
+    heads = re.split(rb"(?=HTTP/1\.[01] \d{3} )", answer)
+    cells = []
+    for head in heads[1:]:
+        status = head[9:12].decode()
+        fields = head.lower()
+        ours = b"x-upstream:" in fields or b"x-request-id:" in fields or status == "100"
+        cells.append(status if ours else f"({status})")
+    return "+".join(cells) if cells else "none"
+
+
+def run(front, attack, number, upstream):
+    """Sends one attack on one way. Returns the table's cell, and what went wrong or None."""
+    marker = f"/marker-{number}-{front.name.replace(' ', '-')}"
+    answer = exchange(front.port, attack.request(marker))
+    # Whoever comes next on the connections behind the front must get their own answer.
+    victim = f"/v1/victim{marker.replace('marker', 'v')}"
+    request = f"GET {victim} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    next_answer = exchange(front.port, request.encode())
+    if not next_answer.endswith(f"path={victim}".encode()):
+        return summary(answer), f"the next client got {next_answer[:300]!r}"
+    cell = summary(answer)
+    seen = [path for path in upstream.paths() if path.partition("?")[0].endswith(marker)]
+    if not seen:
+        return cell, "the second request is lost" if attack.is_two and not front.log else None
+    if attack.is_two or front.took(marker):
+        return f"{cell} two", None
+    return cell, f"the upstream got {seen}"
+
+
+def check_forwarded_fields(upstream):
+    """What reached the upstream is framed in one way only, whatever was sent."""
+    for line, fields in upstream.seen:
+        names = [name for name, _ in fields]
+        framing = names.count(b"content-length") + names.count(b"transfer-encoding")
+        if framing > 1 or names.count(b"host") != 1:
+            yield f"forwarded with ambiguous framing: {line} {fields}"
+
+
+def main():
+    upstream = Upstream()
+    processes = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        work.chmod(0o755)
+        try:
+            direct = start_proxy(work, upstream, processes)
+            fronts = [direct]
+            fronts += start_nginx(work, direct.port, processes)
+            fronts += start_haproxy(work, direct.port, processes)
+            return attack_all(fronts, upstream)
+        finally:
+            for process in reversed(processes):
+                process.stop()
+
+
+def attack_all(fronts, upstream):
+    todo = attacks()
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        results = [
+            [pool.submit(run, front, attack, number, upstream) for front in fronts]
+            for number, attack in enumerate(todo)
+        ]
+        results = [[cell.result() for cell in row] for row in results]
+    problems = list(check_forwarded_fields(upstream))
+    width = max(len(attack.name) for attack in todo)
+    print("Statuses; in brackets: the front's own answer. two: the front took it for two requests.\n")
+    print("attack".ljust(width), *(front.name.ljust(17) for front in fronts))
+    for attack, row in zip(todo, results):
+        cells = []
+        for front, (cell, problem) in zip(fronts, row):
+            if problem:
+                problems.append(f"{attack.name}, {front.name}: {problem}")
+                cell += " SMUGGLED"
+            elif front is fronts[0] and cell != attack.direct and not attack.is_two:
+                problems.append(f"{attack.name}, direct: {cell}, not {attack.direct}")
+                cell += " !"
+            cells.append(cell.ljust(17))
+        print(attack.name.ljust(width), *cells)
+    for problem in problems:
+        print("FAILED:", problem)
+    ways = ", ".join(front.name for front in fronts)
+    print(f"\n{len(todo)} attacks, each on {len(fronts)} ways ({ways}): {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
