@@ -28,7 +28,8 @@ pub fn page(path: &str, method: &Method, status: Status) -> Option<Result<Page, 
     let name = path
         .strip_prefix("/-/")
         .or_else(|| (path == "/-").then_some(""))?;
-    if method != Method::GET && method != Method::HEAD {
+    let is_known = matches!(name, "health" | "ready");
+    if is_known && method != Method::GET && method != Method::HEAD {
         let error = ProxyError::new(Code::MethodNotAllowed, "pages under /-/ take GET only");
         return Some(Err(error));
     }

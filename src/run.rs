@@ -237,7 +237,8 @@ fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Durat
             break;
         }
     }
-    log::warn!("Cutting off requests that are still in flight after {shutdown_timeout:?}");
+    let seconds = shutdown_timeout.as_secs_f32();
+    log::warn!("Cutting off requests that are still in flight after {seconds} s");
     running.abort();
     running.wait_until_idle(LAST_WORDS);
 }

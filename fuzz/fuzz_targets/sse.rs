@@ -91,6 +91,11 @@ fn check_completion(stream: &[u8], whole: &[u8]) {
         return;
     };
     let data = String::from_utf8_lossy(data);
+    // serde_json does not look at the digits of an escape that is cut short.
+    let digits = data.rsplit("\\u").next().unwrap_or_default();
+    if digits.chars().count() < 4 && !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
+        return;
+    }
     let is_open_object = data.trim_ascii_start().starts_with('{')
         && serde_json::from_str::<IgnoredAny>(&data).is_err_and(|error| error.is_eof());
     if is_open_object {

@@ -4,22 +4,28 @@
 //! The targets are in `fuzz_targets/`, each with what it compares with; their first inputs are in
 //! `seeds/`. `make fuzz` runs them.
 
-#[path = "../../src/server/body.rs"]
-pub mod body;
-#[path = "../../src/server/head.rs"]
-pub mod head;
-#[path = "../../src/server/refusal.rs"]
-pub mod refusal;
-#[path = "../../src/proxy/sse.rs"]
-pub mod sse;
+#[path = "../../src/server"]
+mod server {
+    pub mod body;
+    pub mod head;
+    pub mod refusal;
+}
 
-/// Stands in for the proxy's module of that name, of which [`sse`] uses this one function.
-mod error {
-    pub fn anthropic_error(kind: &str, message: &str) -> String {
-        let error = serde_json::json!({"type": kind, "message": message});
-        serde_json::json!({"type": "error", "error": error}).to_string()
+#[path = "../../src/proxy"]
+mod proxy {
+    pub mod sse;
+
+    /// Stands in for the proxy's module of that name, of which [`sse`] uses this one function.
+    mod error {
+        pub fn anthropic_error(kind: &str, message: &str) -> String {
+            let error = serde_json::json!({"type": kind, "message": message});
+            serde_json::json!({"type": "error", "error": error}).to_string()
+        }
     }
 }
+
+pub use proxy::sse;
+pub use server::{body, head};
 
 /// Cuts `bytes` into pieces whose sizes follow from `seed`: a few bytes mostly, sometimes many.
 /// Seed 0 gives the whole in one piece, seed 1 single bytes.

@@ -236,12 +236,13 @@ impl Shared {
         !result.timed_out()
     }
 
-    /// Cuts off all requests in flight.
+    /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
+    /// it why.
     pub(super) fn abort(&self) {
         self.aborting.store(true, Ordering::SeqCst);
         for socket in self.lock().serving.iter().flatten() {
             // An error means that it is closed already.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            let _ = socket.shutdown(std::net::Shutdown::Read);
         }
     }
 

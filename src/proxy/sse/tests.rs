@@ -1,3 +1,4 @@
+use super::json::OpenObject;
 use super::*;
 use serde_json::Value;
 
@@ -85,23 +86,54 @@ fn wherever_a_stream_breaks_the_decoder_sees_whole_events_and_then_the_error() {
     }
 }
 
+/// The object that `text` begins; `None`: it begins none.
+fn object(text: &str) -> Option<OpenObject> {
+    let mut object = OpenObject::default();
+    let rest = text.strip_prefix('{')?;
+    rest.bytes().try_for_each(|byte| object.take(byte))?;
+    Some(object)
+}
+
 #[test]
 fn an_object_that_breaks_anywhere_is_completed_with_an_error_member() {
-    let object = "{\"a\":[1,-2.5e3,0,true,false,null,{\"b\\n\\u00e9\":\"c, }\\\"\"}],\"d\":{\"e\":[],\
-                  \"f\":{}}, \"g\":\"\u{4f60}\"}";
-    for length in 1..object.len() {
-        let Some(start) = object.get(..length) else {
+    let whole = "{\"a\":[1,-2.5e3,0,true,false,null,{\"b\\n\\u00e9\":\"c, }\\\"\"}],\"d\":{\"e\":[],\
+                 \"f\":{}}, \"g\":\"\u{4f60}\"}";
+    for length in 1..whole.len() {
+        let Some(start) = whole.get(..length) else {
             continue;
         };
-        let completion = complete_object(start.as_bytes(), "m").expect(start);
-        let text = format!("{start}{completion}");
+        let text = start.to_owned() + &object(start).expect(start).completion("m");
         let value: Value =
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(value["error"]["message"], "m", "{text}");
+        assert_eq!(value["message"], "m", "{text}");
     }
-    assert_eq!(complete_object(object.as_bytes(), "m"), None);
-    for other in ["", "[1", "\"a", "{]", "{\"a\" 1", "hello"] {
-        assert_eq!(complete_object(other.as_bytes(), "m"), None, "{other}");
+    assert!(object(whole).unwrap().is_whole());
+    for other in ["{]", "{\"a\" 1", "{\"a\":tru,", "{\"a\":- ", "{} {", "{,"] {
+        assert!(object(other).is_none(), "{other}");
+    }
+}
+
+#[test]
+fn a_character_that_was_cut_is_made_whole() {
+    for character in [
+        "\u{e3}",
+        "\u{800}",
+        "\u{4e16}",
+        "\u{d7ff}",
+        "\u{1f600}",
+        "\u{10ffff}",
+    ] {
+        for start in ["data: {\"a\":\"", ": a comment ", "data: hello "] {
+            for length in 1..character.len() {
+                let mut tail = EventTail::default();
+                let mut stream = start.as_bytes().to_vec();
+                stream.extend_from_slice(&character.as_bytes()[..length]);
+                tail.feed(&stream);
+                stream.extend(tail.ending("m"));
+                assert!(std::str::from_utf8(&stream).is_ok(), "{stream:?}");
+            }
+        }
     }
 }
 
@@ -109,9 +141,9 @@ fn an_object_that_breaks_anywhere_is_completed_with_an_error_member() {
 fn data_that_is_no_object_is_not_taken_for_a_whole_event() {
     for stream in [
         "data: hel",
-        "data: [DON",
-        "data: [DONE]\n",
-        "event: x\ndata: {\"a\":1}\n",
+        "data: [1,",
+        "data: hello\n",
+        "data: {\"a\":1}\nid: 7",
     ] {
         let events = decode(&broken_after(stream));
         assert_eq!(events.len(), 2, "{stream:?}");
@@ -120,9 +152,65 @@ fn data_that_is_no_object_is_not_taken_for_a_whole_event() {
 }
 
 #[test]
-fn an_event_that_is_too_long_to_keep_is_still_ended() {
-    let stream = format!("data: {{\"a\":\"{}", "x".repeat(MAX_TAIL));
-    let events = decode(&broken_after(&stream));
+fn data_without_anything_in_it_becomes_the_error() {
+    for stream in [
+        "dat",
+        "data",
+        "data:",
+        "data: ",
+        "event: x\ndata:\r",
+        "data:\ndata: ",
+    ] {
+        let events = decode(&broken_after(stream));
+        assert_eq!(events.len(), 1, "{stream:?}: {events:?}");
+        assert_eq!(events[0].0, "error");
+        let data: Value = serde_json::from_str(&events[0].1).unwrap();
+        assert_eq!(data["error"]["message"], "it \"broke\"");
+    }
+}
+
+#[test]
+fn data_that_is_whole_is_an_error_all_the_same_without_its_empty_line() {
+    for stream in ["event: x\ndata: {\"a\":1}", "data: [DON", "data: [DONE]"] {
+        for end in ["", "\n", "\r"] {
+            if stream.ends_with('N') && !end.is_empty() {
+                continue;
+            }
+            let events = decode(&broken_after(&format!("{stream}{end}")));
+            assert_eq!(events.len(), 2, "{stream:?}: {events:?}");
+            assert!(events.iter().all(|(name, _)| name == "error"), "{events:?}");
+        }
+    }
+}
+
+#[test]
+fn an_object_in_several_lines_is_completed_in_a_line_of_its_own() {
+    for stream in [
+        "data: {\"a\":\n",
+        "data: {\"a\":\r\ndat",
+        "data: {\ndata: \"a\":1,\nid",
+    ] {
+        let events = decode(&broken_after(stream));
+        assert_eq!(events.len(), 2, "{stream:?}");
+        for (name, data) in &events {
+            assert_eq!(name, "error");
+            let data: Value = serde_json::from_str(data).expect(data);
+            assert_eq!(data["error"]["message"], "it \"broke\"");
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
+    let mut tail = EventTail::default();
+    let mut stream = b"data: {\"a\":\"".to_vec();
+    stream.resize(3 * MAX_TAIL + 7, b'x');
+    for piece in stream.chunks(1000) {
+        tail.feed(piece);
+    }
+    stream.extend(tail.ending("m"));
+    let events = decode(std::str::from_utf8(&stream).unwrap());
     assert_eq!(events.len(), 2);
-    assert_eq!(events[0].0, "error");
+    let data: Value = serde_json::from_str(&events[0].1).unwrap();
+    assert_eq!(data["error"]["message"], "m");
 }
