@@ -91,6 +91,7 @@ fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
             "'{name}': {} sent no valid answer: {why}. Is --target-url right?",
             target.authority
         )),
+        Err(Failure::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
         Err(Failure::ClientLeft) => Err(format!("'{name}': interrupted")),
     }
 }

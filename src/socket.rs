@@ -241,6 +241,12 @@ pub fn peer_left(socket: &TcpStream) -> bool {
     matches!(recv(socket, &mut byte, flags), Ok((_, 0)))
 }
 
+/// Looks at what is there now and leaves it there. Returns how many bytes of `buffer` it filled.
+pub fn peek_now(socket: &TcpStream, buffer: &mut [u8]) -> usize {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    recv(socket, buffer, flags).map_or(0, |(_, length)| length)
+}
+
 /// Whether an idle connection is still usable: open, and nothing unasked for has arrived.
 pub fn is_quiet(socket: &TcpStream) -> bool {
     let mut byte = [0];

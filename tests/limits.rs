@@ -409,10 +409,31 @@ fn a_connection_that_waits_is_served_when_a_worker_is_free() {
     commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
     streaming.read_head();
     let mut waiting = RawClient::connect(proxy.address());
-    waiting.send_request("GET", "/-/health", &[], b"");
+    // Only GET is answered without a worker.
+    waiting.send_request("HEAD", "/-/health", &[], b"");
     assert!(!waiting.has_answer_within(Duration::from_millis(300)));
     commands.send("k");
-    assert_eq!(waiting.read_response().status, 200);
+    assert_eq!(waiting.read_response_to("HEAD").status, 200);
+}
+
+#[test]
+fn whoever_asks_for_its_health_waits_for_no_worker() {
+    let (upstream, commands) = RawUpstream::on_command();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "1")
+        .start();
+    let mut streaming = RawClient::connect(proxy.address());
+    streaming.send_request("GET", "/v1/x", &[], b"");
+    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    streaming.read_head();
+    let started = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(get(proxy.address(), "/-/health").status, 200);
+        assert_eq!(get(proxy.address(), "/-/ready").status, 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2));
+    commands.send("k");
+    assert_eq!(streaming.read_body_to_end().1, b"ok");
 }
 
 #[test]

@@ -1,9 +1,21 @@
 """The attacks of smuggling.py. Each hides a request for a marker path in a carrier request."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Callable
 
 HOST = "Host: localhost\r\n"
+
+
+class Second(Enum):
+    """What the request for the marker is."""
+
+    # Part of the first one, or behind something that ends the connection: nobody may see it.
+    HIDDEN = 1
+    # Really sent: a control, which shows that a marker is seen where there is one.
+    SENT = 2
+    # Really sent, but behind something after which the connection may just as well end.
+    SENT_IN_VAIN = 3
 
 
 @dataclass
@@ -12,8 +24,7 @@ class Attack:
     build: Callable[[str], str]
     # What flow-proxy answers where nothing is in front.
     direct: str
-    # A control: really two requests, of which the upstream must see both.
-    is_two: bool = False
+    second: Second = Second.HIDDEN
 
     def request(self, marker):
         return self.build(marker).encode("latin1")
@@ -95,12 +106,12 @@ LENGTHS = {
     "CL padded": ("Content-Length: \t {n} \t", "200"),
     "CL named hop-by-hop": ("Connection: Content-Length\r\nContent-Length: {n}", "200"),
     "CL named with close": ("Connection: close, Content-Length\r\nContent-Length: {n}", "200"),
-    "CL and Expect": ("Expect: 100-continue\r\nContent-Length: {n}", "100+200"),
+    "CL and Expect": ("Expect: 100-continue\r\nContent-Length: {n}", "200 or 100+200"),
     "CL and unknown Expect": ("Expect: x-100\r\nContent-Length: {n}", "417"),
     "CL and Upgrade": ("Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: {n}", "200"),
 }
 
-# A chunked body; {hidden} is the request, {chunk} is it as a chunk.
+# A chunked body; {hidden} is the request, {chunk} is it as a chunk, {shifted} in a chunk of two ends.
 CHUNKS = {
     "chunk bare LF after size": ("3\nabc\r\n0\r\n\r\n{hidden}", "400"),
     "chunk bare CR after size": ("3\rabc\r\n0\r\n\r\n{hidden}", "400"),
@@ -109,6 +120,7 @@ CHUNKS = {
     "chunk last CRLF LF": ("0\r\n\n{hidden}", "400"),
     "chunk last LF CRLF": ("0\n\r\n{hidden}", "400"),
     "chunk extension with LF": ("2;\nxx\r\n{size2}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", "400"),
+    "chunk extension with LF, shifted": ("{shifted}", "400"),
     "chunk extension with CR": ("2;\rxx\r\n{size2}\r\n0\r\n\r\n{hidden}\r\n0\r\n\r\n", "400"),
     "chunk extension with NUL": ("3;\x00\r\nabc\r\n0\r\n\r\n{hidden}", "400"),
     "chunk size empty": ("\r\n\r\n{hidden}", "400"),
@@ -123,7 +135,7 @@ CHUNKS = {
     "chunk size tab": ("3\t;x\r\nabc\r\n0\r\n\r\n{hidden}", "400"),
     "chunk size over 64 bits": ("10000000000000000\r\n\r\n{hidden}", "400"),
     "chunk size over 32 bits": ("100000000\r\n0\r\n\r\n{hidden}", "none"),
-    "chunk size wraps": ("fffffffffffffffe\r\n0\r\n\r\n{hidden}", "413"),
+    "chunk size wraps": ("fffffffffffffffe\r\n0\r\n\r\n{hidden}", "none"),
     "chunk size 17 zeros": ("00000000000000000\r\n\r\n{hidden}", "400"),
     "chunk size not hex": ("g\r\n\r\n{hidden}", "400"),
     "chunk size high bit": ("\xb3\r\nabc\r\n0\r\n\r\n{hidden}", "400"),
@@ -166,7 +178,6 @@ HEADS = {
     "CR in the target": ("GET /v1/a\rGET {marker} HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"),
     "absolute-form, other host": ("GET http://other.example{marker} HTTP/1.1\r\nHost: localhost\r\n\r\n", "403"),
     "absolute-form, other Host": ("GET http://other.example{marker} HTTP/1.1\r\nHost: other.example\r\n\r\n", "403"),
-    "CONNECT, then a request": ("CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n{hidden}", "405"),
     "CONNECT with a body": ("CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n{hidden}", "405"),
     "dot segments": ("GET /v1/../..{marker} HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"),
     "encoded CRLF in the target": ("GET /v1/a%0d%0a%0d%0aGET%20{marker}%20HTTP/1.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"),
@@ -229,13 +240,23 @@ def lengths():
         yield Attack(name, build, direct)
 
 
+def shifted(request):
+    """One chunk, and its end; for who takes the LF in its extension for the end of the line, its data
+    begins and ends earlier, and the request is behind the last chunk."""
+    tail = "\r\n0\r\n\r\n" + request
+    data = "a" * 10 + tail
+    return f"{len(data):x};\n{'z' * (len(tail) - 2)}\r\n{data}\r\n0\r\n\r\n"
+
+
 def chunks():
     for name, (body, direct) in CHUNKS.items():
         def build(marker, body=body):
             request = hidden(marker)
             # For who takes a LF for a line end, the rest is one chunk of so many bytes.
-            size2 = f"{len(request) + 7:x}"
-            body = body.format(hidden=request, chunk=chunk(request), size2=size2, marker=marker)
+            size2 = f"{len(request) + 5:x}"
+            body = body.format(
+                hidden=request, chunk=chunk(request), shifted=shifted(request), size2=size2, marker=marker
+            )
             return post("Transfer-Encoding: chunked\r\n", body)
         yield Attack(name, build, direct)
 
@@ -274,10 +295,13 @@ def controls():
     """Really two requests: shows that a marker is seen where there is one."""
     def two(first):
         return lambda marker: first + hidden(marker)
-    yield Attack("control: pipelined", two(post("", method="GET")), "200+200", is_two=True)
-    yield Attack("control: behind a length", two(post("Content-Length: 3\r\n", "abc")), "200+200", is_two=True)
+    yield Attack("control: pipelined", two(post("", method="GET")), "200+200", second=Second.SENT)
+    yield Attack("control: behind a length", two(post("Content-Length: 3\r\n", "abc")), "200+200", second=Second.SENT)
+    yield Attack("CONNECT, then a request", two(
+        "CONNECT localhost:1 HTTP/1.1\r\nHost: localhost:1\r\n\r\n"),
+        "405+200 or 405", second=Second.SENT_IN_VAIN)
     yield Attack("control: behind chunks", two(post(
-        "Transfer-Encoding: chunked\r\n", "3;x=y\r\nabc\r\n0\r\nX: y\r\n\r\n")), "200+200", is_two=True)
+        "Transfer-Encoding: chunked\r\n", "3;x=y\r\nabc\r\n0\r\nX: y\r\n\r\n")), "200+200", second=Second.SENT)
 
 
 def attacks():

@@ -76,24 +76,24 @@ fn check_ending(stream: &[u8], seed: u8) {
 /// Where the beginning of a JSON object was sent as data, a decoder that parses every event's data
 /// finds an object with our error in it.
 fn check_completion(stream: &[u8], whole: &[u8]) {
-    let length: usize = open_lines(stream).iter().map(|line| line.len() + 2).sum();
-    let is_in_data_line = lines(stream)
-        .pop()
-        .unwrap_or_default()
-        .starts_with(b"data:");
-    if !is_in_data_line || length > LONG / 2 {
-        return;
-    }
+    let last_line = lines(without_mark(stream)).pop().unwrap_or_default();
+    let is_in_data_line = last_line.starts_with(b"data:");
     let dispatched = decode(stream, Decoder::Standard).len();
     let data = [stream, b"\n\n"].concat();
     let data = decode(&data, Decoder::Standard);
     let Some(Event { data, .. }) = data.get(dispatched) else {
         return;
     };
-    let data = String::from_utf8_lossy(data);
+    let mut data = String::from_utf8_lossy(data).into_owned();
+    if !is_in_data_line {
+        // What follows is another line of data.
+        data.push('\n');
+    }
     // serde_json does not look at the digits of an escape that is cut short.
-    let digits = data.rsplit("\\u").next().unwrap_or_default();
-    if digits.chars().count() < 4 && !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
+    let end = &data.as_bytes()[data.len().saturating_sub(5)..];
+    if let Some(escape) = end.windows(2).position(|pair| pair == b"\\u")
+        && !end[escape + 2..].iter().all(u8::is_ascii_hexdigit)
+    {
         return;
     }
     let is_open_object = data.trim_ascii_start().starts_with('{')
@@ -108,6 +108,11 @@ fn check_completion(stream: &[u8], whole: &[u8]) {
             assert_eq!(value["error"]["message"], MESSAGE, "{closed:?}");
         }
     }
+}
+
+/// The stream without a byte order mark at its start.
+fn without_mark(stream: &[u8]) -> &[u8] {
+    stream.strip_prefix("\u{feff}".as_bytes()).unwrap_or(stream)
 }
 
 /// Lines, ended by CR, LF or CRLF; the last one is what the stream ends in.
@@ -152,7 +157,7 @@ struct Event {
 /// Whose rules of what is an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decoder {
-    /// WHATWG HTML section 9.2.6: an event without data is none.
+    /// WHATWG HTML section 9.2.6: an event without data is none, a byte order mark is not read.
     Standard,
     /// The Python SDKs': an event with a name alone is one.
     Sdk,
@@ -161,7 +166,10 @@ enum Decoder {
 fn decode(stream: &[u8], decoder: Decoder) -> Vec<Event> {
     let mut events = Vec::new();
     let (mut name, mut data) = (Vec::new(), None::<Vec<u8>>);
-    let mut lines = lines(stream);
+    let mut lines = match decoder {
+        Decoder::Standard => lines(without_mark(stream)),
+        Decoder::Sdk => lines(stream),
+    };
     // A line that is not ended is none.
     lines.pop();
     for line in lines {

@@ -101,6 +101,10 @@ impl Handler for Proxy {
         record.log();
     }
 
+    fn is_quick(&self, request: &[u8]) -> bool {
+        request.starts_with(b"GET /-/")
+    }
+
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
         let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
@@ -343,6 +347,7 @@ impl Proxy {
     }
 
     /// Answers a request that the upstream did not answer, and notes how it ended.
+    #[inline(never)]
     fn explain(&self, exchange: &mut Exchange<'_>, record: &mut Record, trouble: Trouble) {
         let stopped = || ProxyError::new(Code::ShuttingDown, "the proxy was stopped meanwhile");
         let (error, end) = match trouble {
@@ -398,6 +403,14 @@ impl Proxy {
                 ),
                 End::UpstreamTimeout,
             ),
+            Failure::NoDescriptors => (
+                ProxyError::new(
+                    Code::Overloaded,
+                    "the proxy has no file descriptors left: raise its limit (ulimit -n), or \
+                     lower --workers",
+                ),
+                End::Ok,
+            ),
             Failure::Unreachable(why) => (
                 ProxyError::new(
                     Code::UpstreamUnreachable,
@@ -437,7 +450,7 @@ fn pass_on(
         }
         Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) => End::ClientGone,
         Relayed::Upstream(Failure::TimedOut) => End::UpstreamTimeout,
-        Relayed::Upstream(Failure::Unreachable(_) | Failure::Broke(_)) => End::UpstreamBroke,
+        Relayed::Upstream(_) => End::UpstreamBroke,
     };
     match record.end {
         End::ClientGone => record.status = CLIENT_GONE_STATUS,
@@ -453,7 +466,9 @@ fn pass_on(
 }
 
 /// Reads what is left of a rejected answer, if it is here and short, so that its connection can be
-/// used again.
+/// used again. Apart from its caller, whose stack frame would hold the scratch buffer for as long
+/// as an answer lasts.
+#[inline(never)]
 fn skip_body(upstream: &Upstream, mut answer: Answer) {
     let mut scratch = [0; 4096];
     let mut skipped = 0;

@@ -77,7 +77,7 @@ fn break_off(exchange: &mut Exchange<'_>, failure: &Failure, events: Option<&Eve
             Failure::TimedOut => {
                 "flow-proxy: the upstream fell silent before the answer was complete"
             }
-            Failure::Unreachable(_) | Failure::Broke(_) => {
+            Failure::Unreachable(_) | Failure::NoDescriptors | Failure::Broke(_) => {
                 "flow-proxy: the upstream closed the connection before the answer was complete"
             }
         };
@@ -98,12 +98,8 @@ fn framing(method: &Method, answer: &Answer) -> AnswerFraming {
     if no_body {
         return AnswerFraming::None;
     }
-    // A Transfer-Encoding overrides a Content-Length, which is then not forwarded as framing.
-    if answer.fields.contains_key(header::TRANSFER_ENCODING) {
-        return AnswerFraming::Unknown;
-    }
     let length = answer.fields.get(header::CONTENT_LENGTH);
-    match length.and_then(|length| length.to_str().ok()?.trim().parse().ok()) {
+    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
         Some(length) => AnswerFraming::Length(length),
         None => AnswerFraming::Unknown,
     }

@@ -43,20 +43,23 @@ pub fn hold(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, C
         Framing::Length(length) => declared = length as usize,
         Framing::Chunked => {}
     }
-    loop {
-        let start = buffer.len();
-        let left = declared.saturating_sub(start).max(1);
-        let step = start.clamp(FIRST_STEP, MAX_STEP).min(left);
-        buffer.resize(start + step, 0);
-        let read = exchange.read_body(&mut buffer[start..]);
-        buffer.truncate(start + read.as_ref().copied().unwrap_or_default());
-        if read? == 0 {
-            return Ok(Body::Held);
+    let mut filled = 0;
+    let held = loop {
+        if filled == buffer.len() {
+            let left = declared.saturating_sub(filled).max(1);
+            let step = filled.clamp(FIRST_STEP, MAX_STEP).min(left);
+            buffer.resize(filled + step, 0);
         }
-        if buffer.len() > MAX_HELD {
-            return Ok(Body::Streamed(None));
+        match exchange.read_body(&mut buffer[filled..])? {
+            0 => break Body::Held,
+            length => filled += length,
         }
-    }
+        if filled > MAX_HELD {
+            break Body::Streamed(None);
+        }
+    };
+    buffer.truncate(filled);
+    Ok(held)
 }
 
 /// Reads a streamed body: what is in the buffer already, then what the client still sends.

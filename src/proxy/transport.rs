@@ -40,7 +40,15 @@ pub(super) struct Wire {
     progress: AtomicU8,
     /// Connections that are being made: a proxy's lies within the target's.
     connecting: AtomicU32,
+    /// Bytes that arrived since the call began; [`HEAD_IS_WHOLE`] once the answer's head is here.
+    head_bytes: AtomicU32,
 }
+
+/// No more bytes are counted.
+const HEAD_IS_WHOLE: u32 = u32::MAX;
+/// What may arrive before an answer's head is whole, in bytes: handshakes, interim answers (1xx) and
+/// the head. Otherwise interim answers without end would hold a worker for ever.
+const MAX_BEFORE_BODY: u32 = 256 * 1024;
 
 /// Whether a read of the answer waits for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +88,35 @@ impl Wire {
         self.progress
             .store(Progress::Reused as u8, Ordering::Relaxed);
         self.connecting.store(0, Ordering::Relaxed);
+        self.head_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// The head of the final answer is here.
+    pub(super) fn head_is_whole(&self) {
+        self.head_bytes.store(HEAD_IS_WHOLE, Ordering::Relaxed);
+    }
+
+    /// Takes note of bytes that arrived before the head was whole. A client that left is looked for
+    /// here too: as long as something arrives there is no wait that would see it.
+    fn count_head(&self, arrived: usize) -> Result<(), ureq::Error> {
+        let before = self.head_bytes.load(Ordering::Relaxed);
+        if before == HEAD_IS_WHOLE {
+            return Ok(());
+        }
+        let total = u32::try_from(arrived).map_or(MAX_BEFORE_BODY, |arrived| before + arrived);
+        self.head_bytes.store(total, Ordering::Relaxed);
+        if total > MAX_BEFORE_BODY {
+            let what = "over 256 KiB came before the head of an answer was whole";
+            return Err(ureq::Error::Io(io::Error::other(what)));
+        }
+        if before > 0
+            && self
+                .client()
+                .is_some_and(|client| socket::peer_left(&client))
+        {
+            return Err(self.stalled(Stall::WatchedLeft));
+        }
+        Ok(())
     }
 
     /// The call is over: the client's socket is no longer ours to watch.
@@ -225,6 +262,23 @@ impl<In: Transport> Connector<In> for SharedTls {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
+        if details.needs_tls() {
+            self.wrap(details, chained)
+        } else {
+            Ok(chained.map(Either::A))
+        }
+    }
+}
+
+impl SharedTls {
+    /// Apart, because of its large stack frame: every page of it that a worker ever touches stays in
+    /// memory.
+    #[inline(never)]
+    fn wrap<In: Transport>(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<<RustlsConnector as Connector<In>>::Out>, ureq::Error> {
         self.0.connect(details, chained)
     }
 }
@@ -491,6 +545,7 @@ impl Transport for TcpTransport {
             socket::read(socket, space, patience, deadline, wire.client().as_deref())
         };
         let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
+        wire.count_head(arrived)?;
         *is_emptied = arrived > 0 && arrived < room;
         buffers.input_appended(arrived);
         Ok(arrived > 0)

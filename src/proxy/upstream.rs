@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
@@ -137,6 +137,8 @@ pub enum Failure {
     TimedOut,
     /// No connection: DNS, TCP, TLS, a proxy in between.
     Unreachable(String),
+    /// No connection, because this process may open no more files.
+    NoDescriptors,
     /// The upstream closed too early, or what it sent is no HTTP answer.
     Broke(String),
 }
@@ -197,17 +199,24 @@ impl UpstreamFactory {
         let tcp = Tcp {
             wire: Arc::clone(wire),
         };
-        let socks = Socks {
-            wire: Arc::clone(wire),
-        };
+        let wire_of = || Arc::clone(wire);
+        if config.proxy().is_none() {
+            // Apart, because what connects through proxies has large stack frames.
+            let inner = ().chain(tcp).chain(self.tls.clone());
+            let connector = Noting {
+                inner,
+                wire: wire_of(),
+            };
+            return Agent::with_parts(config.clone(), connector, LateResolver);
+        }
         let inner =
-            ().chain(socks)
+            ().chain(Socks { wire: wire_of() })
                 .chain(ConnectProxyConnector::default())
                 .chain(tcp)
                 .chain(self.tls.clone());
         let connector = Noting {
             inner,
-            wire: Arc::clone(wire),
+            wire: wire_of(),
         };
         Agent::with_parts(config.clone(), connector, LateResolver)
     }
@@ -283,7 +292,11 @@ impl Upstream {
         }
     }
 
-    fn run(&self, request: Request<()>, body: &mut RequestBody<'_>) -> Result<Answer, ureq::Error> {
+    fn run(
+        &mut self,
+        request: Request<()>,
+        body: &mut RequestBody<'_>,
+    ) -> Result<Answer, ureq::Error> {
         let longest = request
             .headers()
             .iter()
@@ -293,6 +306,10 @@ impl Upstream {
             .path_and_query()
             .map_or(0, |target| target.as_str().len());
         let is_long = longest.chain([target]).max().unwrap_or(0) > LONG_LINE;
+        if is_long {
+            // Its descriptor may be the last one.
+            self.drop_idle_connection();
+        }
         let long_agent = is_long.then(|| self.factory.agent(&self.factory.long_config, &self.wire));
         let agent = long_agent.as_ref().unwrap_or(&self.agent);
         let (parts, ()) = request.into_parts();
@@ -303,7 +320,10 @@ impl Upstream {
                 agent.run(Request::from_parts(parts, SendBody::from_reader(*reader)))
             }
         }?;
-        let (parts, body) = answer.into_parts();
+        self.wire.head_is_whole();
+        let (mut parts, body) = answer.into_parts();
+        check_framing(parts.version, parts.status, &mut parts.headers)
+            .map_err(|what| ureq::Error::Io(io::Error::other(what)))?;
         Ok(Answer {
             status: parts.status,
             fields: parts.headers,
@@ -348,7 +368,15 @@ impl Upstream {
     }
 
     fn failure(&self, error: ureq::Error) -> Failure {
+        use rustix::io::Errno;
         let is_connecting = self.wire.is_connecting();
+        if let ureq::Error::Io(error) = &error
+            && [Errno::MFILE, Errno::NFILE]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        {
+            return Failure::NoDescriptors;
+        }
         match (self.wire.fault(), &error) {
             (Fault::ClientLeft, _) => Failure::ClientLeft,
             (Fault::TimedOut, _) | (_, ureq::Error::Timeout(_)) if is_connecting => {
@@ -360,6 +388,43 @@ impl Upstream {
             _ => Failure::Broke(describe(&error)),
         }
     }
+}
+
+/// Refuses what the client would understand otherwise than we do, and makes one Content-Length of
+/// several that agree.
+fn check_framing(
+    version: Version,
+    status: StatusCode,
+    fields: &mut HeaderMap,
+) -> Result<(), &'static str> {
+    if status.is_informational() {
+        // RFC 9110 section 15.2.2: Upgrade is never forwarded.
+        return Err("it switches protocols without having been asked to");
+    }
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // RFC 9112 section 6.1; HTTP/1.0 knows no transfer codings.
+        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !is_chunked || codings.next().is_some() || version != Version::HTTP_11 {
+            return Err("its transfer coding is not just chunked");
+        }
+        // RFC 9112 section 6.3: it overrides a Content-Length.
+        fields.remove(header::CONTENT_LENGTH);
+    }
+    let length = fields.get(header::CONTENT_LENGTH);
+    let Some(first) = length.and_then(|length| length.as_bytes().split(|b| *b == b',').next())
+    else {
+        return Ok(());
+    };
+    let number = std::str::from_utf8(first).ok();
+    match number.and_then(|number| number.trim().parse::<u64>().ok()) {
+        // RFC 9110 section 8.6: not in an answer that never has a body.
+        _ if status == StatusCode::NO_CONTENT => drop(fields.remove(header::CONTENT_LENGTH)),
+        // The HTTP client has seen that they all agree.
+        Some(number) => drop(fields.insert(header::CONTENT_LENGTH, HeaderValue::from(number))),
+        None => return Err("its Content-Length is not a number"),
+    }
+    Ok(())
 }
 
 /// What went wrong, without any value of a request in it.

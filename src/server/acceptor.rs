@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::connection::{self, After, CloseReason, Connection};
+use super::connection::{self, After, CloseReason, Connection, Kit, Stay};
 use super::pool::Shared;
 use super::refusal::{Reason, Refusal};
 use super::{DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, LINGER, QUEUE_TIMEOUT};
@@ -23,6 +23,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections accepted in a row before those that wait are looked at again.
 const ACCEPT_BATCH: usize = 64;
 
+/// The most bytes of incomplete heads that all parked connections hold together.
+const MAX_HEAD_BYTES: usize = 64 << 20;
+
 /// A connection without a worker.
 struct Parked {
     connection: Connection,
@@ -31,6 +34,8 @@ struct Parked {
     deadline: Instant,
     /// Since when it has been waiting: whoever waits longest gives way first.
     since: Instant,
+    /// A poll has seen that nothing had arrived on it.
+    is_seen_quiet: bool,
 }
 
 /// What a parked connection waits for.
@@ -45,12 +50,16 @@ enum Parking {
     Draining { drained: usize },
 }
 
-pub(super) struct Acceptor<H> {
+pub(super) struct Acceptor<H: Handler> {
     pub(super) listener: TcpListener,
     pub(super) waker: UnixStream,
     pub(super) shared: Arc<Shared>,
     pub(super) handler: Arc<H>,
     parked: Vec<Parked>,
+    /// Bytes of incomplete heads that the parked connections hold.
+    head_bytes: usize,
+    /// What serves the few requests that need no worker.
+    kit: Kit<H::Worker>,
     /// Accepting is paused until then.
     paused_until: Option<Instant>,
 }
@@ -66,8 +75,10 @@ impl<H: Handler> Acceptor<H> {
             listener,
             waker,
             shared,
+            kit: Kit::new(handler.worker()),
             handler,
             parked: Vec::new(),
+            head_bytes: 0,
             paused_until: None,
         }
     }
@@ -114,13 +125,18 @@ impl<H: Handler> Acceptor<H> {
             };
         }
         let listener = accepting && !fds[1].revents().is_empty();
-        let parked = fds[2..]
-            .iter()
-            .enumerate()
-            .filter(|(_, fd)| !fd.revents().is_empty())
-            .map(|(index, _)| index)
-            .collect();
-        Ready { listener, parked }
+        let mut ready = Vec::new();
+        let events: Vec<_> = fds[2..].iter().map(PollFd::revents).collect();
+        for (index, (parked, events)) in self.parked.iter_mut().zip(events).enumerate() {
+            parked.is_seen_quiet = events.is_empty();
+            if !parked.is_seen_quiet {
+                ready.push(index);
+            }
+        }
+        Ready {
+            listener,
+            parked: ready,
+        }
     }
 
     fn is_accepting(&mut self, now: Instant) -> bool {
@@ -152,12 +168,16 @@ impl<H: Handler> Acceptor<H> {
         // What the waker says is in the list; its bytes are only taken away.
         let _ = self.waker.read(&mut bytes);
         for after in self.shared.take_returned() {
-            match after {
-                After::Park(connection) => self.park(connection),
-                After::Drain(connection) => self.drain(connection),
-                After::Requeue(connection) => self.shared.dispatch(connection),
-                After::Closed(connection, reason) => close(connection, reason),
-            }
+            self.take_back_one(after);
+        }
+    }
+
+    fn take_back_one(&mut self, after: After) {
+        match after {
+            After::Park(connection) => self.park(connection),
+            After::Drain(connection) => self.drain(connection),
+            After::Requeue(connection) => self.shared.dispatch(connection),
+            After::Closed(connection, reason) => close(connection, reason),
         }
     }
 
@@ -167,12 +187,24 @@ impl<H: Handler> Acceptor<H> {
             Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
             None => (Parking::Idle, since + IDLE_TIMEOUT),
         };
+        self.head_bytes += connection.input.bytes().len();
         self.parked.push(Parked {
             connection,
             state,
             deadline,
             since,
+            is_seen_quiet: false,
         });
+        while self.head_bytes > MAX_HEAD_BYTES && self.shed_one(Shed::InHead) {}
+    }
+
+    /// Takes a connection out. Moves the last one to its place.
+    fn unpark(&mut self, index: usize) -> Parked {
+        let parked = self.parked.swap_remove(index);
+        if !matches!(parked.state, Parking::Draining { .. }) {
+            self.head_bytes -= parked.connection.input.bytes().len();
+        }
+        parked
     }
 
     fn drain(&mut self, connection: Connection) {
@@ -190,6 +222,7 @@ impl<H: Handler> Acceptor<H> {
             state,
             deadline: since + DRAIN_TIMEOUT,
             since,
+            is_seen_quiet: false,
         });
     }
 
@@ -203,25 +236,30 @@ impl<H: Handler> Acceptor<H> {
                     let ended = self.parked[index].connection.drain(&mut total);
                     self.parked[index].state = Parking::Draining { drained: total };
                     if let Some(reason) = ended {
-                        close(self.parked.swap_remove(index).connection, reason);
+                        close(self.unpark(index).connection, reason);
                     }
                 }
                 Parking::Idle | Parking::InHead => {
-                    let parked = self.parked.swap_remove(index);
-                    self.shared.dispatch(parked.connection);
+                    let parked = self.unpark(index);
+                    self.serve_or_dispatch(parked.connection);
                 }
             }
         }
     }
 
+    /// When all workers are busy, a request that needs none is answered here.
+    fn serve_or_dispatch(&mut self, mut connection: Connection) {
+        if self.shared.has_idle_worker() || !connection.is_quick(&*self.handler) {
+            return self.shared.dispatch(connection);
+        }
+        let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
+        let kit = &mut self.kit;
+        let after = connection::serve(connection, &*handler, kit, &shared, Stay::OneRequest);
+        self.take_back_one(after);
+    }
+
     fn accept(&mut self) {
         for _ in 0..ACCEPT_BATCH {
-            if self.shared.open_connections() >= self.shared.limits.max_connections
-                && !self.shed_one()
-            {
-                self.pause("all connections are in use");
-                return;
-            }
             match self.listener.accept() {
                 Ok((socket, peer)) => {
                     let patience = match prepare(&socket) {
@@ -233,17 +271,18 @@ impl<H: Handler> Acceptor<H> {
                     };
                     let open = self.shared.open_guard();
                     self.park(Connection::new(socket, peer, patience, open));
+                    if self.shared.open_connections() >= self.shared.limits.max_connections
+                        && !self.shed_one(Shed::Longest)
+                    {
+                        return self.pause("all connections are in use");
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => match error.raw_os_error() {
                     // The client left before it was accepted, or a signal came.
-                    Some(libc_errno::ECONNABORTED | libc_errno::EINTR) => {}
-                    _ => {
-                        if !self.shed_one() {
-                            self.pause(&error.to_string());
-                            return;
-                        }
-                    }
+                    Some(errno::ECONNABORTED | errno::EINTR) => {}
+                    _ if self.shed_one(Shed::Longest) => {}
+                    _ => return self.pause(&error.to_string()),
                 },
             }
         }
@@ -257,21 +296,28 @@ impl<H: Handler> Acceptor<H> {
         self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
     }
 
-    /// Closes the connection that has been idle longest, else the one whose head is incomplete
-    /// longest. False: every connection is being answered.
-    fn shed_one(&mut self) -> bool {
-        let order = |parked: &Parked| match parked.state {
-            Parking::Draining { .. } => (0, parked.since),
-            Parking::Idle => (1, parked.since),
-            Parking::InHead => (2, parked.connection.head_since.unwrap_or(parked.since)),
+    /// Closes a connection that has waited long. False: there is none that may be closed.
+    fn shed_one(&mut self, which: Shed) -> bool {
+        let order = |parked: &Parked| match (parked.state, which) {
+            (Parking::InHead, Shed::InHead) => {
+                Some((0, parked.connection.head_since.unwrap_or(parked.since)))
+            }
+            (_, Shed::InHead) => None,
+            (Parking::Draining { .. }, Shed::Longest) => Some((0, parked.since)),
+            // Its request may be here already.
+            _ if !parked.is_seen_quiet => None,
+            (Parking::Idle, Shed::Longest) => Some((1, parked.since)),
+            (Parking::InHead, Shed::Longest) => {
+                Some((2, parked.connection.head_since.unwrap_or(parked.since)))
+            }
         };
-        let oldest = (0..self.parked.len()).min_by_key(|&index| order(&self.parked[index]));
+        let candidates = self.parked.iter().enumerate();
+        let oldest = candidates
+            .filter_map(|(index, parked)| order(parked).map(|order| (order, index)))
+            .min();
         match oldest {
-            Some(index) => {
-                close(
-                    self.parked.swap_remove(index).connection,
-                    CloseReason::GaveWay,
-                );
+            Some((_, index)) => {
+                close(self.unpark(index).connection, CloseReason::GaveWay);
                 true
             }
             None => false,
@@ -287,7 +333,7 @@ impl<H: Handler> Acceptor<H> {
                 index += 1;
                 continue;
             }
-            let parked = self.parked.swap_remove(index);
+            let parked = self.unpark(index);
             match parked.state {
                 Parking::InHead => self.refuse(parked.connection, connection::head_timeout()),
                 Parking::Idle => close(parked.connection, CloseReason::IdleTooLong),
@@ -316,6 +362,15 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
+/// Who is to give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shed {
+    /// Whoever has been idle longest, else whose head is incomplete longest.
+    Longest,
+    /// Whose head is incomplete longest.
+    InHead,
+}
+
 struct Ready {
     listener: bool,
     /// Indices into `Acceptor::parked`, rising.
@@ -342,7 +397,7 @@ fn prepare(socket: &TcpStream) -> io::Result<Patience> {
 }
 
 /// The two errors of `accept` that say nothing about the next one.
-mod libc_errno {
+mod errno {
     use rustix::io::Errno;
     pub const ECONNABORTED: i32 = Errno::CONNABORTED.raw_os_error();
     pub const EINTR: i32 = Errno::INTR.raw_os_error();

@@ -42,6 +42,13 @@ pub(crate) enum After {
     Closed(Connection, CloseReason),
 }
 
+/// How long a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    WhileRequestsCome,
+    OneRequest,
+}
+
 /// Why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseReason {
@@ -85,6 +92,7 @@ pub(crate) fn serve<H: Handler>(
     handler: &H,
     kit: &mut Kit<H::Worker>,
     shared: &Shared,
+    stay: Stay,
 ) -> After {
     connection.input.lend(&mut kit.spare);
     loop {
@@ -114,14 +122,22 @@ pub(crate) fn serve<H: Handler>(
             }
         }
         connection.answered += 1;
-        if shared.is_pressed() && !connection.input.bytes().is_empty() {
+        // Others wait: whoever has just been served stands in line again, even if its next request
+        // is here already.
+        if stay == Stay::OneRequest || shared.is_pressed() {
+            let is_idle = connection.input.bytes().is_empty();
             connection.input.give_back(&mut kit.spare);
-            return After::Requeue(connection);
+            return if is_idle {
+                After::Park(connection)
+            } else {
+                After::Requeue(connection)
+            };
         }
     }
 }
 
 /// Answers with a refusal, without waiting for anybody, and lets the connection drain.
+#[inline(never)]
 pub(crate) fn refuse<H: Handler>(connection: Connection, handler: &H, refusal: Refusal) -> After {
     let answer = {
         let (method, target) = request_line_so_far(connection.input.bytes());
@@ -282,6 +298,21 @@ impl Connection {
         }
     }
 
+    /// Whether a whole head is here that `handler` answers without waiting for anybody. Only a
+    /// request that begins like one is taken in.
+    pub(super) fn is_quick<H: Handler>(&mut self, handler: &H) -> bool {
+        if self.input.bytes().is_empty() {
+            let mut start = [0; 16];
+            let length = socket::peek_now(&self.socket, &mut start);
+            if !handler.is_quick(&start[..length]) {
+                return false;
+            }
+            self.read_now();
+        }
+        let bytes = self.input.bytes();
+        handler.is_quick(bytes) && matches!(head::find_end(bytes, 0), Ok(Some(_)))
+    }
+
     /// Lets the client see a reset: the only way to tell it that a body which ends with the
     /// connection is not whole.
     fn reset_on_close(&self) {
@@ -363,7 +394,9 @@ impl Input {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.data.len() {
+        if self.data.is_empty() {
+            self.data = untouched(INPUT_SIZE);
+        } else if self.end == self.data.len() {
             self.data.resize((self.data.len() * 2).max(INPUT_SIZE), 0);
         }
         &mut self.data[self.end..]
@@ -395,6 +428,13 @@ impl Input {
         self.end = rest.len();
         self.data = rest;
     }
+}
+
+/// Zeroed by the allocator, as a rule without touching a page. Apart, since a compiler that sees more
+/// of it may write the zeros itself.
+#[inline(never)]
+fn untouched(bytes: usize) -> Vec<u8> {
+    vec![0; bytes]
 }
 
 impl fmt::Display for CloseReason {

@@ -157,6 +157,14 @@ impl<'a> Exchange<'a> {
     /// [`ClientFault::Refused`] where the body stalls, is too slow, too large, or its chunks are
     /// malformed; [`ClientFault::Gone`] where the client leaves in the middle of it.
     pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+        let result = self.read_piece(buffer);
+        if result.is_err() {
+            self.persistence = Persistence::Close;
+        }
+        result
+    }
+
+    fn read_piece(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
         if matches!(self.body.state, IncomingState::Done) {
             return Ok(0);
         }
@@ -218,34 +226,38 @@ impl<'a> Exchange<'a> {
         Ok(length)
     }
 
+    /// Decodes what is here until `buffer` is full, and waits only while there is no data at all.
     fn read_chunked(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
-        loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
             let IncomingState::Chunked(decoder) = &mut self.body.state else {
-                return Ok(0);
+                break;
             };
             let input = &mut self.connection.input;
             // Never more than fits: the decoder counts what it has handed out as taken.
-            let bytes = &input.bytes()[..input.bytes().len().min(buffer.len())];
+            let most = input.bytes().len().min(buffer.len() - filled);
+            if most == 0 {
+                if filled > 0 {
+                    break;
+                }
+                self.wait_for_body(None)?;
+                continue;
+            }
+            let bytes = &input.bytes()[..most];
             match decoder.decode(bytes).map_err(ClientFault::Refused)? {
                 Decoded::Data { start, end } => {
-                    buffer[..end - start].copy_from_slice(&bytes[start..end]);
+                    buffer[filled..filled + end - start].copy_from_slice(&bytes[start..end]);
+                    filled += end - start;
                     input.consume(end);
-                    return Ok(end - start);
                 }
                 Decoded::End { end } => {
                     input.consume(end);
                     self.body.state = IncomingState::Done;
-                    return Ok(0);
                 }
-                Decoded::More => {
-                    let all = bytes.len();
-                    input.consume(all);
-                }
-            }
-            if self.connection.input.bytes().is_empty() {
-                self.wait_for_body(None)?;
+                Decoded::More => input.consume(most),
             }
         }
+        Ok(filled)
     }
 
     /// Waits for bytes of the body, into `direct` or else into the connection's buffer.

@@ -72,6 +72,13 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn handle(&self, worker: &mut Self::Worker, exchange: &mut Exchange<'_>);
 
+    /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
+    /// a request needs no worker: whoever asks whether the server is well must not wait for others.
+    fn is_quick(&self, request: &[u8]) -> bool {
+        let _ = request;
+        false
+    }
+
     /// The answer to a request that the server cannot take. The request line may be missing or
     /// malformed: it is what arrived, for the log and to tell the client's dialect.
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::connection::{self, After, CloseReason, Connection, Kit};
+use super::connection::{self, After, CloseReason, Connection, Kit, Stay};
 use super::{Handler, Limits, WORKER_IDLE};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
@@ -121,6 +121,11 @@ impl Shared {
     /// Whether connections wait for a worker, so that nobody should keep one without need.
     pub(super) fn is_pressed(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a worker is free.
+    pub(super) fn has_idle_worker(&self) -> bool {
+        !self.lock().idle.is_empty()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -331,7 +336,13 @@ fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
         before = Before::Work(None);
         is_fresh = false;
         let served = catch_unwind(AssertUnwindSafe(|| {
-            connection::serve(connection, handler, &mut kit, shared)
+            connection::serve(
+                connection,
+                handler,
+                &mut kit,
+                shared,
+                Stay::WhileRequestsCome,
+            )
         }));
         match served {
             Ok(After::Closed(connection, reason)) => connection.log_close(reason),

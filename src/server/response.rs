@@ -26,8 +26,9 @@ pub(super) enum WireFraming {
     UntilClose,
 }
 
-/// Room for pieces of an answer before it must be flushed. Several reads of the upstream fit.
-const OUT_SIZE: usize = 32 * 1024;
+/// Room for pieces of an answer before it must be flushed. Measured: more makes large answers no
+/// faster, and each worker has one.
+const OUT_SIZE: usize = MAX_PIECE + 64;
 /// The largest piece that is framed as one chunk; its size has four hexadecimal digits.
 const MAX_PIECE: usize = 0x4000;
 /// Bytes kept free before a chunk's data: four digits and CRLF.
