@@ -24,11 +24,11 @@ pub struct Page {
 ///
 /// # Errors
 /// No such page, or a method other than GET and HEAD.
-pub fn page(path: &str, method: &Method, status: Status) -> Option<Result<Page, ProxyError>> {
+pub fn page(path: &[u8], method: &Method, status: Status) -> Option<Result<Page, ProxyError>> {
     let name = path
-        .strip_prefix("/-/")
-        .or_else(|| (path == "/-").then_some(""))?;
-    let is_known = matches!(name, "health" | "ready");
+        .strip_prefix(b"/-/")
+        .or_else(|| (path == b"/-").then_some(b""))?;
+    let is_known = matches!(name, b"health" | b"ready");
     if is_known && method != Method::GET && method != Method::HEAD {
         let error = ProxyError::new(Code::MethodNotAllowed, "pages under /-/ take GET only");
         return Some(Err(error));
@@ -37,13 +37,13 @@ pub fn page(path: &str, method: &Method, status: Status) -> Option<Result<Page, 
     let configurations = format!(r#"{{"available":{available},"total":{total}}}"#);
     let version = env!("CARGO_PKG_VERSION");
     Some(match name {
-        "health" => Ok(Page {
+        b"health" => Ok(Page {
             status: StatusCode::OK,
             body: format!(
                 r#"{{"status":"ok","version":"{version}","configurations":{configurations}}}"#
             ),
         }),
-        "ready" => {
+        b"ready" => {
             let (code, word) = match (status.is_stopping, available) {
                 (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
                 (false, 0) => (
@@ -71,7 +71,7 @@ mod tests {
             remaining,
             is_stopping,
         };
-        page(path, &Method::GET, status)
+        page(path.as_bytes(), &Method::GET, status)
             .map(|page| page.map_or_else(|error| error.code.status(), |page| page.status.as_u16()))
     }
 
@@ -94,7 +94,7 @@ mod tests {
             remaining: (1, 1),
             is_stopping: false,
         };
-        let posted = page("/-/health", &Method::POST, status).unwrap();
+        let posted = page(b"/-/health", &Method::POST, status).unwrap();
         assert_eq!(posted.unwrap_err().code, Code::MethodNotAllowed);
     }
 }

@@ -153,10 +153,17 @@ class Front:
         return False
 
 
+def find(name):
+    """The program, also where only root looks; says so where it is missing."""
+    program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin")
+    if not program:
+        print(f"skip: {name} is not installed, so nothing is sent through it")
+    return program
+
+
 def start_nginx(work, proxy_port, processes):
     """Two servers: one reads request bodies whole, one passes them on as they come."""
-    if not shutil.which("nginx"):
-        print("skip: nginx is not installed")
+    if not (nginx := find("nginx")):
         return []
     ports = free_port(), free_port()
     folder = work / "nginx"
@@ -198,7 +205,7 @@ def start_nginx(work, proxy_port, processes):
         }}
         """
     )
-    process = Process(["nginx", "-p", str(folder), "-c", str(config)], work, "nginx.process")
+    process = Process([nginx, "-p", str(folder), "-c", str(config)], work, "nginx.process")
     processes.append(process)
     for port in ports:
         wait_for(lambda: accepts(port), f"nginx: {process.text()}")
@@ -209,8 +216,7 @@ def start_nginx(work, proxy_port, processes):
 
 def start_haproxy(work, proxy_port, processes):
     """Two frontends: as it comes, and with `accept-invalid-http-request`, which lets more through."""
-    if not shutil.which("haproxy"):
-        print("skip: haproxy is not installed")
+    if not (haproxy := find("haproxy")):
         return []
     ports = free_port(), free_port()
     sections = "".join(
@@ -242,7 +248,7 @@ backend flow_proxy
   server s 127.0.0.1:{proxy_port}
 """
     )
-    process = Process(["haproxy", "-db", "-f", str(config)], work, "haproxy.process")
+    process = Process([haproxy, "-db", "-f", str(config)], work, "haproxy.process")
     processes.append(process)
     for port in ports:
         wait_for(lambda: accepts(port), f"haproxy: {process.text()}")

@@ -158,13 +158,11 @@ fn openai_error(kind: &str, code: &str, message: &str) -> String {
 impl Dialect {
     /// The dialect of a request's path: Anthropic's under `/v1/messages`, with the target's base
     /// path before it or not.
-    pub fn of(path: &str, base_path: &str) -> Dialect {
-        let path = path
-            .strip_prefix(base_path)
-            .filter(|rest| rest.starts_with('/'))
-            .unwrap_or(path);
-        match path.strip_prefix("/v1/messages") {
-            Some(rest) if rest.is_empty() || rest.starts_with(['/', '?']) => Dialect::Anthropic,
+    pub fn of(path: &[u8], base_path: &str) -> Dialect {
+        let rest = path.strip_prefix(base_path.as_bytes());
+        let path = rest.filter(|rest| rest.starts_with(b"/")).unwrap_or(path);
+        match path.strip_prefix(b"/v1/messages") {
+            Some([] | [b'/' | b'?', ..]) => Dialect::Anthropic,
             _ => Dialect::OpenAi,
         }
     }
@@ -181,10 +179,14 @@ mod tests {
             "/v1/messages?beta=true",
             "/v1/messages/count_tokens",
         ] {
-            assert_eq!(Dialect::of(path, "/base"), Dialect::Anthropic, "{path}");
+            assert_eq!(
+                Dialect::of(path.as_bytes(), "/base"),
+                Dialect::Anthropic,
+                "{path}"
+            );
         }
         assert_eq!(
-            Dialect::of("/base/v1/messages", "/base"),
+            Dialect::of(b"/base/v1/messages", "/base"),
             Dialect::Anthropic
         );
         for path in [
@@ -194,7 +196,11 @@ mod tests {
             "-",
             "/basev1/messages",
         ] {
-            assert_eq!(Dialect::of(path, "/base"), Dialect::OpenAi, "{path}");
+            assert_eq!(
+                Dialect::of(path.as_bytes(), "/base"),
+                Dialect::OpenAi,
+                "{path}"
+            );
         }
     }
 

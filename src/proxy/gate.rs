@@ -87,9 +87,14 @@ fn is_port(rest: &str) -> bool {
 }
 
 fn is_local(host: &str, machine: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    if host == "localhost" || host.ends_with(".localhost") || (!host.is_empty() && host == machine)
-    {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_below_localhost = || {
+        let suffix = host.len().checked_sub(".localhost".len());
+        let suffix = suffix.and_then(|start| host.get(start..));
+        suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(".localhost"))
+    };
+    let is_machine = !host.is_empty() && host.eq_ignore_ascii_case(machine);
+    if host.eq_ignore_ascii_case("localhost") || is_below_localhost() || is_machine {
         return true;
     }
     let literal = host

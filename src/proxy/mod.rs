@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
@@ -108,8 +109,8 @@ impl Handler for Proxy {
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
         let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
-        let path = refused.target.split('?').next().unwrap_or_default();
-        let (mut fields, body) = error.answer(Dialect::of(path, &self.target.base_path));
+        let path = target_path::path_of(&Bytes::copy_from_slice(refused.target.as_bytes()));
+        let (mut fields, body) = error.answer(Dialect::of(&path, &self.target.base_path));
         let id = self.ids.make();
         fields.push((headers::REQUEST_ID.clone(), id.clone()));
         let end = match refused.refusal.reason {
@@ -118,8 +119,9 @@ impl Handler for Proxy {
         };
         Record {
             peer: refused.peer,
-            method: refused.method.to_owned(),
-            path: path.to_owned(),
+            // A method that could not be read is shown as the log's placeholder.
+            method: Method::from_bytes(refused.method.as_bytes()).unwrap_or_default(),
+            path,
             status: error.code.status(),
             config: None,
             attempts: 0,
@@ -173,11 +175,10 @@ impl Proxy {
             .field(&headers::REQUEST_ID)
             .filter(|id| !id.is_empty())
             .cloned();
-        let target = String::from_utf8_lossy(&head.target);
         Record {
             peer: exchange.peer(),
-            method: head.method.to_string(),
-            path: target.split('?').next().unwrap_or_default().to_owned(),
+            method: head.method.clone(),
+            path: target_path::path_of(&head.target),
             status: 0,
             config: None,
             attempts: 0,
@@ -198,14 +199,13 @@ impl Proxy {
     ) -> Result<(), Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target)?;
-        record.path.clear();
-        record.path.push_str(route.path());
+        record.path = route.path();
         let status = || Status {
             remaining: self.balancer.remaining(Instant::now()),
             is_stopping: exchange.is_stopping(),
         };
-        if route.path().starts_with("/-")
-            && let Some(page) = pages::page(route.path(), &head.method, status())
+        if record.path.starts_with(b"/-")
+            && let Some(page) = pages::page(&record.path, &head.method, status())
         {
             return show(exchange, record, page?);
         }
@@ -295,21 +295,18 @@ impl Proxy {
     ) -> Result<Answer, Trouble> {
         let client = Arc::clone(exchange.client());
         let method = exchange.head.method.clone();
-        let mut fields = headers::for_upstream(
-            &exchange.head.fields,
-            credential.authorization(),
-            &self.host,
-            id,
-        );
-        if let Body::Streamed(Some(length)) = body {
-            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
         let uri = self.uri(path);
+        let head_fields = exchange.head.fields.clone();
         let request = || {
+            let mut fields =
+                headers::for_upstream(&head_fields, credential.authorization(), &self.host, id);
+            if let Body::Streamed(Some(length)) = body {
+                fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
             let mut request = Request::new(());
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.clone();
-            *request.headers_mut() = fields.clone();
+            *request.headers_mut() = fields;
             request
         };
         let Worker {

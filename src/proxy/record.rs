@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, Method};
 use log::Level;
 
 /// The status in the log of a request whose client left before its answer; nginx's.
@@ -31,8 +32,9 @@ pub enum End {
 #[derive(Debug)]
 pub struct Record {
     pub peer: SocketAddr,
-    pub method: String,
-    pub path: String,
+    pub method: Method,
+    /// Without its query.
+    pub path: Bytes,
     pub status: u16,
     pub config: Option<Arc<str>>,
     pub attempts: usize,
@@ -68,7 +70,7 @@ impl fmt::Display for Record {
             "{} \"{} {}\" {} config='{}' attempts={} ttfb_ms={} duration_ms={} in={} out={} end={} id={}",
             self.peer,
             self.method,
-            Shown(self.path.as_bytes()),
+            Shown(&self.path),
             self.status,
             self.config.as_deref().unwrap_or("-"),
             self.attempts,
@@ -161,7 +163,7 @@ mod tests {
     fn the_line_has_the_facts_in_the_order_that_scripts_expect() {
         let record = Record {
             peer: "127.0.0.1:53422".parse().unwrap(),
-            method: "POST".into(),
+            method: Method::POST,
             path: "/v1/chat\"x".into(),
             status: 200,
             config: Some("primary-2".into()),
@@ -195,7 +197,7 @@ mod tests {
         ] {
             let record = Record {
                 peer: "127.0.0.1:1".parse().unwrap(),
-                method: "GET".into(),
+                method: Method::GET,
                 path: "/".into(),
                 status,
                 config: None,

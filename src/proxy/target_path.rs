@@ -45,14 +45,10 @@ impl Route {
         } else {
             (from_absolute_form(request_target, target)?, Form::Absolute)
         };
-        let path = path_and_query
-            .split(|&byte| byte == b'?')
-            .next()
-            .unwrap_or_default();
         if path_and_query.contains(&b'#') {
             return Err(bad("a request target has no fragment ('#')"));
         }
-        if has_dot_segment(path) {
+        if has_dot_segment(&path_of(&path_and_query)) {
             return Err(bad(
                 "the path has dot segments ('.' or '..'): send the path that is meant",
             ));
@@ -64,14 +60,8 @@ impl Route {
     }
 
     /// The path, without the query.
-    pub fn path(&self) -> &str {
-        let path = self
-            .path_and_query
-            .split(|&byte| byte == b'?')
-            .next()
-            .unwrap_or_default();
-        // The server accepts only visible ASCII in a request target.
-        std::str::from_utf8(path).unwrap_or_default()
+    pub fn path(&self) -> Bytes {
+        path_of(&self.path_and_query)
     }
 
     /// What is asked of the upstream: the target's path once, then the request's path and query.
@@ -105,6 +95,12 @@ fn encode_strays(target: &[u8]) -> Bytes {
         }
     }
     encoded.into()
+}
+
+/// What is before the query.
+pub fn path_of(request_target: &Bytes) -> Bytes {
+    let query = request_target.iter().position(|&byte| byte == b'?');
+    request_target.slice(..query.unwrap_or(request_target.len()))
 }
 
 fn bad(what: &str) -> ProxyError {
@@ -160,6 +156,9 @@ fn names_target(authority: &str, target: &Target) -> bool {
 /// Whether a server that decodes the path could climb out of the base path: a segment of one or two
 /// dots, in whatever encoding, between whatever some server takes for a separator.
 fn has_dot_segment(path: &[u8]) -> bool {
+    if !path.iter().any(|byte| b".%".contains(byte)) {
+        return false;
+    }
     let mut decoded = Vec::with_capacity(path.len());
     let mut index = 0;
     while index < path.len() {
