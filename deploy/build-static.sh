@@ -10,6 +10,7 @@ cargo=${CARGO:-cargo}
 rustc=${RUSTC:-rustc}
 host=$("$rustc" -vV | sed -n 's/^host: //p')
 target=${TARGET:-${host%%-*}-unknown-linux-musl}
+set -- # Holds what rustc is to get for the binary alone.
 
 # Whether rustc has a standard library for the target.
 has_std() {
@@ -40,7 +41,13 @@ missing=$(missing)
 if [ -z "$missing" ]; then
   if [ "${host##*-}" != musl ] && [ -z "$chosen_cc" ]; then
     export "CC_$underscored=$musl_cc"
+    chosen_cc=$musl_cc
   fi
+  # The allocator's C code calls __popcountdi2, as x86-64 in general has no instruction for it. Not
+  # every toolchain's compiler_builtins has that function; the C compiler's own library does. By its
+  # path instead of -lgcc, which only a C compiler as the linker finds.
+  libgcc=$(${chosen_cc:-cc} -print-libgcc-file-name) || libgcc=
+  [ ! -f "$libgcc" ] || set -- -C "link-arg=$libgcc"
   made="musl ($target)"
 elif [ -n "${TARGET:-}" ]; then
   printf 'Cannot build for %s. Add\n%s\n' "$target" "$missing" >&2
@@ -54,7 +61,7 @@ else
 fi
 
 # With --target, build scripts and procedural macros are not linked statically.
-"$cargo" build --release --locked --target "$target"
+"$cargo" rustc --bin flow-proxy --release --locked --target "$target" -- "$@"
 
 mkdir -p dist
 # Not copied over the old file, which may be running.

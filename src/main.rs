@@ -14,6 +14,13 @@ use flow_proxy::proxy::upstream::{UpstreamFactory, Way};
 use flow_proxy::run::{self, Failure, Source};
 use flow_proxy::secrets::{self, Loaded};
 
+/// musl's own has one lock for all threads. Measured against glibc's request rate: 0.45 to 0.77 with
+/// musl's, 0.87 to 1.16 with this. The price is memory: idle RSS 16 MB instead of 4 MB, and 103 MB
+/// without its feature `no_thp`, which keeps it off huge pages.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A failure while running.
 const FAILED: u8 = 1;
 /// Bad usage or bad configuration.

@@ -1,7 +1,7 @@
 //! One request's life: admit, route, hold the body, pick, send, judge, relay, log. Read this first.
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
-//! only [`upstream`] and [`transport`] know the HTTP client.
+//! only [`upstream`] and `transport` know the HTTP client.
 
 use std::sync::Arc;
 use std::time::Instant;

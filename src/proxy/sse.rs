@@ -115,7 +115,7 @@ impl EventTail {
         };
         match open.data {
             // No data yet: the frame's own lines make this event the error.
-            Data::Blank => return end_line(ending),
+            Data::Blank => end_line(ending),
             Data::Mark { seen } if in_data => {
                 ending.extend_from_slice(&DONE[seen..]);
                 ending.extend_from_slice(b"\nevent: error\n\n");

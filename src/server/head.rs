@@ -140,7 +140,11 @@ pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
     let framing = RequestFraming::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
-    let persistence = persistence(version, &fields);
+    let persistence = match method {
+        // A front that takes the tunnel for open would send its bytes as the next request.
+        Method::CONNECT => Persistence::Close,
+        _ => persistence(version, &fields),
+    };
     Ok(RequestHead {
         method,
         target,

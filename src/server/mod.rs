@@ -1,6 +1,6 @@
 //! The client's side: an HTTP/1.1 server on blocking threads. It knows nothing of Flow.
 //!
-//! A connection that has something to read gets a worker from the [`pool`]; [`connection`] reads
+//! A connection that has something to read gets a worker from the `pool`; `connection` reads
 //! request heads and calls the [`Handler`] with an [`Exchange`]; between requests the connection is
 //! parked with the accept thread. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
 

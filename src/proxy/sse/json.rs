@@ -95,7 +95,7 @@ impl OpenObject {
             State::Number { needs_digit: false } => State::After,
             state => state,
         };
-        if byte.is_ascii_whitespace() {
+        if is_space(byte) {
             return match state {
                 State::Number { .. } | State::Literal { .. } => None,
                 state => Some(state),
@@ -178,6 +178,11 @@ impl OpenObject {
             State::Number { needs_digit } => if needs_digit { "0" } else { "" }.into(),
         }
     }
+}
+
+/// RFC 8259 section 2: white space. A form feed is none.
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn begin_word(byte: u8) -> Option<State> {

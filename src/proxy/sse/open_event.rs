@@ -1,11 +1,13 @@
 //! What an unfinished event holds, so far as its honest ending depends on it. Takes bytes in pieces
 //! and keeps little of them. No I/O.
 
-use super::json::OpenObject;
+use super::json::{OpenObject, is_space};
 
 /// What OpenAI's streams send as data behind their last event.
 pub(super) const DONE: &[u8] = b"[DONE]";
 const DATA: &[u8] = b"data:";
+/// U+FEFF in UTF-8.
+const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenEvent {
@@ -14,6 +16,7 @@ pub(super) struct OpenEvent {
     column: usize,
     kind: LineKind,
     has_data_line: bool,
+    is_past_first_line: bool,
     /// The last bytes, the latest at the end: a character may be cut.
     last: [u8; 3],
 }
@@ -48,6 +51,14 @@ impl OpenEvent {
         for &byte in piece {
             self.last = [self.last[1], self.last[2], byte];
             if byte == b'\n' || byte == b'\r' {
+                self.column = 0;
+                self.kind = LineKind::Data;
+                self.is_past_first_line = true;
+                continue;
+            }
+            if !self.is_past_first_line && self.column == 2 && self.last == MARK {
+                // Decoders do not read a byte order mark at the start of a stream. Elsewhere they
+                // take it for part of the field's name, and so for no data: no harm either way.
                 self.column = 0;
                 self.kind = LineKind::Data;
                 continue;
@@ -102,7 +113,7 @@ impl OpenEvent {
 impl Data {
     fn take(&mut self, byte: u8) {
         match self {
-            Data::Blank if byte.is_ascii_whitespace() => {}
+            Data::Blank if is_space(byte) => {}
             Data::Blank if byte == DONE[0] => *self = Data::Mark { seen: 1 },
             Data::Mark { seen } if DONE.get(*seen) == Some(&byte) => *seen += 1,
             Data::Blank if byte == b'{' => *self = Data::Json(OpenObject::default()),

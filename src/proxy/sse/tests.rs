@@ -214,3 +214,25 @@ fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
     let data: Value = serde_json::from_str(&events[0].1).unwrap();
     assert_eq!(data["error"]["message"], "m");
 }
+
+#[test]
+fn a_form_feed_is_no_white_space_of_json() {
+    // The frame must not become another line of this event's data: no decoder could parse that.
+    let events = decode(&broken_after("data: \u{c}"));
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert!(serde_json::from_str::<Value>(&events[1].1).is_ok());
+    assert!(object("{\"a\":\u{c}").is_none());
+}
+
+#[test]
+fn data_behind_a_byte_order_mark_is_data() {
+    // As decoders that follow the standard see it: without the mark.
+    let stream = broken_after("\u{feff}data: {\"a\":1");
+    let events = decode(stream.strip_prefix('\u{feff}').unwrap());
+    assert_eq!(events.len(), 2, "{events:?}");
+    for (name, data) in events {
+        assert_eq!(name, "error");
+        let data: Value = serde_json::from_str(&data).expect(&data);
+        assert_eq!(data["error"]["message"], "it \"broke\"");
+    }
+}
