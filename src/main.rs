@@ -11,6 +11,7 @@ use flow_proxy::demo::Demo;
 use flow_proxy::logging;
 use flow_proxy::online;
 use flow_proxy::proxy::upstream::{UpstreamFactory, Way};
+use flow_proxy::reload::Stamp;
 use flow_proxy::run::{self, Failure, Source};
 use flow_proxy::secrets::{self, Loaded};
 
@@ -48,11 +49,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(invocation: &Invocation) -> ExitCode {
+    let seen = Stamp::of(&invocation.options.secrets_file);
     let loaded = match secrets::load(&invocation.options.secrets_file) {
         Ok(loaded) => loaded,
         Err(errors) => return complain_all(errors.problems()),
     };
-    run(invocation, &loaded, &Source::SecretsFile, |_| {})
+    run(invocation, &loaded, &Source::SecretsFile(seen), |_| {})
 }
 
 fn demo(invocation: &mut Invocation) -> ExitCode {

@@ -27,7 +27,7 @@ pub struct Reloader {
 /// What changes when a file is written or replaced: a rename changes the inode, writing in place
 /// the times and perhaps the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     inode: u64,
     length: u64,
     modified: (i64, i64),
@@ -35,8 +35,9 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// `None` where there is no such file.
-    fn of(path: &Path) -> Option<Stamp> {
+    /// To be taken before the file is read, so that no change is missed. `None` where there is no
+    /// such file.
+    pub fn of(path: &Path) -> Option<Stamp> {
         let metadata = fs::metadata(path).ok()?;
         Some(Stamp {
             inode: metadata.ino(),
@@ -48,9 +49,9 @@ impl Stamp {
 }
 
 impl Reloader {
-    /// Watches `path`, which `balancer` was just loaded from.
-    pub fn new(path: &Path, balancer: Arc<Balancer>) -> Arc<Reloader> {
-        let seen = Mutex::new(Stamp::of(path));
+    /// Watches `path`, which `balancer` was loaded from when the file looked like `seen`.
+    pub fn new(path: &Path, seen: Option<Stamp>, balancer: Arc<Balancer>) -> Arc<Reloader> {
+        let seen = Mutex::new(seen);
         Arc::new(Reloader {
             path: path.to_owned(),
             balancer,

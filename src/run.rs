@@ -1,6 +1,6 @@
 //! The proxy from start to stop: binds, serves, reacts to signals. Called by the main thread.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::proxy::Proxy;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::gate::{self, Gate};
 use crate::proxy::upstream::{UpstreamFactory, Way};
-use crate::reload::Reloader;
+use crate::reload::{Reloader, Stamp};
 use crate::secrets::Configuration;
 use crate::server::{Limits, Running, Server};
 
@@ -38,8 +38,8 @@ pub enum Failure {
 
 /// Where the configurations come from.
 pub enum Source {
-    /// A file, watched for changes.
-    SecretsFile,
+    /// A file, watched for changes; it looked like this before it was loaded.
+    SecretsFile(Option<Stamp>),
     /// The demo's own.
     Fixed,
 }
@@ -58,14 +58,14 @@ pub fn serve(
     logger: &logging::Handle,
     on_listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Failure> {
-    // Before any thread starts, so that all of them leave the signals to this one.
+    // Before the port is bound: whoever sees it open may send signals.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
     let descriptors = raise_descriptor_limit();
     tell_what_runs(options, settings, configurations);
     let balancer = Arc::new(Balancer::new(configurations));
     let way = match source {
-        Source::SecretsFile => Way::FromEnvironment(options.target.clone()),
+        Source::SecretsFile(_) => Way::FromEnvironment(options.target.clone()),
         // The simulated Flow is in this process.
         Source::Fixed => Way::Direct,
     };
@@ -90,8 +90,8 @@ pub fn serve(
         .start(Arc::new(proxy), limits)
         .map_err(|error| Failure::Running(format!("cannot start: {error}")))?;
     let reloader = match source {
-        Source::SecretsFile => {
-            let reloader = Reloader::new(&options.secrets_file, balancer);
+        Source::SecretsFile(seen) => {
+            let reloader = Reloader::new(&options.secrets_file, *seen, balancer);
             reloader.watch().map_err(|error| {
                 Failure::Running(format!("cannot start the reload thread: {error}"))
             })?;
@@ -283,7 +283,13 @@ fn ask_health(address: SocketAddr) -> std::io::Result<String> {
             return Err(std::io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece)? {
+        let read = stream
+            .read(&mut piece)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+                _ => error,
+            })?;
+        match read {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             length => answer.extend_from_slice(&piece[..length]),
         }

@@ -123,7 +123,9 @@ impl<'a> Attempts<'a> {
     ///
     /// A rejected credential is at fault only if another one was accepted for the same request: a
     /// request that all of them reject must not empty the pool.
-    pub fn settle(&self, last_status: Option<StatusCode>) {
+    ///
+    /// Ends all trials, however long the answer lasts.
+    pub fn settle(self, last_status: Option<StatusCode>) {
         let now = Instant::now();
         let is_limited = |verdict: &Verdict| matches!(verdict, Verdict::Limited(_));
         let all_limited =
@@ -151,7 +153,7 @@ impl<'a> Attempts<'a> {
                 "All configurations failed for this request (last answer: {})",
                 status.as_u16()
             ),
-            (_, Some(_), Some(pick)) if self.picks.len() > 1 => {
+            (Some(Verdict::Accepted), _, Some(pick)) if self.picks.len() > 1 => {
                 log::info!("Failover successful - using config '{}'", pick.name);
             }
             _ => {}

@@ -185,6 +185,20 @@ impl Balancer {
         self.lock().remaining(now)
     }
 
+    /// How many configurations a request could be given, those included that wait to be tried again,
+    /// and how many there are.
+    pub fn available(&self, now: Instant) -> (usize, usize) {
+        let state = self.lock();
+        let is_rested = |turn: &&Turn| {
+            let health = &state.credentials[turn.credential];
+            health.rests_until().is_none_or(|until| until <= now)
+        };
+        (
+            state.turns.iter().filter(is_rested).count(),
+            state.turns.len(),
+        )
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock would be a bug of this file; the state is whole in any case,
         // since nothing here changes it in several steps that could be interrupted.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
@@ -21,6 +20,7 @@ mod request_body;
 mod socks;
 mod sse;
 mod target_path;
+mod tls;
 mod transport;
 pub mod upstream;
 
@@ -109,7 +109,7 @@ impl Handler for Proxy {
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
         let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
-        let path = target_path::path_of(&Bytes::copy_from_slice(refused.target.as_bytes()));
+        let path = target_path::path_of(&refused.target);
         let (mut fields, body) = error.answer(Dialect::of(&path, &self.target.base_path));
         let id = self.ids.make();
         fields.push((headers::REQUEST_ID.clone(), id.clone()));
@@ -119,8 +119,7 @@ impl Handler for Proxy {
         };
         Record {
             peer: refused.peer,
-            // A method that could not be read is shown as the log's placeholder.
-            method: Method::from_bytes(refused.method.as_bytes()).unwrap_or_default(),
+            method: refused.method.clone(),
             path,
             status: error.code.status(),
             config: None,
@@ -201,7 +200,7 @@ impl Proxy {
         let route = Route::of(&head.method, &head.target, &self.target)?;
         record.path = route.path();
         let status = || Status {
-            remaining: self.balancer.remaining(Instant::now()),
+            remaining: self.balancer.available(Instant::now()),
             is_stopping: exchange.is_stopping(),
         };
         if record.path.starts_with(b"/-")
@@ -518,7 +517,9 @@ fn reply(
         exchange.start(status, fields, AnswerFraming::Length(body.len() as u64));
         exchange.write(body);
     }
-    if let Err(fault) = exchange.finish() {
-        log::debug!("an error did not reach the client: {fault:?}");
+    match exchange.finish() {
+        Err(ClientFault::TimedOut) if record.end == End::Ok => record.end = End::ClientTimeout,
+        Err(_) if record.end == End::Ok => record.end = End::ClientGone,
+        _ => {}
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use log::Level;
 
-/// The status in the log of a request whose client left before its answer; nginx's.
+/// The status in the log of a request whose client left before it had its answer; nginx's.
 pub const CLIENT_GONE_STATUS: u16 = 499;
 /// The longest request id in the log, in bytes.
 const MAX_ID: usize = 128;

@@ -40,8 +40,10 @@ pub fn relay(
             if let Err(fault) = exchange.flush() {
                 return Relayed::Client(fault);
             }
-            // The buffer is empty now: there is space without a flush.
-            let space = exchange.space().unwrap_or_default();
+            let space = match exchange.space() {
+                Ok(space) => space,
+                Err(fault) => return Relayed::Client(fault),
+            };
             piece = upstream.read(answer, space);
             if let (Ok(Piece::Data(length)), Some(events)) = (&piece, &mut events) {
                 events.feed(&space[..*length]);

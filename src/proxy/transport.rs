@@ -4,7 +4,7 @@
 //! This one waits in [`crate::socket`], which watches the client too; it tells what really happened
 //! on the connection (was it new, did anything arrive), from which the caller decides whether a
 //! request may be sent again; and it can look without waiting, so that an answer's pieces gather
-//! while more is there. All agents share one TLS configuration and its sessions.
+//! while more is there.
 //!
 //! Written against ureq 3.5's `unversioned::transport`, which may change in a minor version.
 
@@ -21,8 +21,7 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, NextTimeout, RustlsConnector, ShutdownHandle,
-    Transport,
+    Buffers, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle, Transport,
 };
 
 use crate::socket::{self, Patience, Stall};
@@ -247,39 +246,6 @@ impl<T: Transport> Transport for NotingTransport<T> {
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
-    }
-}
-
-/// TLS with the configuration, roots and resumable sessions that all agents share.
-#[derive(Debug, Clone)]
-pub(super) struct SharedTls(pub(super) Arc<RustlsConnector>);
-
-impl<In: Transport> Connector<In> for SharedTls {
-    type Out = <RustlsConnector as Connector<In>>::Out;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        if details.needs_tls() {
-            self.wrap(details, chained)
-        } else {
-            Ok(chained.map(Either::A))
-        }
-    }
-}
-
-impl SharedTls {
-    /// Apart, because of its large stack frame: every page of it that a worker ever touches stays in
-    /// memory.
-    #[inline(never)]
-    fn wrap<In: Transport>(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<<RustlsConnector as Connector<In>>::Out>, ureq::Error> {
-        self.0.connect(details, chained)
     }
 }
 
@@ -523,12 +489,7 @@ impl Transport for TcpTransport {
             is_emptied,
             ..
         } = self;
-        let space = buffers.input_append_buf();
-        if space.is_empty() {
-            return Err(ureq::Error::Io(io::Error::other(
-                "an answer head over 16 KiB",
-            )));
-        }
+        let space = buffers.space()?;
         let room = space.len();
         let arrived = if wire.looks_only() {
             // A read that did not fill its buffer has emptied the socket.
@@ -577,7 +538,7 @@ impl fmt::Debug for TcpTransport {
 }
 
 /// ureq's buffers without its zeroing: pages that are never used cost nothing.
-struct PlainBuffers {
+pub(super) struct PlainBuffers {
     input: Vec<u8>,
     /// `input[start..end]` has arrived and is not consumed.
     start: usize,
@@ -587,7 +548,7 @@ struct PlainBuffers {
 }
 
 impl PlainBuffers {
-    fn new(input_bytes: usize, output_bytes: usize) -> PlainBuffers {
+    pub(super) fn new(input_bytes: usize, output_bytes: usize) -> PlainBuffers {
         PlainBuffers {
             input: vec![0; input_bytes],
             start: 0,
@@ -595,6 +556,21 @@ impl PlainBuffers {
             output: vec![0; output_bytes],
             progress: false,
         }
+    }
+}
+
+impl PlainBuffers {
+    /// Where received bytes are to be written.
+    ///
+    /// # Errors
+    /// There is no room: the head of an answer does not fit.
+    pub(super) fn space(&mut self) -> Result<&mut [u8], ureq::Error> {
+        let space = self.input_append_buf();
+        if space.is_empty() {
+            let what = "the head of the answer is over 16 KiB";
+            return Err(ureq::Error::Io(io::Error::other(what)));
+        }
+        Ok(space)
     }
 }
 

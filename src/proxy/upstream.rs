@@ -4,7 +4,6 @@
 //! them share the TLS configuration, the roots and the resumable sessions.
 
 use std::env;
-use std::fs;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::Path;
@@ -13,14 +12,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use ureq::config::Config;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, BodyReader, Proxy, SendBody};
 
 use crate::target::Target;
 
 use super::socks::Socks;
-use super::transport::{Fault, LateResolver, Mode, Noting, Progress, SharedTls, Tcp, Wire};
+use super::tls::Tls;
+use super::transport::{Fault, LateResolver, Mode, Noting, Progress, Tcp, Wire};
 
 /// Resolving, connecting and the TLS handshake together must take no longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +37,7 @@ const LONG_BUFFER: usize = 80 * 1024;
 pub struct UpstreamFactory {
     config: Config,
     long_config: Config,
-    tls: SharedTls,
+    tls: Tls,
 }
 
 /// A worker's way to the upstream.
@@ -157,11 +156,7 @@ impl UpstreamFactory {
         way: &Way,
     ) -> Result<Arc<UpstreamFactory>, String> {
         let proxy = way.proxy()?;
-        let roots = match ca_file {
-            Some(path) => RootCerts::Specific(Arc::new(roots_with(path)?)),
-            None => RootCerts::WebPki,
-        };
-        let tls = TlsConfig::builder().root_certs(roots).build();
+        let tls = Tls::new(ca_file)?;
         let config = |buffer: usize, idle: usize| {
             Agent::config_builder()
                 // 4xx and 5xx are answers like all others.
@@ -175,7 +170,6 @@ impl UpstreamFactory {
                 .accept_encoding("")
                 .allow_non_standard_methods(true)
                 .proxy(proxy.clone())
-                .tls_config(tls.clone())
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 // No limit on a whole answer: that would cut streams that are alive.
                 .timeout_per_read(Some(silence))
@@ -191,7 +185,7 @@ impl UpstreamFactory {
         Ok(Arc::new(UpstreamFactory {
             config: config(BUFFER, 1),
             long_config: config(LONG_BUFFER, 0),
-            tls: SharedTls(Arc::new(RustlsConnector::default())),
+            tls,
         }))
     }
 
@@ -220,26 +214,6 @@ impl UpstreamFactory {
         };
         Agent::with_parts(config.clone(), connector, LateResolver)
     }
-}
-
-/// The Mozilla roots and those in the PEM file at `path`.
-fn roots_with(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let in_file = |what: String| format!("--ca-file {}: {what}", path.display());
-    let pem = fs::read(path).map_err(|error| in_file(error.to_string()))?;
-    let mut roots = Vec::new();
-    for item in parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(in_file(format!("not a PEM file: {error}"))),
-        }
-    }
-    if roots.is_empty() {
-        return Err(in_file(
-            "it holds no certificate (-----BEGIN CERTIFICATE-----)".into(),
-        ));
-    }
-    Ok(roots)
 }
 
 impl Upstream {
@@ -271,10 +245,12 @@ impl Upstream {
         if let RequestBody::Streamed(_) = body {
             self.drop_idle_connection();
         }
+        let mut is_first = true;
         loop {
             self.wire.begin(client);
             let result = self.run(request(), &mut body);
-            let may_repeat = !matches!(body, RequestBody::Streamed(_))
+            let may_repeat = std::mem::take(&mut is_first)
+                && !matches!(body, RequestBody::Streamed(_))
                 && self.wire.progress() == Progress::Reused
                 && self.wire.fault() == Fault::None;
             match result {

@@ -7,6 +7,7 @@
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,8 @@ enum Parking {
 }
 
 pub(super) struct Acceptor<H: Handler> {
-    pub(super) listener: TcpListener,
+    /// `None` once the server stops.
+    pub(super) listener: Option<TcpListener>,
     pub(super) waker: UnixStream,
     pub(super) shared: Arc<Shared>,
     pub(super) handler: Arc<H>,
@@ -72,7 +74,7 @@ impl<H: Handler> Acceptor<H> {
         handler: Arc<H>,
     ) -> Self {
         Acceptor {
-            listener,
+            listener: Some(listener),
             waker,
             shared,
             kit: Kit::new(handler.worker()),
@@ -83,33 +85,46 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// The main loop of the accept thread. Returns when the server stops.
+    /// The main loop of the accept thread. Ends with the process: when the server stops, those that
+    /// are being served still come back here, to read their last answers.
     pub(super) fn run(mut self) {
-        while !self.shared.is_stopping() {
+        loop {
+            if self.shared.is_stopping() {
+                self.stop();
+            }
             let ready = self.wait();
-            self.take_back();
             self.serve_ready(&ready.parked);
+            self.take_back();
             if ready.listener {
                 self.accept();
             }
             self.expire();
         }
-        for parked in self.parked {
-            close(parked.connection, CloseReason::Stopping);
+    }
+
+    /// Takes no more connections, and ends those without a request and those that still wait.
+    fn stop(&mut self) {
+        self.listener = None;
+        let is_over = |parked: &Parked| !matches!(parked.state, Parking::Draining { .. });
+        while let Some(index) = self.parked.iter().position(is_over) {
+            close(self.unpark(index).connection, CloseReason::Stopping);
+        }
+        while let Some(connection) = self.shared.take_overdue(Instant::now()) {
+            let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
+            self.refuse(connection, refusal);
         }
     }
 
     fn wait(&mut self) -> Ready {
         let now = Instant::now();
-        let accepting = self.is_accepting(now);
+        let is_accepting = self.is_accepting(now);
         let mut fds = Vec::with_capacity(self.parked.len() + 2);
         fds.push(PollFd::new(&self.waker, PollFlags::IN));
-        let interest = if accepting {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
-        fds.push(PollFd::new(&self.listener, interest));
+        let listener = self.listener.as_ref().filter(|_| is_accepting);
+        if let Some(listener) = listener {
+            fds.push(PollFd::new(listener, PollFlags::IN));
+        }
+        let others = fds.len();
         for parked in &self.parked {
             fds.push(PollFd::new(&*parked.connection.socket, PollFlags::IN));
         }
@@ -124,9 +139,9 @@ impl<H: Handler> Acceptor<H> {
                 parked: Vec::new(),
             };
         }
-        let listener = accepting && !fds[1].revents().is_empty();
+        let listener = listener.is_some() && !fds[1].revents().is_empty();
         let mut ready = Vec::new();
-        let events: Vec<_> = fds[2..].iter().map(PollFd::revents).collect();
+        let events: Vec<_> = fds[others..].iter().map(PollFd::revents).collect();
         for (index, (parked, events)) in self.parked.iter_mut().zip(events).enumerate() {
             parked.is_seen_quiet = events.is_empty();
             if !parked.is_seen_quiet {
@@ -228,22 +243,20 @@ impl<H: Handler> Acceptor<H> {
 
     /// Gives the connections that have something to read to the pool.
     fn serve_ready(&mut self, ready: &[usize]) {
+        let mut connections = Vec::with_capacity(ready.len());
         // From the back, so that taking one out moves none that is still to come.
         for &index in ready.iter().rev() {
-            match &mut self.parked[index].state {
-                Parking::Draining { drained } => {
-                    let mut total = *drained;
-                    let ended = self.parked[index].connection.drain(&mut total);
-                    self.parked[index].state = Parking::Draining { drained: total };
-                    if let Some(reason) = ended {
-                        close(self.unpark(index).connection, reason);
-                    }
-                }
-                Parking::Idle | Parking::InHead => {
-                    let parked = self.unpark(index);
-                    self.serve_or_dispatch(parked.connection);
-                }
+            let parked = &mut self.parked[index];
+            let Parking::Draining { drained } = &mut parked.state else {
+                connections.push(self.unpark(index).connection);
+                continue;
+            };
+            if let Some(reason) = parked.connection.drain(drained) {
+                close(self.unpark(index).connection, reason);
             }
+        }
+        for connection in connections.into_iter().rev() {
+            self.serve_or_dispatch(connection);
         }
     }
 
@@ -254,13 +267,22 @@ impl<H: Handler> Acceptor<H> {
         }
         let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
         let kit = &mut self.kit;
-        let after = connection::serve(connection, &*handler, kit, &shared, Stay::OneRequest);
-        self.take_back_one(after);
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            connection::serve(connection, &*handler, kit, &shared, Stay::OneRequest)
+        }));
+        match served {
+            Ok(after) => self.take_back_one(after),
+            // The panic hook has logged it.
+            Err(_) => self.kit = Kit::new(self.handler.worker()),
+        }
     }
 
     fn accept(&mut self) {
         for _ in 0..ACCEPT_BATCH {
-            match self.listener.accept() {
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            match listener.accept() {
                 Ok((socket, peer)) => {
                     let patience = match prepare(&socket) {
                         Ok(patience) => patience,
@@ -356,7 +378,9 @@ impl<H: Handler> Acceptor<H> {
     fn refuse(&mut self, mut connection: Connection, refusal: Refusal) {
         // The request line, if it is here, says in which dialect the answer is to be.
         connection.read_now();
-        if let After::Drain(connection) = connection::refuse(connection, &*self.handler, refusal) {
+        if let After::Drain(connection) =
+            connection::refuse(connection, &*self.handler, None, refusal)
+        {
             self.drain(connection);
         }
     }

@@ -5,6 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::Method;
+
 use super::exchange::{Exchange, Outcome};
 use super::head::{self, RequestHead};
 use super::pool::{OpenGuard, Shared};
@@ -97,9 +100,9 @@ pub(crate) fn serve<H: Handler>(
     connection.input.lend(&mut kit.spare);
     loop {
         let head = match connection.next_head(shared) {
-            NextHead::Head(_) if shared.is_stopping() => {
+            NextHead::Head(head) if shared.is_stopping() => {
                 let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-                return refuse(connection, handler, refusal);
+                return refuse(connection, handler, Some(&head), refusal);
             }
             NextHead::Head(head) => head,
             NextHead::NotYet => {
@@ -107,10 +110,15 @@ pub(crate) fn serve<H: Handler>(
                 return After::Park(connection);
             }
             NextHead::Closed => return After::Closed(connection, CloseReason::ClientClosed),
-            NextHead::Refused(refusal) => return refuse(connection, handler, refusal),
+            NextHead::Refused(refusal) => return refuse(connection, handler, None, refusal),
         };
         kit.out.clear();
-        let mut exchange = Exchange::new(head, &mut connection, &mut kit.out, shared);
+        let stall = match stay {
+            Stay::WhileRequestsCome => shared.limits.client_timeout,
+            // The thread that does this waits for nobody.
+            Stay::OneRequest => Duration::ZERO,
+        };
+        let mut exchange = Exchange::new(head, &mut connection, &mut kit.out, shared, stall);
         handler.handle(&mut kit.state, &mut exchange);
         match exchange.outcome() {
             Outcome::KeepAlive => {}
@@ -136,18 +144,25 @@ pub(crate) fn serve<H: Handler>(
     }
 }
 
-/// Answers with a refusal, without waiting for anybody, and lets the connection drain.
+/// Answers with a refusal, without waiting for anybody, and lets the connection drain. Without a
+/// `head` the request line is at the start of what was received.
 #[inline(never)]
-pub(crate) fn refuse<H: Handler>(connection: Connection, handler: &H, refusal: Refusal) -> After {
-    let answer = {
-        let (method, target) = request_line_so_far(connection.input.bytes());
-        handler.refuse(&Refused {
-            peer: connection.peer,
-            method,
-            target,
-            refusal: &refusal,
-        })
+pub(crate) fn refuse<H: Handler>(
+    connection: Connection,
+    handler: &H,
+    head: Option<&RequestHead>,
+    refusal: Refusal,
+) -> After {
+    let (method, target) = match head {
+        Some(head) => (head.method.clone(), head.target.clone()),
+        None => request_line_so_far(connection.input.bytes()),
     };
+    let answer = handler.refuse(&Refused {
+        peer: connection.peer,
+        method,
+        target,
+        refusal: &refusal,
+    });
     let mut out = Out::default();
     let status = http::StatusCode::from_u16(refusal.reason.status())
         .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
@@ -165,22 +180,22 @@ pub(crate) fn refuse<H: Handler>(connection: Connection, handler: &H, refusal: R
     }
 }
 
-/// The method and target of a request that was not understood, for its log line.
-fn request_line_so_far(bytes: &[u8]) -> (&str, &str) {
-    let line = bytes
-        .split(|&byte| byte == b'\r' || byte == b'\n')
+/// The method and target of a request that was not understood, for its log line; `-` where they
+/// cannot be told.
+fn request_line_so_far(bytes: &[u8]) -> (Method, Bytes) {
+    let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
+    let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
+    let is_method = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
+    let method = words.next().filter(is_method).unwrap_or_default();
+    let target = words
         .next()
-        .unwrap_or_default();
-    let mut words = line
-        .splitn(3, |&byte| byte == b' ')
-        .map(std::str::from_utf8);
-    match (words.next(), words.next()) {
-        (Some(Ok(method)), Some(Ok(target)))
-            if method.bytes().all(|byte| byte.is_ascii_uppercase()) =>
-        {
-            (method, target)
+        .filter(|word| word.iter().all(u8::is_ascii_graphic));
+    match (Method::from_bytes(method), target) {
+        (Ok(method), Some(target)) => (method, Bytes::copy_from_slice(target)),
+        _ => {
+            let unknown = Method::from_bytes(b"-").unwrap_or_default();
+            (unknown, Bytes::from_static(b"-"))
         }
-        _ => ("-", "-"),
     }
 }
 
@@ -209,7 +224,9 @@ impl Connection {
         loop {
             match self.take_head() {
                 Ok(Some(head)) => return NextHead::Head(head),
-                Ok(None) => {}
+                // What came behind the last request may be the beginning of the next one.
+                Ok(None) if self.input.bytes().is_empty() => self.head_since = None,
+                Ok(None) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
                 Err(refusal) => return NextHead::Refused(refusal),
             }
             if self
@@ -225,7 +242,7 @@ impl Connection {
             };
             match self.read(linger) {
                 Ok(0) => return NextHead::Closed,
-                Ok(_) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
+                Ok(_) => {}
                 Err(Stall::TimedOut) => return NextHead::NotYet,
                 Err(Stall::WatchedLeft | Stall::Io(_)) => return NextHead::Closed,
             }
@@ -236,8 +253,10 @@ impl Connection {
     fn take_head(&mut self) -> Result<Option<RequestHead>, Refusal> {
         if self.searched == 0 {
             // RFC 9112 section 2.2: an empty line before the request line is ignored; one.
-            if self.input.bytes().starts_with(b"\r\n") {
-                self.input.consume(2);
+            match self.input.bytes() {
+                [b'\r', b'\n', ..] => self.input.consume(2),
+                [b'\r'] => return Ok(None),
+                _ => {}
             }
         }
         let bytes = self.input.bytes();

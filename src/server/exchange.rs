@@ -60,6 +60,8 @@ pub struct Exchange<'a> {
     connection: &'a mut Connection,
     out: &'a mut Out,
     shared: &'a Shared,
+    /// The longest stall of the client while it is sent its answer.
+    stall: Duration,
     body: Incoming,
     answer: Answer,
     persistence: Persistence,
@@ -89,6 +91,7 @@ impl<'a> Exchange<'a> {
         connection: &'a mut Connection,
         out: &'a mut Out,
         shared: &'a Shared,
+        stall: Duration,
     ) -> Self {
         let state = match head.framing {
             Framing::None | Framing::Length(0) => IncomingState::Done,
@@ -109,6 +112,7 @@ impl<'a> Exchange<'a> {
             connection,
             out,
             shared,
+            stall,
             body,
             answer,
             persistence,
@@ -362,8 +366,8 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// The client left, or read nothing for the client timeout.
     pub fn flush(&mut self) -> Result<(), ClientFault> {
-        let stall = self.shared.limits.client_timeout;
-        let result = socket::write_all(&self.connection.socket, self.out.pending(), stall, None);
+        let pending = self.out.pending();
+        let result = socket::write_all(&self.connection.socket, pending, self.stall, None);
         self.out.clear();
         match result {
             Ok(()) => Ok(()),

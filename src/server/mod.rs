@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
 
 mod acceptor;
 pub mod body;
@@ -89,9 +90,9 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Refused<'a> {
     pub peer: SocketAddr,
     /// `-` where it could not be read.
-    pub method: &'a str,
+    pub method: Method,
     /// `-` where it could not be read.
-    pub target: &'a str,
+    pub target: Bytes,
     pub refusal: &'a Refusal,
 }
 

@@ -192,12 +192,6 @@ impl Shared {
         self.lock().pending.front().map(|(_, since)| *since)
     }
 
-    fn give_back(&self, before: Before) {
-        if let Before::Work(Some(after)) = before {
-            self.hand_back(after);
-        }
-    }
-
     /// Hands a connection back to the acceptor.
     fn hand_back(&self, after: After) {
         self.returned
@@ -262,25 +256,24 @@ impl Shared {
     /// the list of idle ones: its next request is to find this worker, with its warm upstream.
     fn next(&self, worker: usize, before: Before) -> Result<Connection, NoWork> {
         let mut pool = self.lock();
-        pool.serving[worker] = None;
-        let pending = pool.pending.pop_front();
-        if let Some((connection, _)) = pending {
-            self.waiting.store(pool.pending.len(), Ordering::Relaxed);
-            pool.serving[worker] = Some(Arc::clone(&connection.socket));
+        if let Before::Work(after) = before {
+            pool.serving[worker] = None;
+            let pending = pool.pending.pop_front();
+            if let Some((connection, _)) = &pending {
+                self.waiting.store(pool.pending.len(), Ordering::Relaxed);
+                pool.serving[worker] = Some(Arc::clone(&connection.socket));
+            } else if self.is_stopping() {
+                self.became_idle.notify_all();
+            } else {
+                pool.idle.push(worker);
+            }
             drop(pool);
-            self.give_back(before);
-            return Ok(connection);
-        }
-        if self.is_stopping() {
-            self.became_idle.notify_all();
-            return Err(NoWork::Stopping);
-        }
-        if !matches!(before, Before::Idleness) {
-            pool.idle.push(worker);
-        }
-        if let Before::Work(Some(_)) = before {
-            drop(pool);
-            self.give_back(before);
+            if let Some(after) = after {
+                self.hand_back(after);
+            }
+            if let Some((connection, _)) = pending {
+                return Ok(connection);
+            }
             pool = self.lock();
         }
         loop {

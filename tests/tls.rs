@@ -1,0 +1,155 @@
+//! An upstream over TLS, as Flow is: a server of rustls with a certificate of the test's own.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
+use support::{ProxyProcess, RawClient, get};
+
+/// A TLS server that answers each request and counts its handshakes.
+struct TlsUpstream {
+    address: SocketAddr,
+    certificate_pem: String,
+    full: Arc<AtomicUsize>,
+    resumed: Arc<AtomicUsize>,
+}
+
+impl TlsUpstream {
+    fn start() -> TlsUpstream {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key.into())
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = TlsUpstream {
+            address: listener.local_addr().unwrap(),
+            certificate_pem: certified.cert.pem(),
+            full: Arc::default(),
+            resumed: Arc::default(),
+        };
+        let (full, resumed) = (Arc::clone(&upstream.full), Arc::clone(&upstream.resumed));
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let (full, resumed) = (Arc::clone(&full), Arc::clone(&resumed));
+                thread::spawn(move || {
+                    answer(StreamOwned::new(connection, socket), &full, &resumed)
+                });
+            }
+        });
+        upstream
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}/flow-llm-proxy", self.address.port())
+    }
+}
+
+type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
+
+/// One answer for each request; the path `/…/close` breaks off without a close_notify.
+fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    let mut is_counted = false;
+    loop {
+        match stream.read(&mut piece) {
+            Ok(length @ 1..) => request.extend_from_slice(&piece[..length]),
+            _ => return,
+        }
+        if !std::mem::replace(&mut is_counted, true) {
+            match stream.conn.handshake_kind() {
+                Some(HandshakeKind::Resumed) => resumed.fetch_add(1, Ordering::SeqCst),
+                _ => full.fetch_add(1, Ordering::SeqCst),
+            };
+        }
+        if !request.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let is_cut = request.starts_with(b"GET /flow-llm-proxy/close ");
+        let sent = if is_cut {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+        } else {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        };
+        if sent.is_err() || is_cut {
+            return;
+        }
+        request.clear();
+    }
+}
+
+#[test]
+fn an_upstream_is_verified_against_the_ca_file() {
+    let upstream = TlsUpstream::start();
+    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+    let ca = builder.path("ca.pem");
+    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..3 {
+        let response = client.request("GET", "/v1/models", &[], b"");
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    }
+    assert_eq!(
+        upstream.full.load(Ordering::SeqCst),
+        1,
+        "one kept-alive connection"
+    );
+}
+
+#[test]
+fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
+    let upstream = TlsUpstream::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/models");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_unreachable")
+    );
+    assert!(
+        response.text().contains("certificate"),
+        "{}",
+        response.text()
+    );
+    assert!(response.text().contains("--ca-file"), "{}", response.text());
+}
+
+#[test]
+fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
+    let upstream = TlsUpstream::start();
+    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+    let ca = builder.path("ca.pem");
+    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    for _ in 0..4 {
+        // Each answer ends its connection, so that the next request needs a new one.
+        get(proxy.address(), "/close");
+    }
+    let (full, resumed) = (&upstream.full, &upstream.resumed);
+    assert_eq!(
+        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
+        (1, 3)
+    );
+}
+
+#[test]
+fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
+    let upstream = TlsUpstream::start();
+    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+    let ca = builder.path("ca.pem");
+    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    let response = get(proxy.address(), "/close");
+    assert_ne!(response.ended, support::Ended::Complete);
+    assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
+}
