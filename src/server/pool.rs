@@ -310,29 +310,26 @@ enum NoWork {
 
 /// The life of a worker thread.
 fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
-    let mut kit = Kit::new(handler.worker());
-    let mut is_fresh = true;
+    // Made for the first connection: a worker that is never needed costs its thread alone.
+    let mut kit = None;
     let mut before = Before::Work(None);
     loop {
         let connection = match shared.next(index, before) {
             Ok(connection) => connection,
             Err(NoWork::Idle) => {
-                if !is_fresh {
-                    kit = Kit::new(handler.worker());
-                    is_fresh = true;
-                }
+                kit = None;
                 before = Before::Idleness;
                 continue;
             }
             Err(NoWork::Stopping) => return,
         };
         before = Before::Work(None);
-        is_fresh = false;
+        let kit_now = kit.get_or_insert_with(|| Kit::new(handler.worker()));
         let served = catch_unwind(AssertUnwindSafe(|| {
             connection::serve(
                 connection,
                 handler,
-                &mut kit,
+                kit_now,
                 shared,
                 Stay::WhileRequestsCome,
             )
@@ -347,7 +344,7 @@ fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
             Err(_) => {
                 // The panic hook has logged it. The client sees a closed connection; the worker
                 // goes on with nothing that the panic could have left half done.
-                kit = Kit::new(handler.worker());
+                kit = None;
             }
         }
     }
