@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 
 mod attempts;
 pub mod balancer;
+mod buffers;
+mod dial;
 pub mod error;
 pub mod gate;
 mod headers;
+mod own_answer;
 mod record;
 mod relay;
 mod request_body;
@@ -33,11 +36,9 @@ use self::relay::Relayed;
 use self::request_body::{Body, Streaming};
 use self::target_path::{Form, Route};
 use self::upstream::{Answer, Failure, Piece, RequestBody, Upstream, UpstreamFactory};
-use crate::pages::{self, Page, Status};
+use crate::pages::{self, Status};
 use crate::secrets::Credential;
-use crate::server::{
-    AnswerFraming, ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused,
-};
+use crate::server::{ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused};
 use crate::target::Target;
 
 /// The most of a rejected answer's body that is read so that its connection can be used again.
@@ -206,7 +207,8 @@ impl Proxy {
         if record.path.starts_with(b"/-")
             && let Some(page) = pages::page(&record.path, &head.method, status())
         {
-            return show(exchange, record, page?);
+            own_answer::show(exchange, record, &page?);
+            return Ok(());
         }
         self.admit(exchange, &route)?;
         let path = route.upstream_path(&self.target)?;
@@ -377,7 +379,7 @@ impl Proxy {
                 }
                 let dialect = Dialect::of(&record.path, &self.target.base_path);
                 let (fields, body) = error.answer(dialect);
-                reply(exchange, record, error.code.status(), &fields, &body);
+                own_answer::reply(exchange, record, error.code.status(), &fields, &body);
             }
             _ => record.status = CLIENT_GONE_STATUS,
         }
@@ -473,53 +475,5 @@ fn skip_body(upstream: &Upstream, mut answer: Answer) {
             Ok(Piece::Data(length)) => skipped += length,
             Ok(Piece::NotYet | Piece::End) | Err(_) => return,
         }
-    }
-}
-
-fn show(exchange: &mut Exchange<'_>, record: &mut Record, page: Page) -> Result<(), Trouble> {
-    let fields = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::CONTENT_LENGTH, HeaderValue::from(page.body.len())),
-    ];
-    record.status = page.status.as_u16();
-    reply(
-        exchange,
-        record,
-        page.status.as_u16(),
-        &fields,
-        page.body.as_bytes(),
-    );
-    Ok(())
-}
-
-/// Sends an answer of our own.
-fn reply(
-    exchange: &mut Exchange<'_>,
-    record: &mut Record,
-    status: u16,
-    fields: &[(HeaderName, HeaderValue)],
-    body: &[u8],
-) {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let id = (headers::REQUEST_ID.clone(), record.id.clone());
-    let fields = fields
-        .iter()
-        .chain([&id])
-        .map(|(name, value)| (name, value));
-    record.time_to_first_byte = Some(record.started.elapsed());
-    if exchange.head.method == Method::HEAD {
-        exchange.start(status, fields, AnswerFraming::None);
-    } else {
-        exchange.start(status, fields, AnswerFraming::Length(body.len() as u64));
-        exchange.write(body);
-    }
-    match exchange.finish() {
-        Err(ClientFault::TimedOut) if record.end == End::Ok => record.end = End::ClientTimeout,
-        Err(_) if record.end == End::Ok => record.end = End::ClientGone,
-        _ => {}
     }
 }

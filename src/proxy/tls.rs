@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::transport::PlainBuffers;
+use super::buffers::PlainBuffers;
 
 /// Wraps connections to `https` targets. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -10,13 +10,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -24,6 +22,8 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle, Transport,
 };
 
+use super::buffers::PlainBuffers;
+use super::dial::{connect_any, resolve};
 use crate::socket::{self, Patience, Stall};
 
 /// What a worker and its upstream connections tell each other. One call at a time.
@@ -156,7 +156,7 @@ impl Wire {
         self.mode.load(Ordering::Relaxed) == Mode::Look as u8
     }
 
-    fn client(&self) -> Option<Arc<TcpStream>> {
+    pub(super) fn client(&self) -> Option<Arc<TcpStream>> {
         self.client
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -164,7 +164,7 @@ impl Wire {
     }
 
     /// Notes why a socket gave up, and says it in ureq's terms.
-    fn stalled(&self, stall: Stall) -> ureq::Error {
+    pub(super) fn stalled(&self, stall: Stall) -> ureq::Error {
         let (fault, error) = match stall {
             Stall::TimedOut => (Fault::TimedOut, io::ErrorKind::TimedOut.into()),
             Stall::WatchedLeft => (Fault::ClientLeft, io::Error::other("the client left")),
@@ -327,102 +327,6 @@ fn deadline(timeout: NextTimeout) -> Instant {
     Instant::now() + (*timeout.after).min(FAR)
 }
 
-/// Looks the host of `uri` up, for as long as the client waits.
-fn resolve(uri: &Uri, deadline: Instant, wire: &Wire) -> Result<Vec<SocketAddr>, ureq::Error> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
-    let port = uri.port_u16().unwrap_or(default_port);
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let name = bare.to_owned();
-    let look_up = move || {
-        let addresses = (name.as_str(), port)
-            .to_socket_addrs()
-            .map(Iterator::collect::<Vec<_>>);
-        // The receiver is gone if the time was over.
-        let _ = sender.send(addresses);
-    };
-    thread::Builder::new()
-        .name("resolver".into())
-        .spawn(look_up)
-        .map_err(ureq::Error::Io)?;
-    loop {
-        let step = Duration::from_millis(100);
-        match receiver.recv_timeout(step) {
-            Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
-            Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
-            Err(_) if Instant::now() >= deadline => return Err(wire.stalled(Stall::TimedOut)),
-            Err(_)
-                if wire
-                    .client()
-                    .is_some_and(|client| socket::peer_left(&client)) =>
-            {
-                return Err(wire.stalled(Stall::WatchedLeft));
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Connects to the first address that answers; the time that is left is shared among them.
-fn connect_any(
-    addresses: &[SocketAddr],
-    deadline: Instant,
-    wire: &Wire,
-) -> Result<TcpStream, ureq::Error> {
-    let mut last = ureq::Error::HostNotFound;
-    for (index, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match connect(*address, Instant::now() + left / share, wire) {
-            Ok(socket) => return Ok(socket),
-            Err(Stall::WatchedLeft) => return Err(wire.stalled(Stall::WatchedLeft)),
-            Err(Stall::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
-            Err(Stall::Io(error)) => last = ureq::Error::Io(error),
-        }
-    }
-    Err(last)
-}
-
-fn connect(address: SocketAddr, deadline: Instant, wire: &Wire) -> Result<TcpStream, Stall> {
-    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(Stall::Io)?;
-    socket.set_nonblocking(true).map_err(Stall::Io)?;
-    socket.set_tcp_nodelay(true).map_err(Stall::Io)?;
-    // Finds peers that vanished without a word, and keeps middleboxes from forgetting a stream that
-    // is silent while the model thinks.
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    socket.set_tcp_keepalive(&keepalive).map_err(Stall::Io)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => {
-            socket.set_nonblocking(false).map_err(Stall::Io)?;
-            return Ok(socket.into());
-        }
-        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
-        Err(error) => return Err(Stall::Io(error)),
-    }
-    let stream = TcpStream::from(socket);
-    socket::wait(&stream, PollFlags::OUT, deadline, wire.client().as_deref())?;
-    match stream.take_error() {
-        Ok(None) => {
-            stream.set_nonblocking(false).map_err(Stall::Io)?;
-            Ok(stream)
-        }
-        Ok(Some(error)) | Err(error) => Err(Stall::Io(error)),
-    }
-}
-
-const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-
 /// Lets `Agent::shutdown` interrupt whoever waits for this socket.
 struct Handle(Arc<TcpStream>);
 
@@ -534,82 +438,5 @@ impl fmt::Debug for TcpTransport {
             .debug_struct("TcpTransport")
             .field("socket", &self.socket)
             .finish()
-    }
-}
-
-/// ureq's buffers without its zeroing: pages that are never used cost nothing.
-pub(super) struct PlainBuffers {
-    input: Vec<u8>,
-    /// `input[start..end]` has arrived and is not consumed.
-    start: usize,
-    end: usize,
-    output: Vec<u8>,
-    progress: bool,
-}
-
-impl PlainBuffers {
-    pub(super) fn new(input_bytes: usize, output_bytes: usize) -> PlainBuffers {
-        PlainBuffers {
-            input: vec![0; input_bytes],
-            start: 0,
-            end: 0,
-            output: vec![0; output_bytes],
-            progress: false,
-        }
-    }
-}
-
-impl PlainBuffers {
-    /// Where received bytes are to be written.
-    ///
-    /// # Errors
-    /// There is no room: the head of an answer does not fit.
-    pub(super) fn space(&mut self) -> Result<&mut [u8], ureq::Error> {
-        let space = self.input_append_buf();
-        if space.is_empty() {
-            let what = "the head of the answer is over 16 KiB";
-            return Err(ureq::Error::Io(io::Error::other(what)));
-        }
-        Ok(space)
-    }
-}
-
-impl Buffers for PlainBuffers {
-    fn output(&mut self) -> &mut [u8] {
-        &mut self.output
-    }
-
-    fn input(&self) -> &[u8] {
-        &self.input[self.start..self.end]
-    }
-
-    fn input_append_buf(&mut self) -> &mut [u8] {
-        if self.start > 0 {
-            self.input.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        &mut self.input[self.end..]
-    }
-
-    fn input_appended(&mut self, amount: usize) {
-        self.end += amount;
-    }
-
-    fn input_consume(&mut self, amount: usize) {
-        self.progress = amount > 0;
-        self.start += amount;
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        }
-    }
-
-    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        (&mut self.input[self.end..], &mut self.output)
-    }
-
-    fn can_use_input(&self) -> bool {
-        self.start < self.end && self.progress
     }
 }
