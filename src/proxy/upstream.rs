@@ -144,8 +144,7 @@ pub enum Failure {
 
 impl UpstreamFactory {
     /// `silence`: the longest silence of the upstream. `ca_file`: PEM roots to trust beside the
-    /// Mozilla set. `way`: whether there may be a
-    /// proxy on the way.
+    /// Mozilla set. `way`: whether there may be a proxy on it.
     ///
     /// # Errors
     /// The CA file cannot be read or holds no certificate; the environment names a proxy that makes

@@ -2,7 +2,7 @@
 
 use super::refusal::{Reason, Refusal};
 
-/// How the end of a body is known.
+/// How the end of a request's body is known: it never ends with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body.
@@ -12,9 +12,6 @@ pub enum Framing {
     /// Chunks, the last one empty.
     Chunked,
 }
-
-/// The framing of a request's body: a request's body never ends with the connection.
-pub type RequestFraming = Framing;
 
 /// The longest chunk-size line with its extensions, in bytes. Nobody sends extensions; a signature
 /// or two would fit.

@@ -4,12 +4,10 @@
 //! read in two ways is refused, and the connection is closed. Field lines are parsed by httparse;
 //! what it lets through and we must not (bare LF) is looked for here.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version, header};
 
-use super::body::{Framing, RequestFraming};
+use super::body::Framing;
 use super::refusal::{Reason, Refusal};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
@@ -29,7 +27,7 @@ pub struct RequestHead {
     pub version: Version,
     /// The field lines in their order, repeats included, names in lower case.
     pub fields: Vec<(HeaderName, HeaderValue)>,
-    pub framing: RequestFraming,
+    pub framing: Framing,
     pub expects_continue: bool,
     /// Whether the client lets the connection live on (RFC 9112 section 9.3).
     pub persistence: Persistence,
@@ -137,7 +135,7 @@ pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
         .unwrap_or(head.len());
     let (method, target, version) = request_line(&bytes.slice(..line_end))?;
     let fields = field_lines(&bytes, line_end + 2)?;
-    let framing = RequestFraming::of(version, &fields)?;
+    let framing = Framing::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
     let persistence = match method {
@@ -290,7 +288,7 @@ fn persistence(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Persis
     persistence
 }
 
-impl RequestFraming {
+impl Framing {
     /// RFC 9112 section 6.3, with everything ambiguous refused.
     fn of(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<Self, Refusal> {
         let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
@@ -338,15 +336,6 @@ impl RequestFraming {
             Some(length) => Ok(Framing::Length(length)),
             None => bad("Content-Length is larger than any body"),
         }
-    }
-}
-
-impl fmt::Display for Persistence {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Persistence::KeepAlive => "keep-alive",
-            Persistence::Close => "close",
-        })
     }
 }
 
