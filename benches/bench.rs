@@ -81,7 +81,12 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
                 plan.duration = Duration::from_secs_f64(seconds);
             }
             "--only" => plan.parts = value.split(',').map(str::to_owned).collect(),
-            "--binary" => plan.binary = PathBuf::from(value),
+            // The fronts are started in a directory of their own.
+            "--binary" => {
+                plan.binary = PathBuf::from(&value)
+                    .canonicalize()
+                    .map_err(|error| format!("--binary: {value}: {error}"))?;
+            }
             _ => return Err(format!("unknown argument '{argument}'")),
         }
     }

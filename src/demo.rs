@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::secrets::{Configuration, Credential};
 use crate::server::{
     AnswerFraming, ClientFault, Exchange, Handler, Limits, RefusalAnswer, Refused, Running, Server,
+    field_lines,
 };
 use crate::target::Target;
 
@@ -255,7 +256,7 @@ fn send(
     fields: Vec<(HeaderName, HeaderValue)>,
     body: &[u8],
 ) -> Result<(), ClientFault> {
-    let fields = fields.iter().map(|(name, value)| (name, value));
+    let fields = field_lines(&fields);
     if exchange.head.method == Method::HEAD {
         exchange.start(status, fields, AnswerFraming::None);
     } else {
@@ -274,7 +275,7 @@ fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientFa
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    let fields = fields.iter().map(|(name, value)| (name, value));
+    let fields = field_lines(&fields);
     exchange.start(StatusCode::OK, fields, AnswerFraming::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {

@@ -158,7 +158,9 @@ fn check(invocation: &Invocation, online: bool) -> ExitCode {
     }
     let way = Way::FromEnvironment(options.target.clone());
     let ca_file = options.ca_file.as_deref();
-    if let Err(problem) = UpstreamFactory::new(options.upstream_timeout, ca_file, &way) {
+    if let Err(problem) =
+        UpstreamFactory::new(&options.target, options.upstream_timeout, ca_file, &way)
+    {
         problems.push(problem);
     }
     for warning in warnings

@@ -5,10 +5,12 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Request, Uri, header};
+use http::Method;
 
 use crate::cli::Options;
-use crate::proxy::upstream::{Answer, Failure, RequestBody, Upstream, UpstreamFactory, Way};
+use crate::proxy::upstream::{
+    Answer, Failure, Request, RequestBody, Upstream, UpstreamFactory, Way,
+};
 use crate::secrets::{Configuration, Credential};
 use crate::target::Target;
 
@@ -24,7 +26,12 @@ pub fn check<'a>(
     configurations: &'a [Configuration],
 ) -> Result<impl Iterator<Item = Step> + 'a, String> {
     let way = Way::FromEnvironment(options.target.clone());
-    let factory = UpstreamFactory::new(options.upstream_timeout, options.ca_file.as_deref(), &way)?;
+    let factory = UpstreamFactory::new(
+        &options.target,
+        options.upstream_timeout,
+        options.ca_file.as_deref(),
+        &way,
+    )?;
     let mut upstream = Upstream::new(&factory);
     let mut seen: HashSet<Arc<Credential>> = HashSet::new();
     let each = configurations
@@ -62,22 +69,21 @@ fn resolve(target: &Target, proxy: Option<String>) -> Step {
 /// One GET of the models, signed with the credential of `one`.
 fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
     let name = &one.name;
-    let uri: Uri = format!("{target}/v1/models")
-        .parse()
-        .map_err(|_| format!("--target-url: '{target}' is not a URL"))?;
-    let request = || {
-        let mut request = Request::new(());
-        *request.uri_mut() = uri.clone();
-        let fields = request.headers_mut();
-        fields.insert(
-            header::AUTHORIZATION,
-            one.credential.authorization().clone(),
-        );
-        fields.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        request
+    let path = format!("{}/v1/models", target.base_path);
+    let fields: [(&[u8], &[u8]); 3] = [
+        (b"host", target.authority.as_bytes()),
+        (b"authorization", one.credential.authorization().as_bytes()),
+        (b"accept", b"application/json"),
+    ];
+    let request = Request {
+        method: &Method::GET,
+        target: path.as_bytes(),
+        fields: fields.into_iter(),
+        body: RequestBody::None,
     };
     let started = Instant::now();
-    let sent = upstream.send(request, RequestBody::None, None);
+    let sent = upstream.send(request, None);
+    upstream.end();
     let took = started.elapsed().as_millis();
     match sent {
         Ok(answer) => judge(name, &answer, took),

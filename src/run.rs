@@ -73,7 +73,7 @@ pub fn serve(
         log::info!("The upstream is reached through the proxy {proxy}");
     }
     let ca_file = options.ca_file.as_deref();
-    let upstreams = UpstreamFactory::new(options.upstream_timeout, ca_file, &way)
+    let upstreams = UpstreamFactory::new(&options.target, options.upstream_timeout, ca_file, &way)
         .map_err(Failure::Configuration)?;
     let gate = Gate::for_address(options.host);
     let target = options.target.clone();

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 
+use super::answer::Fields;
 use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
 
 /// A request is sent to the upstream at most this often, each time with another credential.
@@ -30,7 +31,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub fn of(status: StatusCode, fields: &HeaderMap) -> Verdict {
+    pub fn of(status: StatusCode, fields: &Fields) -> Verdict {
         match status.as_u16() {
             401 | 403 => Verdict::Rejected,
             429 => Verdict::Limited(retry_after(fields, SystemTime::now())),
@@ -41,8 +42,10 @@ impl Verdict {
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
-fn retry_after(fields: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = fields.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
+    let value = std::str::from_utf8(fields.value("retry-after")?)
+        .ok()?
+        .trim();
     // LiteLLM passes fractions of a second on from some models' providers.
     let rest = match value.parse::<f64>() {
         Ok(seconds) if seconds >= LONGEST_LIMITED_REST.as_secs_f64() => LONGEST_LIMITED_REST,
@@ -174,16 +177,12 @@ fn tell(event: Option<Event>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let rest = |value: &'static str| {
-            let mut fields = HeaderMap::new();
-            fields.insert(header::RETRY_AFTER, HeaderValue::from_static(value));
-            retry_after(&fields, now)
-        };
+        let rest =
+            |value: &'static str| retry_after(&Fields::from_iter([("Retry-After", value)]), now);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(rest("7"), seconds(7));
         assert_eq!(rest("1.5"), Some(Duration::from_millis(1500)));
@@ -193,13 +192,13 @@ mod tests {
         assert_eq!(rest("Sun, 06 Nov 1994 08:40:00 GMT"), seconds(0));
         assert_eq!(rest("soon"), None);
         assert_eq!(rest("-1"), None);
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        assert_eq!(retry_after(&Fields::default(), now), None);
     }
 
     #[test]
     fn statuses_say_what_the_table_says() {
         let verdict =
-            |status| Verdict::of(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
+            |status| Verdict::of(StatusCode::from_u16(status).unwrap(), &Fields::default());
         for status in [401, 403] {
             assert_eq!(verdict(status), Verdict::Rejected);
         }

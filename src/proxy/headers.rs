@@ -1,83 +1,96 @@
 //! Which fields are forwarded. Pure.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
+
+use super::answer::Fields;
 
 /// The field that ties the log lines of client, proxy and upstream together.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The fields that speak about one connection only (RFC 9110 section 7.6.1, and those that came
+/// before the rule), in lower case.
+const HOP_BY_HOP: [&[u8]; 9] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+];
 
-/// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
-/// before the rule).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ]
-    .contains(name)
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    HOP_BY_HOP
+        .iter()
+        .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
 }
 
-/// The fields that Connection names. Content-Length cannot be named away: the message would have
-/// no end.
-fn named_by_connection<'f>(
-    fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
-) -> Vec<HeaderName> {
-    fields
-        .filter(|(name, _)| **name == header::CONNECTION)
-        .flat_map(|(_, value)| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        .filter(|name| *name != KEEP_ALIVE && *name != header::CONTENT_LENGTH)
-        .collect()
+/// The fields that the values of Connection name. Content-Length cannot be named away: the message
+/// would have no end.
+#[derive(Default)]
+struct Named<'f>(Vec<&'f [u8]>);
+
+impl<'f> Named<'f> {
+    fn by(values: impl Iterator<Item = &'f [u8]>) -> Named<'f> {
+        let options = values
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|option| !option.eq_ignore_ascii_case(b"content-length"));
+        Named(options.collect())
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.0.iter().any(|named| named.eq_ignore_ascii_case(name))
+    }
 }
 
 /// What goes to the upstream: all fields in their order, less the hop-by-hop ones and what the
 /// proxy sets itself; `authorization` in the place of the client's, the target's `host`, and
 /// `request_id` where the client sent none.
-pub fn for_upstream(
-    fields: &[(HeaderName, HeaderValue)],
-    authorization: &HeaderValue,
-    host: &HeaderValue,
-    request_id: &HeaderValue,
-) -> HeaderMap {
-    let named = named_by_connection(fields.iter().map(|(name, value)| (name, value)));
-    let mut forwarded = HeaderMap::with_capacity(fields.len() + 3);
-    forwarded.insert(header::HOST, host.clone());
-    forwarded.insert(header::AUTHORIZATION, authorization.clone());
-    for (name, value) in fields {
+pub fn for_upstream<'f>(
+    fields: &'f [(HeaderName, HeaderValue)],
+    authorization: &'f HeaderValue,
+    host: &'f HeaderValue,
+    request_id: &'f HeaderValue,
+) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
+    let connection = fields
+        .iter()
+        .filter(|(name, _)| *name == header::CONNECTION);
+    let named = Named::by(connection.map(|(_, value)| value.as_bytes()));
+    let ours = [
+        (&header::HOST, host),
+        (&header::AUTHORIZATION, authorization),
+    ];
+    let has_id = fields.iter().any(|(name, _)| *name == REQUEST_ID);
+    let own_id = (!has_id).then_some((&REQUEST_ID, request_id));
+    let theirs = fields.iter().filter(move |(name, _)| {
         let is_ours = *name == header::HOST
             || *name == header::AUTHORIZATION
             || *name == header::CONTENT_LENGTH
             || *name == header::EXPECT;
-        if !is_ours && !is_hop_by_hop(name) && !named.contains(name) {
-            forwarded.append(name.clone(), value.clone());
-        }
-    }
-    if !forwarded.contains_key(&REQUEST_ID) {
-        forwarded.insert(&REQUEST_ID, request_id.clone());
-    }
-    forwarded
+        let is_named = || named.contains(name.as_str().as_bytes());
+        !is_ours && !is_hop_by_hop(name.as_str().as_bytes()) && !is_named()
+    });
+    ours.into_iter()
+        .chain(theirs.map(|(name, value)| (name, value)))
+        .chain(own_id)
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
 /// the upstream set none.
 pub fn for_client<'f>(
-    answer: &'f HeaderMap,
+    answer: &'f Fields,
     request_id: &'f HeaderValue,
-) -> impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)> {
-    let named = named_by_connection(answer.iter());
-    let own_id = if answer.contains_key(&REQUEST_ID) {
-        None
-    } else {
-        Some((&REQUEST_ID, request_id))
-    };
+) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
+    let named = Named::by(answer.values("connection"));
+    let id = REQUEST_ID.as_str();
+    let own_id = answer
+        .value(id)
+        .is_none()
+        .then_some((id.as_bytes(), request_id.as_bytes()));
     answer
         .iter()
         .filter(move |(name, _)| !is_hop_by_hop(name) && !named.contains(name))
@@ -103,9 +116,12 @@ mod tests {
             &value("flow.example"),
             &value("id-1"),
         )
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .map(|(name, value)| (text(name), text(value)))
         .collect()
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]
@@ -127,8 +143,8 @@ mod tests {
                 ("host", "flow.example"),
                 ("authorization", "Bearer ours"),
                 ("x-b", "1"),
-                ("x-b", "3"),
                 ("x-a", "2"),
+                ("x-b", "3"),
                 ("accept", "*/*"),
                 ("x-request-id", "id-1"),
             ]
@@ -162,18 +178,17 @@ mod tests {
 
     #[test]
     fn an_answer_keeps_its_length_and_the_upstreams_request_id() {
-        let mut answer = HeaderMap::new();
-        answer.insert(
-            header::CONNECTION,
-            HeaderValue::from_static("content-length, x-a"),
-        );
-        answer.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
-        answer.insert("x-a", HeaderValue::from_static("1"));
-        answer.insert(&REQUEST_ID, HeaderValue::from_static("upstream's"));
+        let answer = Fields::from_iter([
+            ("Connection", "Content-Length, x-a"),
+            ("Content-Length", "5"),
+            ("X-A", "1"),
+            ("Keep-Alive", "5"),
+            ("X-Request-Id", "upstream's"),
+        ]);
         let id = HeaderValue::from_static("ours");
         let names: Vec<_> = for_client(&answer, &id)
-            .map(|(name, _)| name.as_str())
+            .map(|(name, _)| text(name))
             .collect();
-        assert_eq!(names, ["content-length", "x-request-id"]);
+        assert_eq!(names, ["Content-Length", "X-Request-Id"]);
     }
 }

@@ -1,14 +1,15 @@
 //! One request's life: admit, route, hold the body, pick, send, judge, relay, log. Read this first.
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
-//! only [`upstream`] and `transport` know the HTTP client.
+//! only [`upstream`] and what it uses know ureq.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Uri, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
 
+mod answer;
 mod attempts;
 pub mod balancer;
 mod buffers;
@@ -26,6 +27,7 @@ mod target_path;
 mod tls;
 mod transport;
 pub mod upstream;
+mod way;
 
 use self::attempts::{Attempts, Verdict};
 use self::balancer::Balancer;
@@ -35,7 +37,7 @@ use self::record::{CLIENT_GONE_STATUS, End, Record, RequestIds};
 use self::relay::Relayed;
 use self::request_body::{Body, Streaming};
 use self::target_path::{Form, Route};
-use self::upstream::{Answer, Failure, Piece, RequestBody, Upstream, UpstreamFactory};
+use self::upstream::{Answer, Failure, Piece, Request, RequestBody, Upstream, UpstreamFactory};
 use crate::pages::{self, Status};
 use crate::secrets::Credential;
 use crate::server::{ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused};
@@ -47,8 +49,6 @@ const MAX_SKIPPED: usize = 64 * 1024;
 /// Forwards requests to the target. One for the process.
 pub struct Proxy {
     target: Target,
-    scheme: Scheme,
-    authority: Authority,
     host: HeaderValue,
     gate: Gate,
     balancer: Arc<Balancer>,
@@ -141,26 +141,17 @@ impl Proxy {
     /// A proxy for `target` that chooses with `balancer` and lets in whom `gate` admits.
     ///
     /// # Errors
-    /// The target's host cannot stand in a URL or a Host field.
+    /// The target's host cannot stand in a Host field.
     pub fn new(
         target: Target,
         gate: Gate,
         balancer: Arc<Balancer>,
         upstreams: Arc<UpstreamFactory>,
     ) -> Result<Proxy, String> {
-        let is_bad = |_| format!("'{}' is not a host", target.authority);
-        let authority: Authority = target.authority.parse().map_err(is_bad)?;
         let host = HeaderValue::from_str(&target.authority).map_err(|error| error.to_string())?;
-        let scheme = if target.https {
-            Scheme::HTTPS
-        } else {
-            Scheme::HTTP
-        };
         let ids = RequestIds::new();
         Ok(Proxy {
             target,
-            scheme,
-            authority,
             host,
             gate,
             balancer,
@@ -211,7 +202,7 @@ impl Proxy {
             return Ok(());
         }
         self.admit(exchange, &route)?;
-        let path = route.upstream_path(&self.target)?;
+        let path = route.upstream_path(&self.target);
         let body = request_body::hold(exchange, &mut worker.body)?;
         self.forward(worker, exchange, record, &path, body)
     }
@@ -251,7 +242,7 @@ impl Proxy {
         worker: &mut Worker,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
-        path: &PathAndQuery,
+        path: &Bytes,
         body: Body,
     ) -> Result<(), Trouble> {
         let mut attempts = Attempts::new(&self.balancer);
@@ -264,7 +255,7 @@ impl Proxy {
             };
             record.config = Some(Arc::clone(&pick.name));
             let sent = self.send(worker, exchange, path, body, &pick.credential, &record.id);
-            let mut answer = match sent {
+            let answer = match sent {
                 Ok(answer) => answer,
                 Err(trouble) => {
                     attempts.settle(None);
@@ -279,9 +270,9 @@ impl Proxy {
             if is_last {
                 attempts.settle(Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
-                return pass_on(exchange, worker, &mut answer, record);
+                return pass_on(exchange, worker, &answer, record);
             }
-            skip_body(&worker.upstream, answer);
+            skip_body(&mut worker.upstream);
         }
     }
 
@@ -289,59 +280,59 @@ impl Proxy {
         &self,
         worker: &mut Worker,
         exchange: &mut Exchange<'_>,
-        path: &PathAndQuery,
+        path: &Bytes,
         body: Body,
         credential: &Credential,
         id: &HeaderValue,
     ) -> Result<Answer, Trouble> {
         let client = Arc::clone(exchange.client());
-        let method = exchange.head.method.clone();
-        let uri = self.uri(path);
-        let head_fields = exchange.head.fields.clone();
-        let request = || {
-            let mut fields =
-                headers::for_upstream(&head_fields, credential.authorization(), &self.host, id);
-            if let Body::Streamed(Some(length)) = body {
-                fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            let mut request = Request::new(());
-            *request.method_mut() = method.clone();
-            *request.uri_mut() = uri.clone();
-            *request.headers_mut() = fields;
-            request
-        };
         let Worker {
             upstream,
             body: buffer,
         } = worker;
-        let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-        let body = match body {
-            // RFC 9110 section 8.6: these say so when they have no body.
-            Body::None if has_empty_body => RequestBody::Held(b""),
-            Body::None => RequestBody::None,
-            Body::Held => RequestBody::Held(buffer),
-            Body::Streamed(_) => {
-                let mut reader = Streaming::new(buffer, exchange);
-                let sent =
-                    upstream.send(request, RequestBody::Streamed(&mut reader), Some(&client));
-                return match reader.fault.take() {
-                    Some(fault) => Err(Trouble::Client(fault)),
-                    None => sent.map_err(Trouble::Upstream),
-                };
-            }
+        if let Body::Streamed(length) = body {
+            // The exchange is needed for reading the body.
+            let method = exchange.head.method.clone();
+            let fields = std::mem::take(&mut exchange.head.fields);
+            let mut reader = Streaming::new(buffer, exchange);
+            let sent = upstream.send(
+                Request {
+                    method: &method,
+                    target: path,
+                    fields: headers::for_upstream(
+                        &fields,
+                        credential.authorization(),
+                        &self.host,
+                        id,
+                    ),
+                    body: RequestBody::Streamed {
+                        reader: &mut reader,
+                        length,
+                    },
+                },
+                Some(&client),
+            );
+            return match reader.fault.take() {
+                Some(fault) => Err(Trouble::Client(fault)),
+                None => sent.map_err(Trouble::Upstream),
+            };
+        }
+        let head = &exchange.head;
+        // RFC 9110 section 8.6: these say so when they have no body.
+        let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
+        let request = Request {
+            method: &head.method,
+            target: path,
+            fields: headers::for_upstream(&head.fields, credential.authorization(), &self.host, id),
+            body: match body {
+                Body::None if has_empty_body => RequestBody::Held(b""),
+                Body::None => RequestBody::None,
+                _ => RequestBody::Held(buffer),
+            },
         };
         upstream
-            .send(request, body, Some(&client))
+            .send(request, Some(&client))
             .map_err(Trouble::Upstream)
-    }
-
-    fn uri(&self, path: &PathAndQuery) -> Uri {
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path.clone());
-        // Scheme, authority and path are all there, which is all that can be wrong with parts.
-        Uri::from_parts(parts).unwrap_or_default()
     }
 
     /// Answers a request that the upstream did not answer, and notes how it ended.
@@ -435,12 +426,12 @@ impl Proxy {
 /// Passes the upstream's answer on and notes how that ended.
 fn pass_on(
     exchange: &mut Exchange<'_>,
-    worker: &Worker,
-    answer: &mut Answer,
+    worker: &mut Worker,
+    answer: &Answer,
     record: &mut Record,
 ) -> Result<(), Trouble> {
     record.status = answer.status.as_u16();
-    record.end = match relay::relay(exchange, &worker.upstream, answer, &record.id) {
+    record.end = match relay::relay(exchange, &mut worker.upstream, answer, &record.id) {
         Relayed::Whole => End::Ok,
         Relayed::Client(ClientFault::TimedOut) => End::ClientTimeout,
         Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) if exchange.is_aborting() => {
@@ -467,11 +458,11 @@ fn pass_on(
 /// used again. Apart from its caller, whose stack frame would hold the scratch buffer for as long
 /// as an answer lasts.
 #[inline(never)]
-fn skip_body(upstream: &Upstream, mut answer: Answer) {
+fn skip_body(upstream: &mut Upstream) {
     let mut scratch = [0; 4096];
     let mut skipped = 0;
     while skipped <= MAX_SKIPPED {
-        match upstream.read_now(&mut answer, &mut scratch) {
+        match upstream.read_now(&mut scratch) {
             Ok(Piece::Data(length)) => skipped += length,
             Ok(Piece::NotYet | Piece::End) | Err(_) => return,
         }

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use super::headers;
 use super::record::{End, Record};
 use crate::pages::Page;
-use crate::server::{AnswerFraming, ClientFault, Exchange};
+use crate::server::{AnswerFraming, ClientFault, Exchange, field_lines};
 
 /// Sends one of the proxy's pages.
 pub(super) fn show(exchange: &mut Exchange<'_>, record: &mut Record, page: &Page) {
@@ -36,11 +36,8 @@ pub(super) fn reply(
     body: &[u8],
 ) {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let id = (headers::REQUEST_ID.clone(), record.id.clone());
-    let fields = fields
-        .iter()
-        .chain([&id])
-        .map(|(name, value)| (name, value));
+    let id = [(headers::REQUEST_ID.clone(), record.id.clone())];
+    let fields = field_lines(fields).chain(field_lines(&id));
     record.time_to_first_byte = Some(record.started.elapsed());
     if exchange.head.method == Method::HEAD {
         exchange.start(status, fields, AnswerFraming::None);

@@ -1,7 +1,8 @@
 //! The answer, copied to the client as it arrives.
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::HeaderValue;
 
+use super::answer::Framing;
 use super::headers;
 use super::sse::EventTail;
 use super::upstream::{Answer, Failure, Piece, Upstream};
@@ -19,12 +20,16 @@ pub enum Relayed {
 /// an answer. Pieces gather only while there is more to read without waiting.
 pub fn relay(
     exchange: &mut Exchange<'_>,
-    upstream: &Upstream,
-    answer: &mut Answer,
+    upstream: &mut Upstream,
+    answer: &Answer,
     request_id: &HeaderValue,
 ) -> Relayed {
-    let framing = framing(&exchange.head.method, answer);
-    let mut events = is_event_stream(answer, framing).then(EventTail::default);
+    let framing = match answer.framing {
+        Framing::None => AnswerFraming::None,
+        Framing::Length(length) => AnswerFraming::Length(length),
+        Framing::Chunked | Framing::UntilClose => AnswerFraming::Unknown,
+    };
+    let mut events = is_event_stream(answer).then(EventTail::default);
     exchange.start(
         answer.status,
         headers::for_client(&answer.fields, request_id),
@@ -35,7 +40,7 @@ pub fn relay(
             Ok(space) => space,
             Err(fault) => return Relayed::Client(fault),
         };
-        let mut piece = upstream.read_now(answer, space);
+        let mut piece = upstream.read_now(space);
         if let Ok(Piece::NotYet) = piece {
             if let Err(fault) = exchange.flush() {
                 return Relayed::Client(fault);
@@ -44,7 +49,7 @@ pub fn relay(
                 Ok(space) => space,
                 Err(fault) => return Relayed::Client(fault),
             };
-            piece = upstream.read(answer, space);
+            piece = upstream.read(space);
             if let (Ok(Piece::Data(length)), Some(events)) = (&piece, &mut events) {
                 events.feed(&space[..*length]);
             }
@@ -91,33 +96,13 @@ fn break_off(exchange: &mut Exchange<'_>, failure: &Failure, events: Option<&Eve
     }
 }
 
-/// RFC 9112 section 6.3, for answers.
-fn framing(method: &Method, answer: &Answer) -> AnswerFraming {
-    let no_body = method == Method::HEAD
-        || answer.status == StatusCode::NO_CONTENT
-        || answer.status == StatusCode::NOT_MODIFIED
-        || answer.status.is_informational();
-    if no_body {
-        return AnswerFraming::None;
-    }
-    let length = answer.fields.get(header::CONTENT_LENGTH);
-    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
-        Some(length) => AnswerFraming::Length(length),
-        None => AnswerFraming::Unknown,
-    }
-}
-
 /// Whether an error frame can be put into this body.
-fn is_event_stream(answer: &Answer, framing: AnswerFraming) -> bool {
-    let is_sse = answer
-        .fields
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| {
-            let value = value.as_bytes();
-            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
-            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-        });
+fn is_event_stream(answer: &Answer) -> bool {
+    let is_sse = answer.fields.value("content-type").is_some_and(|value| {
+        let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    });
     is_sse
-        && framing == AnswerFraming::Unknown
-        && !answer.fields.contains_key(header::CONTENT_ENCODING)
+        && matches!(answer.framing, Framing::Chunked | Framing::UntilClose)
+        && answer.fields.value("content-encoding").is_none()
 }

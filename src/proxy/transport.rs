@@ -19,7 +19,7 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, NextTimeout, ShutdownHandle, Transport,
+    Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 
 use super::buffers::PlainBuffers;
@@ -35,10 +35,6 @@ pub(super) struct Wire {
     mode: AtomicU8,
     /// What ended the call, as far as the sockets know: [`Fault`].
     fault: AtomicU8,
-    /// How far the call is: [`Progress`].
-    progress: AtomicU8,
-    /// Connections that are being made: a proxy's lies within the target's.
-    connecting: AtomicU32,
     /// Bytes that arrived since the call began; [`HEAD_IS_WHOLE`] once the answer's head is here.
     head_bytes: AtomicU32,
 }
@@ -66,27 +62,12 @@ pub(super) enum Fault {
     TimedOut,
 }
 
-/// How far a call has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(super) enum Progress {
-    /// On an idle connection from before, as far as is known.
-    Reused,
-    /// On a connection made for it.
-    Opened,
-    /// Bytes of an answer have arrived.
-    Answered,
-}
-
 impl Wire {
     /// A call begins, for `client` if it is a client's.
     pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.cloned();
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
-        self.progress
-            .store(Progress::Reused as u8, Ordering::Relaxed);
-        self.connecting.store(0, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
     }
 
@@ -135,23 +116,6 @@ impl Wire {
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
-        match self.progress.load(Ordering::Relaxed) {
-            progress if progress == Progress::Reused as u8 => Progress::Reused,
-            progress if progress == Progress::Opened as u8 => Progress::Opened,
-            _ => Progress::Answered,
-        }
-    }
-
-    /// Whether the call ended while its connection was still being made.
-    pub(super) fn is_connecting(&self) -> bool {
-        self.connecting.load(Ordering::Relaxed) > 0
-    }
-
-    fn advance(&self, progress: Progress) {
-        self.progress.store(progress as u8, Ordering::Relaxed);
-    }
-
     fn looks_only(&self) -> bool {
         self.mode.load(Ordering::Relaxed) == Mode::Look as u8
     }
@@ -168,84 +132,10 @@ impl Wire {
         let (fault, error) = match stall {
             Stall::TimedOut => (Fault::TimedOut, io::ErrorKind::TimedOut.into()),
             Stall::WatchedLeft => (Fault::ClientLeft, io::Error::other("the client left")),
-            Stall::Io(error) => return ureq::Error::Io(honest(error)),
+            Stall::Io(error) => return ureq::Error::Io(error),
         };
         self.fault.store(fault as u8, Ordering::Relaxed);
         ureq::Error::Io(error)
-    }
-}
-
-/// ureq takes these kinds for the regular end of a body that ends with the connection. They are
-/// not: a reset, or TLS without its close_notify, means that something is missing.
-fn honest(error: io::Error) -> io::Error {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
-    match error.kind() {
-        UnexpectedEof | ConnectionAborted | ConnectionReset => io::Error::other(error.to_string()),
-        _ => error,
-    }
-}
-
-/// The outermost connector: notes on the [`Wire`] what happens, whatever lies beneath.
-#[derive(Debug)]
-pub(super) struct Noting<C> {
-    pub(super) inner: C,
-    pub(super) wire: Arc<Wire>,
-}
-
-impl<C: Connector> Connector for Noting<C> {
-    type Out = NotingTransport<C::Out>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<()>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        self.wire.advance(Progress::Opened);
-        self.wire.connecting.fetch_add(1, Ordering::Relaxed);
-        let inner = self.inner.connect(details, chained)?;
-        self.wire.connecting.fetch_sub(1, Ordering::Relaxed);
-        Ok(inner.map(|inner| NotingTransport {
-            inner,
-            wire: Arc::clone(&self.wire),
-        }))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct NotingTransport<T> {
-    inner: T,
-    wire: Arc<Wire>,
-}
-
-impl<T: Transport> Transport for NotingTransport<T> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.inner.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        match self.inner.await_input(timeout) {
-            Ok(arrived) => {
-                // What arrives while the connection is made is a handshake, not an answer.
-                if arrived && !self.wire.is_connecting() {
-                    self.wire.advance(Progress::Answered);
-                }
-                Ok(arrived)
-            }
-            Err(ureq::Error::Io(error)) => Err(ureq::Error::Io(honest(error))),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.inner.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.inner.is_tls()
     }
 }
 
@@ -296,10 +186,7 @@ impl TcpTransport {
     ) -> Result<TcpTransport, ureq::Error> {
         let deadline = deadline(details.timeout);
         let addresses = resolve(uri, deadline, wire)?;
-        let socket = Arc::new(connect_any(&addresses, deadline, wire)?);
-        let handle = Arc::new(Handle(Arc::clone(&socket)));
-        let weak: std::sync::Weak<dyn ShutdownHandle> = Arc::downgrade(&handle) as _;
-        (details.register_shutdown)(weak)?;
+        let socket = connect_any(&addresses, deadline, wire)?;
         let (input, output) = (
             details.config.input_buffer_size(),
             details.config.output_buffer_size(),
@@ -309,10 +196,8 @@ impl TcpTransport {
             buffers: PlainBuffers::new(input, output),
             patience: Patience::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
             socket,
-            rest: Rest::Busy,
             is_emptied: false,
             writes_failed: false,
-            _handle: handle,
         })
     }
 }
@@ -327,35 +212,16 @@ fn deadline(timeout: NextTimeout) -> Instant {
     Instant::now() + (*timeout.after).min(FAR)
 }
 
-/// Lets `Agent::shutdown` interrupt whoever waits for this socket.
-struct Handle(Arc<TcpStream>);
-
-impl ShutdownHandle for Handle {
-    fn shutdown(&self) {
-        // An error means that it is closed already.
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
-    }
-}
-
 /// A TCP connection to the upstream, or to a proxy before it.
 pub(super) struct TcpTransport {
-    socket: Arc<TcpStream>,
+    socket: TcpStream,
     wire: Arc<Wire>,
     buffers: PlainBuffers,
     patience: Patience,
-    rest: Rest,
     /// The last read left nothing in the socket, as far as is known.
     is_emptied: bool,
     /// The upstream takes no more of the request. It may have answered all the same.
     writes_failed: bool,
-    _handle: Arc<Handle>,
-}
-
-/// Whether the connection is between two requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    Busy,
-    Idle,
 }
 
 impl Transport for TcpTransport {
@@ -364,7 +230,6 @@ impl Transport for TcpTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.rest = Rest::Busy;
         if self.writes_failed {
             return Ok(());
         }
@@ -384,7 +249,6 @@ impl Transport for TcpTransport {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.rest = Rest::Busy;
         let TcpTransport {
             socket,
             wire,
@@ -417,15 +281,7 @@ impl Transport for TcpTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        if self.writes_failed {
-            return false;
-        }
-        // ureq asks when it puts the connection away and again when it takes it out. The first
-        // time nothing can have happened since the last read; the second time one look tells.
-        match std::mem::replace(&mut self.rest, Rest::Idle) {
-            Rest::Busy => true,
-            Rest::Idle => socket::is_quiet(&self.socket),
-        }
+        !self.writes_failed && socket::is_quiet(&self.socket)
     }
 }
 

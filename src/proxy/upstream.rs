@@ -1,104 +1,78 @@
-//! The upstream: the only file that names ureq's client API.
+//! A worker's way to the upstream: one request at a time, on a connection that is kept.
 //!
-//! Each worker has an [`Upstream`] with an agent and at most one idle connection of its own. All of
-//! them share the TLS configuration, the roots and the resumable sessions.
+//! What lies on the way (TCP, TLS, proxies) are ureq's connectors and transports, some of them ours
+//! (`transport`, `tls`, `socks`); what goes over it is written and read here, into their buffers.
+//! ureq's own calls are not used: they were measured at two thirds of all instructions that a
+//! request takes in this program.
 
-use std::env;
+use std::fmt;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+use http::{Method, Uri};
 use ureq::config::Config;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
-use ureq::{Agent, BodyReader, Proxy, SendBody};
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, Transport, time,
+};
+use ureq::{Agent, Timeout};
 
-use crate::target::Target;
-
+pub use super::answer::Answer;
+use super::answer::{self, Body, Parsed};
 use super::socks::Socks;
 use super::tls::Tls;
-use super::transport::{Fault, LateResolver, Mode, Noting, Progress, Tcp, Wire};
+use super::transport::{Fault, LateResolver, Mode, Tcp, Wire};
+pub use super::way::Way;
+use crate::target::Target;
 
-/// Resolving, connecting and the TLS handshake together must take no longer.
+/// Resolving, connecting and the TLS handshake: none of them may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept. Most load balancers close theirs after 60 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(50);
 /// Bytes of a connection's buffers. An answer's head must fit in the input buffer.
 const BUFFER: usize = 16 * 1024;
-/// A field line that a connection's output buffer has no room for goes on a connection with larger
-/// ones. Room for the rest of the line is left.
-const LONG_LINE: usize = BUFFER - 512;
-/// The buffers of such a connection: larger than any head that the server accepts.
-const LONG_BUFFER: usize = 80 * 1024;
 
 /// Makes the upstreams of all workers alike.
 pub struct UpstreamFactory {
     config: Config,
-    long_config: Config,
     tls: Tls,
+    /// Scheme and authority of the target.
+    uri: Uri,
+    silence: Duration,
 }
 
 /// A worker's way to the upstream.
 pub struct Upstream {
-    agent: Agent,
-    wire: Arc<Wire>,
     factory: Arc<UpstreamFactory>,
+    wire: Arc<Wire>,
+    connection: Option<Connection>,
+    /// The head of the request that is being sent.
+    head: Vec<u8>,
 }
 
-/// Whether a proxy lies on the way to the upstream.
-#[derive(Debug, Clone)]
-pub enum Way {
-    /// None, whatever the environment says.
-    Direct,
-    /// The one that the environment names for this target, if any.
-    FromEnvironment(Target),
+/// A connection to the upstream, in the middle of an answer or idle.
+struct Connection {
+    transport: Box<dyn Transport>,
+    /// What is still to be read of the last answer.
+    body: Body,
+    /// Whether it can carry another request after that.
+    persists: bool,
+    /// Whether any byte of an answer to the request that is under way has arrived.
+    is_answering: bool,
+    last_used: Instant,
 }
 
-/// The variables that can name a proxy, as the HTTP client reads them: the first one counts.
-const PROXY_VARIABLES: [&str; 6] = [
-    "ALL_PROXY",
-    "all_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-];
-
-impl Way {
-    fn proxy(&self) -> Result<Option<Proxy>, String> {
-        let Way::FromEnvironment(target) = self else {
-            return Ok(None);
-        };
-        for name in PROXY_VARIABLES {
-            // The value is not quoted: it may hold a password.
-            match env::var(name) {
-                Ok(value) if value.to_ascii_lowercase().starts_with("socks4") => {
-                    return Err(format!(
-                        "{name}: SOCKS version 4 is not supported, use socks5://"
-                    ));
-                }
-                Ok(value) if !value.is_empty() && Proxy::new(&value).is_err() => {
-                    return Err(format!(
-                        "{name}: its value is not a proxy's URL (http://host:port, socks5://host:port)"
-                    ));
-                }
-                _ => {}
-            }
-        }
-        let uri = target.to_string().parse::<http::Uri>().unwrap_or_default();
-        Ok(Proxy::try_from_env().filter(|proxy| !proxy.is_no_proxy(&uri)))
-    }
-
-    /// The proxy on the way as `host:port`, if there is one.
-    ///
-    /// # Errors
-    /// The environment names one that makes no sense.
-    pub fn proxy_name(&self) -> Result<Option<String>, String> {
-        let proxy = self.proxy()?;
-        Ok(proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())))
-    }
+/// A request for the upstream.
+pub struct Request<'a, F> {
+    pub method: &'a Method,
+    /// Path and query.
+    pub target: &'a [u8],
+    /// Name and value of each field line but those of the framing.
+    pub fields: F,
+    pub body: RequestBody<'a>,
 }
 
 /// The body of a request.
@@ -107,15 +81,11 @@ pub enum RequestBody<'a> {
     None,
     /// All of it.
     Held(&'a [u8]),
-    /// It comes from a reader; its length is in the request's Content-Length, or else it is chunked.
-    Streamed(&'a mut dyn Read),
-}
-
-/// The upstream's answer, with its body still to be read.
-pub struct Answer {
-    pub status: StatusCode,
-    pub fields: HeaderMap,
-    reader: BodyReader<'static>,
+    /// It comes from a reader. Without a length it goes out in chunks.
+    Streamed {
+        reader: &'a mut dyn Read,
+        length: Option<u64>,
+    },
 }
 
 /// A piece of an answer's body.
@@ -148,269 +118,435 @@ impl UpstreamFactory {
     ///
     /// # Errors
     /// The CA file cannot be read or holds no certificate; the environment names a proxy that makes
-    /// no sense.
+    /// no sense; the target's host cannot stand in a URL.
     pub fn new(
+        target: &Target,
         silence: Duration,
         ca_file: Option<&Path>,
         way: &Way,
     ) -> Result<Arc<UpstreamFactory>, String> {
-        let proxy = way.proxy()?;
-        let tls = Tls::new(ca_file)?;
-        let config = |buffer: usize, idle: usize| {
-            Agent::config_builder()
-                // 4xx and 5xx are answers like all others.
-                .http_status_as_error(false)
-                // 3xx are passed on.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                // Nothing is added to a request.
-                .user_agent("")
-                .accept("")
-                .accept_encoding("")
-                .allow_non_standard_methods(true)
-                .proxy(proxy.clone())
-                .timeout_connect(Some(CONNECT_TIMEOUT))
-                // No limit on a whole answer: that would cut streams that are alive.
-                .timeout_per_read(Some(silence))
-                .timeout_per_write(Some(silence))
-                .max_response_header_size(buffer)
-                .input_buffer_size(buffer)
-                .output_buffer_size(buffer)
-                .max_idle_connections(idle)
-                .max_idle_connections_per_host(idle)
-                .max_idle_age(MAX_IDLE_AGE)
-                .build()
-        };
+        let config = Agent::config_builder()
+            .proxy(way.proxy()?)
+            .user_agent("")
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .build();
+        let scheme = if target.https { "https" } else { "http" };
+        let uri = format!("{scheme}://{}/", target.authority);
         Ok(Arc::new(UpstreamFactory {
-            config: config(BUFFER, 1),
-            long_config: config(LONG_BUFFER, 0),
-            tls,
+            config,
+            tls: Tls::new(ca_file)?,
+            uri: uri
+                .parse()
+                .map_err(|_| format!("'{}' is not a host", target.authority))?,
+            silence,
         }))
     }
 
-    fn agent(&self, config: &Config, wire: &Arc<Wire>) -> Agent {
-        let tcp = Tcp {
-            wire: Arc::clone(wire),
-        };
-        let wire_of = || Arc::clone(wire);
-        if config.proxy().is_none() {
-            // Apart, because what connects through proxies has large stack frames.
-            let inner = ().chain(tcp).chain(self.tls.clone());
-            let connector = Noting {
-                inner,
-                wire: wire_of(),
+    /// Makes a connection. Apart, because its stack frames are large: every page that a worker ever
+    /// touches stays in memory.
+    #[inline(never)]
+    fn connect(self: &Arc<Self>, wire: &Arc<Wire>) -> Result<Box<dyn Transport>, ureq::Error> {
+        let (tls, wire) = (self.tls.clone(), Arc::clone(wire));
+        let run = move |details: &ConnectionDetails| {
+            let tcp = Tcp {
+                wire: Arc::clone(&wire),
             };
-            return Agent::with_parts(config.clone(), connector, LateResolver);
-        }
-        let inner =
-            ().chain(Socks { wire: wire_of() })
-                .chain(ConnectProxyConnector::default())
-                .chain(tcp)
-                .chain(self.tls.clone());
-        let connector = Noting {
-            inner,
-            wire: wire_of(),
+            let made = if details.config.proxy().is_none() {
+                let chain = ().chain(tcp).chain(tls.clone());
+                chain.connect(details, None)?.map(Transport::boxed)
+            } else {
+                let socks = Socks {
+                    wire: Arc::clone(&wire),
+                };
+                let chain =
+                    ().chain(socks)
+                        .chain(ConnectProxyConnector::default())
+                        .chain(tcp)
+                        .chain(tls.clone());
+                chain.connect(details, None)?.map(Transport::boxed)
+            };
+            made.ok_or(ureq::Error::ConnectionFailed)
         };
-        Agent::with_parts(config.clone(), connector, LateResolver)
+        let run = Arc::new(run);
+        let details = ConnectionDetails {
+            uri: &self.uri,
+            addrs: LateResolver.empty(),
+            config: &self.config,
+            request_level: false,
+            resolver: &LateResolver,
+            now: time::Instant::now(),
+            timeout: timeout(CONNECT_TIMEOUT),
+            current_time: Arc::new(time::Instant::now),
+            run_connector: Arc::clone(&run) as _,
+            // Nobody interrupts a call from outside: a wait sees the client itself.
+            register_shutdown: Arc::new(|_| Ok(())),
+        };
+        run(&details)
+    }
+}
+
+/// What a transport is to wait at most.
+fn timeout(after: Duration) -> NextTimeout {
+    NextTimeout {
+        after: after.into(),
+        reason: Timeout::PerRead,
+        ..NextTimeout::default()
+    }
+}
+
+/// What went wrong, without any value of a request in it.
+enum Trouble {
+    /// The connection was not there yet.
+    Connecting(ureq::Error),
+    Exchanging(ureq::Error),
+    NotHttp(String),
+    ClosedEarly,
+}
+
+impl From<ureq::Error> for Trouble {
+    fn from(error: ureq::Error) -> Self {
+        Trouble::Exchanging(error)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Connecting(ureq::Error::HostNotFound) => {
+                formatter.write_str("the name does not resolve")
+            }
+            Trouble::Connecting(ureq::Error::Io(error))
+            | Trouble::Exchanging(ureq::Error::Io(error)) => match error.get_ref() {
+                Some(inner) => write!(formatter, "{inner}"),
+                None => write!(formatter, "{error}"),
+            },
+            Trouble::Connecting(error) | Trouble::Exchanging(error) => write!(formatter, "{error}"),
+            Trouble::NotHttp(what) => write!(formatter, "not a valid HTTP answer: {what}"),
+            Trouble::ClosedEarly => formatter.write_str("it closed the connection too early"),
+        }
     }
 }
 
 impl Upstream {
     pub fn new(factory: &Arc<UpstreamFactory>) -> Upstream {
-        let wire = Arc::new(Wire::default());
-        let agent = factory.agent(&factory.config, &wire);
         Upstream {
-            agent,
-            wire,
             factory: Arc::clone(factory),
+            wire: Arc::new(Wire::default()),
+            connection: None,
+            head: Vec::new(),
         }
     }
 
     /// Sends a request and waits for the head of the answer, for as long as `client` does.
     ///
     /// An idle connection that turns out to be closed costs nothing: where no byte of an answer has
-    /// arrived on a connection from before, and the body is held, the request that `request` makes
-    /// is sent once more on a new connection. A streamed body always goes on a new connection,
-    /// because it cannot be repeated.
+    /// arrived on a connection from before, and the body is held, the request is sent once more on
+    /// a new connection. A streamed body always goes on a new connection, because it cannot be
+    /// repeated.
     ///
     /// # Errors
     /// A [`Failure`]; what happened to a streamed body its reader knows.
-    pub fn send(
+    pub fn send<'f>(
         &mut self,
-        request: impl Fn() -> Request<()>,
-        mut body: RequestBody<'_>,
+        mut request: Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])>>,
         client: Option<&Arc<TcpStream>>,
     ) -> Result<Answer, Failure> {
-        if let RequestBody::Streamed(_) = body {
-            self.drop_idle_connection();
-        }
-        let mut is_first = true;
-        loop {
-            self.wire.begin(client);
-            let result = self.run(request(), &mut body);
-            let may_repeat = std::mem::take(&mut is_first)
-                && !matches!(body, RequestBody::Streamed(_))
-                && self.wire.progress() == Progress::Reused
-                && self.wire.fault() == Fault::None;
+        self.head.clear();
+        write_head(&mut self.head, &mut request);
+        let (method, mut body) = (request.method, request.body);
+        let is_streamed = matches!(body, RequestBody::Streamed { .. });
+        self.wire.begin(client);
+        let idle = self.connection.take().filter(|_| !is_streamed);
+        if let Some(mut connection) = idle.and_then(Connection::still_usable) {
+            let result = self.exchange(&mut connection, method, &mut body);
             match result {
-                Err(error) if may_repeat => {
-                    log::debug!("an idle upstream connection was closed: {error}");
-                    self.drop_idle_connection();
+                Err(trouble) if !connection.is_answering && self.wire.fault() == Fault::None => {
+                    log::debug!("an idle upstream connection was closed: {trouble}");
+                    self.wire.begin(client);
                 }
-                Err(error) => {
-                    let failure = self.failure(error);
-                    self.wire.end();
-                    return Err(failure);
+                Err(trouble) => return Err(self.failed(trouble)),
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return Ok(answer);
                 }
-                Ok(answer) => return Ok(answer),
             }
         }
+        let result = self.connect().and_then(|mut connection| {
+            let answer = self.exchange(&mut connection, method, &mut body)?;
+            self.connection = Some(connection);
+            Ok(answer)
+        });
+        result.map_err(|trouble| self.failed(trouble))
     }
 
-    fn run(
-        &mut self,
-        request: Request<()>,
-        body: &mut RequestBody<'_>,
-    ) -> Result<Answer, ureq::Error> {
-        let longest = request
-            .headers()
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len());
-        let target = request
-            .uri()
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        let is_long = longest.chain([target]).max().unwrap_or(0) > LONG_LINE;
-        if is_long {
-            // Its descriptor may be the last one.
-            self.drop_idle_connection();
-        }
-        let long_agent = is_long.then(|| self.factory.agent(&self.factory.long_config, &self.wire));
-        let agent = long_agent.as_ref().unwrap_or(&self.agent);
-        let (parts, ()) = request.into_parts();
-        let answer = match body {
-            RequestBody::None => agent.run(Request::from_parts(parts, ())),
-            RequestBody::Held(bytes) => agent.run(Request::from_parts(parts, *bytes)),
-            RequestBody::Streamed(reader) => {
-                agent.run(Request::from_parts(parts, SendBody::from_reader(*reader)))
-            }
-        }?;
-        self.wire.head_is_whole();
-        let (mut parts, body) = answer.into_parts();
-        check_framing(parts.version, parts.status, &mut parts.headers)
-            .map_err(|what| ureq::Error::Io(io::Error::other(what)))?;
-        Ok(Answer {
-            status: parts.status,
-            fields: parts.headers,
-            reader: body.into_reader(),
+    fn connect(&self) -> Result<Connection, Trouble> {
+        let made = self.factory.connect(&self.wire);
+        let transport = made.map_err(Trouble::Connecting)?;
+        Ok(Connection {
+            transport,
+            body: Body::Ended,
+            persists: true,
+            is_answering: false,
+            last_used: Instant::now(),
         })
     }
 
-    /// Reads a piece of `answer`'s body, waiting for one as long as the client does.
+    /// Sends the request and reads the head of its answer.
+    fn exchange(
+        &self,
+        connection: &mut Connection,
+        method: &Method,
+        body: &mut RequestBody<'_>,
+    ) -> Result<Answer, Trouble> {
+        let silence = timeout(self.factory.silence);
+        connection.is_answering = false;
+        let mut output = Output {
+            transport: &mut *connection.transport,
+            filled: 0,
+            timeout: silence,
+        };
+        output.put(&self.head)?;
+        match body {
+            RequestBody::None => {}
+            RequestBody::Held(bytes) => output.put(bytes)?,
+            RequestBody::Streamed { reader, length } => output.stream(*reader, length.is_none())?,
+        }
+        output.flush()?;
+        let answer = connection.read_head(method, silence)?;
+        self.wire.head_is_whole();
+        Ok(answer)
+    }
+
+    /// Reads a piece of the answer's body, waiting for one as long as the client does.
     ///
     /// # Errors
     /// A [`Failure`]: what was read so far is not the whole body.
-    pub fn read(&self, answer: &mut Answer, buffer: &mut [u8]) -> Result<Piece, Failure> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
         self.wire.set_mode(Mode::Wait);
-        match answer.reader.read(buffer) {
-            Ok(0) => Ok(Piece::End),
-            Ok(length) => Ok(Piece::Data(length)),
-            Err(error) => Err(self.failure(error.into())),
-        }
+        self.take(buffer)
     }
 
     /// As [`Upstream::read`], of what is there already.
     ///
     /// # Errors
     /// As [`Upstream::read`].
-    pub fn read_now(&self, answer: &mut Answer, buffer: &mut [u8]) -> Result<Piece, Failure> {
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
         self.wire.set_mode(Mode::Look);
-        match answer.reader.read(buffer) {
-            Ok(0) => Ok(Piece::End),
-            Ok(length) => Ok(Piece::Data(length)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::NotYet),
-            Err(error) => Err(self.failure(error.into())),
+        self.take(buffer)
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(Piece::End);
+        };
+        let result = connection.take(buffer, timeout(self.factory.silence));
+        result.map_err(|trouble| self.failure(trouble))
+    }
+
+    /// The exchange with the client is over. A connection that cannot be used again is closed.
+    pub fn end(&mut self) {
+        self.wire.end();
+        if let Some(connection) = &mut self.connection {
+            connection.last_used = Instant::now();
+            if !connection.is_reusable() {
+                self.connection = None;
+            }
         }
     }
 
-    /// The exchange with the client is over.
-    pub fn end(&self) {
+    /// The exchange has failed, and its connection was dropped.
+    fn failed(&self, trouble: Trouble) -> Failure {
+        let failure = self.failure(trouble);
         self.wire.end();
+        failure
     }
 
-    fn drop_idle_connection(&mut self) {
-        self.agent = self.factory.agent(&self.factory.config, &self.wire);
-    }
-
-    fn failure(&self, error: ureq::Error) -> Failure {
+    #[inline(never)]
+    fn failure(&self, trouble: Trouble) -> Failure {
         use rustix::io::Errno;
-        let is_connecting = self.wire.is_connecting();
-        if let ureq::Error::Io(error) = &error
+        let is_connecting = matches!(trouble, Trouble::Connecting(_));
+        if let Trouble::Connecting(ureq::Error::Io(error)) = &trouble
             && [Errno::MFILE, Errno::NFILE]
                 .iter()
                 .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
         {
             return Failure::NoDescriptors;
         }
-        match (self.wire.fault(), &error) {
-            (Fault::ClientLeft, _) => Failure::ClientLeft,
-            (Fault::TimedOut, _) | (_, ureq::Error::Timeout(_)) if is_connecting => {
+        match self.wire.fault() {
+            Fault::ClientLeft => Failure::ClientLeft,
+            Fault::TimedOut if is_connecting => {
                 let seconds = CONNECT_TIMEOUT.as_secs();
                 Failure::Unreachable(format!("no connection within {seconds} s"))
             }
-            (Fault::TimedOut, _) | (_, ureq::Error::Timeout(_)) => Failure::TimedOut,
-            _ if is_connecting => Failure::Unreachable(describe(&error)),
-            _ => Failure::Broke(describe(&error)),
+            Fault::TimedOut => Failure::TimedOut,
+            Fault::None if is_connecting => Failure::Unreachable(trouble.to_string()),
+            Fault::None => Failure::Broke(trouble.to_string()),
         }
     }
 }
 
-/// Refuses what the client would understand otherwise than we do, and makes one Content-Length of
-/// several that agree.
-fn check_framing(
-    version: Version,
-    status: StatusCode,
-    fields: &mut HeaderMap,
-) -> Result<(), &'static str> {
-    if status.is_informational() {
-        // RFC 9110 section 15.2.2: Upgrade is never forwarded.
-        return Err("it switches protocols without having been asked to");
+impl Connection {
+    /// This connection, if it was idle and still is.
+    fn still_usable(mut self) -> Option<Connection> {
+        let is_young = self.last_used.elapsed() < MAX_IDLE_AGE;
+        (is_young && self.is_reusable() && self.transport.is_open()).then_some(self)
     }
-    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        // RFC 9112 section 6.1; HTTP/1.0 knows no transfer codings.
-        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || codings.next().is_some() || version != Version::HTTP_11 {
-            return Err("its transfer coding is not just chunked");
+
+    /// Whether the last answer was taken whole, with nothing behind it.
+    fn is_reusable(&mut self) -> bool {
+        let is_between = self.persists && matches!(self.body, Body::Ended);
+        is_between && self.transport.buffers().input().is_empty()
+    }
+
+    /// Reads until the head of the final answer is whole.
+    fn read_head(&mut self, method: &Method, silence: NextTimeout) -> Result<Answer, Trouble> {
+        loop {
+            let buffers = self.transport.buffers();
+            if !buffers.input().is_empty() {
+                let parsed = answer::parse(buffers.input(), method);
+                match parsed.map_err(|what| Trouble::NotHttp(what.into()))? {
+                    Parsed::NotYet => {}
+                    // RFC 9110 section 15.2: as many as it likes.
+                    Parsed::Interim(length) => {
+                        buffers.input_consume(length);
+                        continue;
+                    }
+                    Parsed::Final(length, answer) => {
+                        buffers.input_consume(length);
+                        self.body = Body::new(answer.framing);
+                        self.persists = answer.persists;
+                        return Ok(answer);
+                    }
+                }
+            }
+            if !self.transport.await_input(silence)? {
+                return Err(Trouble::ClosedEarly);
+            }
+            self.is_answering = true;
         }
-        // RFC 9112 section 6.3: it overrides a Content-Length.
-        fields.remove(header::CONTENT_LENGTH);
     }
-    let length = fields.get(header::CONTENT_LENGTH);
-    let Some(first) = length.and_then(|length| length.as_bytes().split(|b| *b == b',').next())
-    else {
-        return Ok(());
+
+    /// Takes a piece of the body from what has arrived, or from what arrives next.
+    fn take(&mut self, buffer: &mut [u8], silence: NextTimeout) -> Result<Piece, Trouble> {
+        loop {
+            if matches!(self.body, Body::Ended) {
+                return Ok(Piece::End);
+            }
+            let buffers = self.transport.buffers();
+            let taken = self.body.take(buffers.input(), buffer);
+            let (used, filled) = taken.map_err(Trouble::NotHttp)?;
+            buffers.input_consume(used);
+            if filled > 0 {
+                return Ok(Piece::Data(filled));
+            }
+            if used > 0 {
+                continue;
+            }
+            match self.transport.await_input(silence) {
+                Ok(true) => {}
+                Ok(false) if matches!(self.body, Body::UntilClose) => self.body = Body::Ended,
+                Ok(false) => return Err(Trouble::ClosedEarly),
+                Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Piece::NotYet);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Gathers what is sent in the transport's buffer.
+struct Output<'t> {
+    transport: &'t mut dyn Transport,
+    filled: usize,
+    timeout: NextTimeout,
+}
+
+impl Output<'_> {
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            let room = &mut self.transport.buffers().output()[self.filled..];
+            let length = room.len().min(bytes.len());
+            room[..length].copy_from_slice(&bytes[..length]);
+            self.filled += length;
+            bytes = &bytes[length..];
+            if !bytes.is_empty() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the reader has, each piece when it is there.
+    fn stream(&mut self, reader: &mut dyn Read, is_chunked: bool) -> Result<(), Trouble> {
+        loop {
+            if self.filled > BUFFER / 2 {
+                self.flush()?;
+            }
+            let room = &mut self.transport.buffers().output()[self.filled..];
+            let (before, after) = if is_chunked { (6, 2) } else { (0, 0) };
+            let end = room.len() - after;
+            let length = reader
+                .read(&mut room[before..end])
+                .map_err(ureq::Error::Io)?;
+            if length == 0 {
+                break;
+            }
+            if is_chunked {
+                // RFC 9112 section 7.1. A piece is shorter than the buffer, so four digits do.
+                room[..before].copy_from_slice(format!("{length:04x}\r\n").as_bytes());
+                room[before + length..][..after].copy_from_slice(b"\r\n");
+            }
+            self.filled += before + length + after;
+            self.flush()?;
+        }
+        if is_chunked {
+            self.put(b"0\r\n\r\n")?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        let filled = std::mem::take(&mut self.filled);
+        if filled > 0 {
+            self.transport.transmit_output(filled, self.timeout)?;
+        }
+        Ok(())
+    }
+}
+
+/// RFC 9112 sections 3 and 6.
+fn write_head<'f>(
+    head: &mut Vec<u8>,
+    request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])>>,
+) {
+    head.extend_from_slice(request.method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(request.target);
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut line = |name: &[u8], value: &[u8]| {
+        for piece in [name, b": ", value, b"\r\n"] {
+            head.extend_from_slice(piece);
+        }
     };
-    let number = std::str::from_utf8(first).ok();
-    match number.and_then(|number| number.trim().parse::<u64>().ok()) {
-        // RFC 9110 section 8.6: not in an answer that never has a body.
-        _ if status == StatusCode::NO_CONTENT => drop(fields.remove(header::CONTENT_LENGTH)),
-        // The HTTP client has seen that they all agree.
-        Some(number) => drop(fields.insert(header::CONTENT_LENGTH, HeaderValue::from(number))),
-        None => return Err("its Content-Length is not a number"),
+    for (name, value) in request.fields.by_ref() {
+        line(name, value);
     }
-    Ok(())
-}
-
-/// What went wrong, without any value of a request in it.
-fn describe(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::HostNotFound => "the name does not resolve".into(),
-        ureq::Error::Io(error) => match error.get_ref() {
-            Some(inner) => inner.to_string(),
-            None => error.to_string(),
-        },
-        ureq::Error::Protocol(error) => format!("not a valid HTTP answer: {error}"),
-        error => error.to_string(),
+    let length = match &request.body {
+        RequestBody::None => None,
+        RequestBody::Held(bytes) => Some(bytes.len() as u64),
+        RequestBody::Streamed {
+            length: Some(length),
+            ..
+        } => Some(*length),
+        RequestBody::Streamed { length: None, .. } => {
+            line(b"transfer-encoding", b"chunked");
+            None
+        }
+    };
+    if let Some(length) = length {
+        line(b"content-length", length.to_string().as_bytes());
     }
+    head.extend_from_slice(b"\r\n");
 }

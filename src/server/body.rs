@@ -1,4 +1,4 @@
-//! The framing of request bodies (RFC 9112 sections 6 and 7). No I/O.
+//! The framing of request bodies (RFC 9112 sections 6 and 7), and the chunks of answers. No I/O.
 
 use super::refusal::{Reason, Refusal};
 
@@ -20,6 +20,7 @@ const MAX_CHUNK_LINE: usize = 1024;
 const MAX_EXTENSIONS: usize = 16 * 1024;
 /// The longest trailer section, in bytes. It is read and dropped.
 const MAX_TRAILERS: usize = 16 * 1024;
+const TOO_MUCH: &str = "too many bytes of chunk extensions or trailers";
 /// A chunk size has at most as many digits as a u64.
 const MAX_SIZE_DIGITS: u32 = 16;
 
@@ -29,8 +30,8 @@ pub struct ChunkDecoder {
     state: State,
     /// Bytes of the line or section that is being read.
     line: usize,
-    /// Bytes of extensions so far.
-    extensions: usize,
+    /// Bytes of extensions that may still come.
+    extensions_left: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,12 +79,21 @@ impl Default for ChunkDecoder {
                 digits: 0,
             },
             line: 0,
-            extensions: 0,
+            extensions_left: MAX_EXTENSIONS,
         }
     }
 }
 
 impl ChunkDecoder {
+    /// For the body of an answer: extensions are limited on each line, but not in all. An upstream
+    /// may sign every chunk, and a client that has had enough of it leaves.
+    pub fn for_answer() -> ChunkDecoder {
+        ChunkDecoder {
+            extensions_left: usize::MAX,
+            ..ChunkDecoder::default()
+        }
+    }
+
     /// Reads on in `input`, up to the next data or the end of the body.
     ///
     /// # Errors
@@ -130,7 +140,10 @@ impl ChunkDecoder {
             (State::Size { .. }, _) => return Err(bad("a chunk size that is not hexadecimal")),
             (State::Extension { size }, b'\r') => State::SizeLineFeed { size },
             (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.extensions += 1;
+                let Some(left) = self.extensions_left.checked_sub(1) else {
+                    return Err(bad(TOO_MUCH));
+                };
+                self.extensions_left = left;
                 State::Extension { size }
             }
             (State::Extension { .. }, _) => return Err(bad("a control character in an extension")),
@@ -170,8 +183,8 @@ impl ChunkDecoder {
             State::Size { .. } | State::Extension { .. } => MAX_CHUNK_LINE,
             _ => MAX_TRAILERS,
         };
-        if self.line > limit || self.extensions > MAX_EXTENSIONS {
-            return Err(bad("too many bytes of chunk extensions or trailers"));
+        if self.line > limit {
+            return Err(bad(TOO_MUCH));
         }
         Ok(())
     }

@@ -168,7 +168,7 @@ pub(crate) fn refuse<H: Handler>(
         .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     out.append_head(
         status,
-        answer.fields.iter().map(|(name, value)| (name, value)),
+        super::field_lines(&answer.fields),
         super::response::WireFraming::Plain,
         (http::Version::HTTP_11, head::Persistence::Close),
     );

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use super::body::{ChunkDecoder, Decoded, Framing};
 use super::connection::Connection;
@@ -295,11 +295,12 @@ impl<'a> Exchange<'a> {
 
     /// Starts the answer. Nothing goes out before [`Exchange::flush`] or [`Exchange::finish`].
     ///
-    /// `fields` must not hold Connection or Transfer-Encoding: they are set here.
+    /// `fields` are names and values that can stand in a head as they are. Connection and
+    /// Transfer-Encoding must not be among them: they are set here.
     pub fn start<'f>(
         &mut self,
         status: StatusCode,
-        fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
         framing: AnswerFraming,
     ) {
         let wire = match framing {

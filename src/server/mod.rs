@@ -49,6 +49,15 @@ const WORKER_IDLE: Duration = Duration::from_secs(60);
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
 
+/// Fields as [`Exchange::start`] takes them.
+pub fn field_lines(
+    fields: &[(HeaderName, HeaderValue)],
+) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    fields
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}
+
 /// The limits that the operator sets.
 #[derive(Debug, Clone)]
 pub struct Limits {

@@ -3,7 +3,7 @@
 //! Bytes gather in one buffer of the worker and go out in as few writes as the moment allows: the
 //! caller flushes when it would have to wait for more.
 
-use http::{HeaderName, HeaderValue, Version};
+use http::Version;
 
 use super::head::Persistence;
 
@@ -138,7 +138,7 @@ impl Out {
     pub(super) fn append_head<'f>(
         &mut self,
         status: http::StatusCode,
-        fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
         framing: WireFraming,
         connection: (Version, Persistence),
     ) {
@@ -148,9 +148,9 @@ impl Out {
         self.append(status.canonical_reason().unwrap_or_default().as_bytes());
         self.append(b"\r\n");
         for (name, value) in fields {
-            self.append(name.as_str().as_bytes());
+            self.append(name);
             self.append(b": ");
-            self.append(value.as_bytes());
+            self.append(value);
             self.append(b"\r\n");
         }
         if framing == WireFraming::Chunked {

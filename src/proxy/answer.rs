@@ -1,0 +1,525 @@
+//! The upstream's answer: its head, and how its body ends. Bytes in, decisions out; no I/O.
+//!
+//! Field lines stay as they came, in one copy of the head: an answer is passed on, not understood.
+
+use std::ops::Range;
+
+use http::{Method, StatusCode};
+
+use crate::server::body::{ChunkDecoder, Decoded};
+
+/// The most field lines of an answer.
+const MAX_FIELDS: usize = 128;
+
+/// The head of a final answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub fields: Fields,
+    pub framing: Framing,
+    /// Whether another request may follow on the connection (RFC 9112 section 9.3).
+    pub(super) persists: bool,
+}
+
+/// How the end of an answer's body is known (RFC 9112 section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// No body follows, whatever the fields say.
+    None,
+    /// Exactly so many bytes.
+    Length(u64),
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// Field lines in their order, repeats included, as they were sent.
+#[derive(Debug, Default)]
+pub struct Fields {
+    bytes: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+/// Where a field line lies in `Fields::bytes`.
+#[derive(Debug)]
+struct Line {
+    name: Range<u32>,
+    value: Range<u32>,
+}
+
+impl Fields {
+    /// Name and value of each line.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let piece = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
+        self.lines
+            .iter()
+            .map(move |line| (piece(&line.name), piece(&line.value)))
+    }
+
+    /// The first value of the field `name`, which is in lower case.
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    /// The values of all lines of the field `name`, which is in lower case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.iter()
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// Drops all lines of the field `name` but the first, and that too if `keep` is zero.
+    fn keep(&mut self, name: &str, mut keep: usize) {
+        let Fields { bytes, lines } = self;
+        lines.retain(|line| {
+            let field = &bytes[line.name.start as usize..line.name.end as usize];
+            if !field.eq_ignore_ascii_case(name.as_bytes()) {
+                return true;
+            }
+            let stays = keep > 0;
+            keep = keep.saturating_sub(1);
+            stays
+        });
+    }
+
+    /// Puts `value` in the place of the first line's of the field `name`.
+    fn replace(&mut self, name: &str, value: &str) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(value.as_bytes());
+        let Fields { bytes, lines } = self;
+        let line = lines.iter_mut().find(|line| {
+            let field = &bytes[line.name.start as usize..line.name.end as usize];
+            field.eq_ignore_ascii_case(name.as_bytes())
+        });
+        if let Some(line) = line {
+            line.value = start..bytes.len() as u32;
+        }
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(&'static str, &'static str)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (&'static str, &'static str)>>(lines: I) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in lines {
+            let start = fields.bytes.len() as u32;
+            let middle = start + name.len() as u32;
+            let end = middle + value.len() as u32;
+            fields.bytes.extend_from_slice(name.as_bytes());
+            fields.bytes.extend_from_slice(value.as_bytes());
+            fields.lines.push(Line {
+                name: start..middle,
+                value: middle..end,
+            });
+        }
+        fields
+    }
+}
+
+/// What is at the start of the bytes that an upstream has sent.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    /// An incomplete head.
+    NotYet,
+    /// An interim answer (1xx) of so many bytes; the final one is still to come.
+    Interim(usize),
+    /// The head of the final answer, and its length in bytes.
+    Final(usize, Answer),
+}
+
+/// Parses the head of the answer to a request with `method` from the start of `bytes`.
+///
+/// # Errors
+/// What is wrong with it. Also what the client could understand otherwise than we do.
+pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
+    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut lines);
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(Parsed::NotYet),
+        Err(httparse::Error::TooManyHeaders) => return Err("its head has over 128 fields"),
+        Err(_) => return Err("its head is malformed"),
+    };
+    let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let Some(status) = status else {
+        return Err("its status code is not one");
+    };
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        // RFC 9110 section 15.2.2: Upgrade is never forwarded.
+        return Err("it switches protocols without having been asked to");
+    }
+    if status.is_informational() {
+        return Ok(Parsed::Interim(length));
+    }
+    let is_http_11 = head.version == Some(1);
+    let mut fields = copy_of(&bytes[..length], head.headers);
+    let framing = framing(method, status, is_http_11, &mut fields)?;
+    let persists = is_http_11
+        && framing != Framing::UntilClose
+        && !fields.values("connection").any(asks_to_close);
+    Ok(Parsed::Final(
+        length,
+        Answer {
+            status,
+            fields,
+            framing,
+            persists,
+        },
+    ))
+}
+
+fn copy_of(head: &[u8], lines: &[httparse::Header<'_>]) -> Fields {
+    // All are slices of `head`, which is far shorter than a u32 can say.
+    let range_of = |piece: &[u8]| {
+        let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
+        start..start + piece.len() as u32
+    };
+    let lines = lines.iter().map(|line| Line {
+        name: range_of(line.name.as_bytes()),
+        value: range_of(line.value),
+    });
+    Fields {
+        lines: lines.collect(),
+        bytes: head.to_vec(),
+    }
+}
+
+fn asks_to_close(value: &[u8]) -> bool {
+    value
+        .split(|&byte| byte == b',')
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// RFC 9112 section 6.3. Refuses what the client would understand otherwise than we do, and leaves
+/// at most one Content-Length.
+fn framing(
+    method: &Method,
+    status: StatusCode,
+    is_http_11: bool,
+    fields: &mut Fields,
+) -> Result<Framing, &'static str> {
+    let has_body = method != Method::HEAD
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED;
+    let mut codings = fields.values("transfer-encoding");
+    if let Some(coding) = codings.next() {
+        // RFC 9112 section 6.1; HTTP/1.0 knows no transfer codings.
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+        if !is_chunked || codings.next().is_some() || !is_http_11 {
+            return Err("its transfer coding is not just chunked");
+        }
+        drop(codings);
+        // It overrides a Content-Length.
+        fields.keep("content-length", 0);
+        return Ok(if has_body {
+            Framing::Chunked
+        } else {
+            Framing::None
+        });
+    }
+    drop(codings);
+    let length = content_length(fields)?;
+    if status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: not in an answer that never has a body.
+        fields.keep("content-length", 0);
+    }
+    Ok(match length {
+        _ if !has_body => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    })
+}
+
+/// The length that all Content-Length fields agree on, if there is one. Leaves one line of it.
+fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
+    let mut length = None;
+    let mut count = 0;
+    let values = fields.values("content-length");
+    for value in values.flat_map(|value| value.split(|&byte| byte == b',')) {
+        let digits = value.trim_ascii();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err("its Content-Length is not a number");
+        }
+        let text = std::str::from_utf8(digits).unwrap_or_default();
+        let Ok(number) = text.parse::<u64>() else {
+            return Err("its Content-Length is too large");
+        };
+        if length.is_some_and(|length| length != number) {
+            return Err("its Content-Lengths differ");
+        }
+        length = Some(number);
+        count += 1;
+    }
+    if let Some(length) = length.filter(|_| count > 1) {
+        fields.keep("content-length", 1);
+        fields.replace("content-length", &length.to_string());
+    }
+    Ok(length)
+}
+
+/// The rest of an answer's body.
+#[derive(Debug)]
+pub(super) enum Body {
+    Left(u64),
+    Chunks(ChunkDecoder),
+    UntilClose,
+    /// All of it was taken.
+    Ended,
+}
+
+impl Body {
+    pub(super) fn new(framing: Framing) -> Body {
+        match framing {
+            Framing::None | Framing::Length(0) => Body::Ended,
+            Framing::Length(length) => Body::Left(length),
+            Framing::Chunked => Body::Chunks(ChunkDecoder::for_answer()),
+            Framing::UntilClose => Body::UntilClose,
+        }
+    }
+
+    /// Copies data from `input` to `buffer`, as much as is there or fits. Returns how many bytes
+    /// of `input` were used up and how many of `buffer` were filled; neither, where more is needed.
+    ///
+    /// # Errors
+    /// What is wrong with its chunks.
+    pub(super) fn take(
+        &mut self,
+        input: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(usize, usize), String> {
+        let most = input.len().min(buffer.len());
+        match self {
+            Body::Left(left) => {
+                let length = usize::try_from(*left).map_or(most, |left| left.min(most));
+                buffer[..length].copy_from_slice(&input[..length]);
+                *left -= length as u64;
+                if *left == 0 {
+                    *self = Body::Ended;
+                }
+                Ok((length, length))
+            }
+            Body::Chunks(_) => self.take_chunks(input, buffer),
+            Body::UntilClose => {
+                buffer[..most].copy_from_slice(&input[..most]);
+                Ok((most, most))
+            }
+            Body::Ended => Ok((0, 0)),
+        }
+    }
+
+    fn take_chunks(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
+        let (mut used, mut filled) = (0, 0);
+        while let Body::Chunks(decoder) = self {
+            // Never more than fits: the decoder counts what it has handed out as taken.
+            let most = (input.len() - used).min(buffer.len() - filled);
+            if most == 0 {
+                break;
+            }
+            let here = &input[used..used + most];
+            match decoder.decode(here) {
+                Ok(Decoded::Data { start, end }) => {
+                    buffer[filled..filled + end - start].copy_from_slice(&here[start..end]);
+                    filled += end - start;
+                    used += end;
+                }
+                Ok(Decoded::More) => used += most,
+                Ok(Decoded::End { end }) => {
+                    used += end;
+                    *self = Body::Ended;
+                }
+                Err(refusal) => return Err(refusal.message.into_owned()),
+            }
+        }
+        Ok((used, filled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_whole(head: &str) -> Result<Answer, &'static str> {
+        match parse(head.as_bytes(), &Method::GET)? {
+            Parsed::Final(length, answer) => {
+                assert_eq!(length, head.len());
+                Ok(answer)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn lines(answer: &Answer) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let lines = answer.fields.iter();
+        lines
+            .map(|(name, value)| (text(name), text(value)))
+            .collect()
+    }
+
+    #[test]
+    fn every_prefix_of_a_head_is_not_yet_a_head() {
+        let head = b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\n\r\nbody";
+        let end = head.len() - 4;
+        for length in 0..end {
+            let parsed = parse(&head[..length], &Method::GET);
+            assert!(matches!(parsed, Ok(Parsed::NotYet)), "{length} bytes");
+        }
+        let Ok(Parsed::Final(length, answer)) = parse(head, &Method::GET) else {
+            panic!("not final");
+        };
+        assert_eq!((length, answer.status), (end, StatusCode::OK));
+        assert_eq!(
+            lines(&answer),
+            [("X-A".into(), "1".into()), ("x-a".into(), "2".into())]
+        );
+    }
+
+    #[test]
+    fn interim_answers_are_told_from_the_final_one() {
+        let both = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        let Ok(Parsed::Interim(length)) = parse(both, &Method::GET) else {
+            panic!("not interim");
+        };
+        let rest = parse(&both[length..], &Method::GET);
+        assert!(matches!(rest, Ok(Parsed::Final(19, _))));
+    }
+
+    #[test]
+    fn the_framing_is_the_rfcs() {
+        for (method, head, framing, persists) in [
+            (
+                "GET",
+                "1.1 200 OK\r\nContent-Length: 5",
+                Framing::Length(5),
+                true,
+            ),
+            (
+                "GET",
+                "1.1 200 OK\r\nContent-Length: 5, 5\r\ncontent-length: 5",
+                Framing::Length(5),
+                true,
+            ),
+            (
+                "HEAD",
+                "1.1 200 OK\r\nContent-Length: 5",
+                Framing::None,
+                true,
+            ),
+            ("GET", "1.1 304 x\r\nContent-Length: 5", Framing::None, true),
+            ("GET", "1.1 204 x\r\nContent-Length: 5", Framing::None, true),
+            (
+                "GET",
+                "1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 5",
+                Framing::Chunked,
+                true,
+            ),
+            (
+                "HEAD",
+                "1.1 200 OK\r\nTransfer-Encoding: chunked",
+                Framing::None,
+                true,
+            ),
+            ("GET", "1.1 200 OK", Framing::UntilClose, false),
+            (
+                "GET",
+                "1.0 200 OK\r\nContent-Length: 5",
+                Framing::Length(5),
+                false,
+            ),
+            (
+                "GET",
+                "1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close",
+                Framing::Length(5),
+                false,
+            ),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let head = format!("HTTP/{head}\r\n\r\n");
+            let Ok(Parsed::Final(_, answer)) = parse(head.as_bytes(), &method) else {
+                panic!("{head}");
+            };
+            assert_eq!(
+                (answer.framing, answer.persists),
+                (framing, persists),
+                "{head}"
+            );
+            let lengths = answer.fields.values("content-length").count();
+            let expected = usize::from(
+                head.contains("Content-Length: 5")
+                    && !head.contains("204")
+                    && framing != Framing::Chunked,
+            );
+            assert_eq!(lengths, expected, "{head}");
+        }
+    }
+
+    #[test]
+    fn several_equal_lengths_become_one() {
+        let answer = parse_whole(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nA: b\r\ncontent-length: 5\r\n\r\n",
+        );
+        assert_eq!(
+            lines(&answer.unwrap()),
+            [
+                ("Content-Length".into(), "5".into()),
+                ("A".into(), "b".into())
+            ]
+        );
+    }
+
+    #[test]
+    fn what_could_be_understood_in_two_ways_is_refused() {
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: 5, 6",
+            "Content-Length: +5",
+            "Content-Length: ",
+            "Content-Length: 99999999999999999999",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "A: b\r\n c",
+            "A\0: b",
+            "A: b\0",
+            "no colon",
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+            assert!(parse_whole(&head).is_err(), "{fields:?}");
+        }
+        for head in [
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 099 x\r\n\r\n",
+            "SSH-2.0-x\r\n\r\n",
+        ] {
+            assert!(parse(head.as_bytes(), &Method::GET).is_err(), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_taken_in_pieces_of_any_size() {
+        let chunks = b"5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
+        for (framing, input) in [
+            (Framing::Length(12), b"hello, world".as_slice()),
+            (Framing::Chunked, chunks),
+        ] {
+            for size in 1..=input.len() {
+                let mut body = Body::new(framing);
+                let mut taken = Vec::new();
+                let mut rest = input;
+                while !rest.is_empty() {
+                    let mut buffer = [0; 4];
+                    let here = &rest[..size.min(rest.len())];
+                    let (used, filled) = body.take(here, &mut buffer).unwrap();
+                    assert!(used > 0);
+                    taken.extend_from_slice(&buffer[..filled]);
+                    rest = &rest[used..];
+                }
+                assert_eq!(taken, b"hello, world");
+                assert!(matches!(body, Body::Ended));
+            }
+        }
+    }
+}
