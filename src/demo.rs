@@ -216,9 +216,7 @@ fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
     Asked {
         method: &head.method,
         target: &head.target,
-        authorization: head
-            .field(&header::AUTHORIZATION)
-            .map(HeaderValue::as_bytes),
+        authorization: head.fields.value("authorization"),
         body,
     }
 }

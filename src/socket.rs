@@ -100,7 +100,7 @@ pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
     }
 }
 
-/// Reads at least one byte, or the end of the stream (`Ok(0)`), waiting until `deadline`.
+/// Reads at least one byte, or the end of the stream (`Ok(0)`), waiting for `longest` at most.
 ///
 /// For a caller that has reason to think that nothing is there yet: looking comes after the first
 /// time that the processor was given away, or not at all. [`read_now`] is for the others.
@@ -108,19 +108,22 @@ pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
     patience: &mut Patience,
-    deadline: Instant,
+    longest: Duration,
     watched: Option<&TcpStream>,
 ) -> Result<usize, Stall> {
     if let Some(length) = look(socket, buffer, patience)? {
         return Ok(length);
     }
-    if !patience.blocks_for.is_zero() && deadline > Instant::now() {
+    let mut left = longest;
+    if !patience.blocks_for.is_zero() && !longest.is_zero() {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {
             Ok((_, length)) => return Ok(length),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        left = longest.saturating_sub(patience.blocks_for);
     }
+    let deadline = Instant::now() + left;
     loop {
         wait(socket, PollFlags::IN, deadline, watched)?;
         if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
@@ -284,26 +287,24 @@ mod tests {
         (near, far)
     }
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
-    }
+    const SOON: Duration = Duration::from_secs(5);
 
     #[test]
     fn a_read_returns_what_arrives() {
         let (near, mut far) = pair();
         far.write_all(b"hello").unwrap();
         let mut buffer = [0; 16];
-        let length = read(&near, &mut buffer, &mut Patience::default(), soon(), None).unwrap();
+        let length = read(&near, &mut buffer, &mut Patience::default(), SOON, None).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
 
     #[test]
     fn a_read_gives_up_at_its_deadline() {
         let (near, _far) = pair();
-        let deadline = Instant::now() + Duration::from_millis(30);
-        let result = read(&near, &mut [0; 4], &mut Patience::default(), deadline, None);
+        let (begun, longest) = (Instant::now(), Duration::from_millis(30));
+        let result = read(&near, &mut [0; 4], &mut Patience::default(), longest, None);
         assert!(matches!(result, Err(Stall::TimedOut)));
-        assert!(Instant::now() >= deadline);
+        assert!(begun.elapsed() >= longest);
     }
 
     #[test]
@@ -311,16 +312,16 @@ mod tests {
         let (near, mut far) = pair();
         near.set_nonblocking(false).unwrap();
         let mut patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
-        let deadline = Instant::now() + Duration::from_millis(60);
-        let result = read(&near, &mut [0; 4], &mut patience, deadline, None);
+        let (begun, longest) = (Instant::now(), Duration::from_millis(60));
+        let result = read(&near, &mut [0; 4], &mut patience, longest, None);
         assert!(matches!(result, Err(Stall::TimedOut)));
-        assert!(Instant::now() >= deadline);
+        assert!(begun.elapsed() >= longest);
         let (client, client_far) = pair();
         drop(client_far);
-        let result = read(&near, &mut [0; 4], &mut patience, soon(), Some(&client));
+        let result = read(&near, &mut [0; 4], &mut patience, SOON, Some(&client));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
         far.write_all(b"late").unwrap();
-        let length = read(&near, &mut [0; 4], &mut patience, soon(), None).unwrap();
+        let length = read(&near, &mut [0; 4], &mut patience, SOON, None).unwrap();
         assert_eq!(length, 4);
     }
 
@@ -333,7 +334,7 @@ mod tests {
             &near,
             &mut [0; 4],
             &mut Patience::default(),
-            soon(),
+            SOON,
             Some(&client),
         );
         assert!(matches!(result, Err(Stall::WatchedLeft)));
@@ -350,7 +351,7 @@ mod tests {
             &near,
             &mut buffer,
             &mut Patience::default(),
-            soon(),
+            SOON,
             Some(&client),
         )
         .unwrap();
@@ -362,7 +363,7 @@ mod tests {
         let (near, far) = pair();
         assert!(!peer_left(&near));
         far.shutdown(Shutdown::Write).unwrap();
-        let deadline = soon();
+        let deadline = Instant::now() + SOON;
         while !peer_left(&near) {
             assert!(Instant::now() < deadline, "the close was never seen");
             thread::yield_now();

@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             // What follows is none of the head's business.
             let alone = parse_head(whole).unwrap().unwrap();
-            assert_eq!(format!("{:?}", (end, head)), format!("{alone:?}"));
+            assert_eq!((end, head), alone);
         }
         Ok(None) => {}
         Err(_) => {
@@ -64,10 +64,10 @@ fn compare_with_httparse(whole: &[u8], head: &RequestHead) {
     assert_eq!(request.path.unwrap().as_bytes(), &head.target[..]);
     let minor = u8::from(head.version == http::Version::HTTP_11);
     assert_eq!(request.version, Some(minor));
-    assert_eq!(request.headers.len(), head.fields.len());
-    for (theirs, (name, value)) in request.headers.iter().zip(&head.fields) {
-        assert_eq!(theirs.name.to_ascii_lowercase(), name.as_str());
-        assert_eq!(theirs.value, value.as_bytes());
+    assert_eq!(request.headers.len(), head.fields.count());
+    for (theirs, (name, value)) in request.headers.iter().zip(head.fields.iter()) {
+        assert_eq!(theirs.name.as_bytes(), name);
+        assert_eq!(theirs.value, value);
     }
 }
 

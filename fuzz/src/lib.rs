@@ -7,6 +7,7 @@
 #[path = "../../src/server"]
 mod server {
     pub mod body;
+    pub mod fields;
     pub mod head;
     pub mod refusal;
 }

@@ -1,11 +1,8 @@
 //! The upstream's answer: its head, and how its body ends. Bytes in, decisions out; no I/O.
-//!
-//! Field lines stay as they came, in one copy of the head: an answer is passed on, not understood.
-
-use std::ops::Range;
 
 use http::{Method, StatusCode};
 
+use crate::server::Fields;
 use crate::server::body::{ChunkDecoder, Decoded};
 
 /// The most field lines of an answer.
@@ -31,89 +28,6 @@ pub enum Framing {
     Chunked,
     /// It ends with the connection.
     UntilClose,
-}
-
-/// Field lines in their order, repeats included, as they were sent.
-#[derive(Debug, Default)]
-pub struct Fields {
-    bytes: Vec<u8>,
-    lines: Vec<Line>,
-}
-
-/// Where a field line lies in `Fields::bytes`.
-#[derive(Debug)]
-struct Line {
-    name: Range<u32>,
-    value: Range<u32>,
-}
-
-impl Fields {
-    /// Name and value of each line.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let piece = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
-        self.lines
-            .iter()
-            .map(move |line| (piece(&line.name), piece(&line.value)))
-    }
-
-    /// The first value of the field `name`, which is in lower case.
-    pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.values(name).next()
-    }
-
-    /// The values of all lines of the field `name`, which is in lower case.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
-    }
-
-    /// Drops all lines of the field `name` but the first, and that too if `keep` is zero.
-    fn keep(&mut self, name: &str, mut keep: usize) {
-        let Fields { bytes, lines } = self;
-        lines.retain(|line| {
-            let field = &bytes[line.name.start as usize..line.name.end as usize];
-            if !field.eq_ignore_ascii_case(name.as_bytes()) {
-                return true;
-            }
-            let stays = keep > 0;
-            keep = keep.saturating_sub(1);
-            stays
-        });
-    }
-
-    /// Puts `value` in the place of the first line's of the field `name`.
-    fn replace(&mut self, name: &str, value: &str) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(value.as_bytes());
-        let Fields { bytes, lines } = self;
-        let line = lines.iter_mut().find(|line| {
-            let field = &bytes[line.name.start as usize..line.name.end as usize];
-            field.eq_ignore_ascii_case(name.as_bytes())
-        });
-        if let Some(line) = line {
-            line.value = start..bytes.len() as u32;
-        }
-    }
-}
-
-#[cfg(test)]
-impl FromIterator<(&'static str, &'static str)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (&'static str, &'static str)>>(lines: I) -> Fields {
-        let mut fields = Fields::default();
-        for (name, value) in lines {
-            let start = fields.bytes.len() as u32;
-            let middle = start + name.len() as u32;
-            let end = middle + value.len() as u32;
-            fields.bytes.extend_from_slice(name.as_bytes());
-            fields.bytes.extend_from_slice(value.as_bytes());
-            fields.lines.push(Line {
-                name: start..middle,
-                value: middle..end,
-            });
-        }
-        fields
-    }
 }
 
 /// What is at the start of the bytes that an upstream has sent.
@@ -154,7 +68,7 @@ pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static st
         return Ok(Parsed::Interim(length));
     }
     let is_http_11 = head.version == Some(1);
-    let mut fields = copy_of(&bytes[..length], head.headers);
+    let mut fields = Fields::copy_of(&bytes[..length], head.headers);
     let framing = framing(method, status, is_http_11, &mut fields)?;
     let persists = is_http_11
         && framing != Framing::UntilClose
@@ -168,22 +82,6 @@ pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static st
             persists,
         },
     ))
-}
-
-fn copy_of(head: &[u8], lines: &[httparse::Header<'_>]) -> Fields {
-    // All are slices of `head`, which is far shorter than a u32 can say.
-    let range_of = |piece: &[u8]| {
-        let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
-        start..start + piece.len() as u32
-    };
-    let lines = lines.iter().map(|line| Line {
-        name: range_of(line.name.as_bytes()),
-        value: range_of(line.value),
-    });
-    Fields {
-        lines: lines.collect(),
-        bytes: head.to_vec(),
-    }
 }
 
 fn asks_to_close(value: &[u8]) -> bool {
@@ -212,7 +110,7 @@ fn framing(
         }
         drop(codings);
         // It overrides a Content-Length.
-        fields.keep("content-length", 0);
+        fields.remove("content-length");
         return Ok(if has_body {
             Framing::Chunked
         } else {
@@ -223,7 +121,7 @@ fn framing(
     let length = content_length(fields)?;
     if status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: not in an answer that never has a body.
-        fields.keep("content-length", 0);
+        fields.remove("content-length");
     }
     Ok(match length {
         _ if !has_body => Framing::None,
@@ -253,8 +151,7 @@ fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
         count += 1;
     }
     if let Some(length) = length.filter(|_| count > 1) {
-        fields.keep("content-length", 1);
-        fields.replace("content-length", &length.to_string());
+        fields.unite("content-length", &length.to_string());
     }
     Ok(length)
 }
@@ -350,14 +247,6 @@ mod tests {
         }
     }
 
-    fn lines(answer: &Answer) -> Vec<(String, String)> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let lines = answer.fields.iter();
-        lines
-            .map(|(name, value)| (text(name), text(value)))
-            .collect()
-    }
-
     #[test]
     fn every_prefix_of_a_head_is_not_yet_a_head() {
         let head = b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\n\r\nbody";
@@ -370,10 +259,7 @@ mod tests {
             panic!("not final");
         };
         assert_eq!((length, answer.status), (end, StatusCode::OK));
-        assert_eq!(
-            lines(&answer),
-            [("X-A".into(), "1".into()), ("x-a".into(), "2".into())]
-        );
+        assert_eq!(answer.fields, Fields::of(&[("X-A", "1"), ("x-a", "2")]));
     }
 
     #[test]
@@ -460,13 +346,8 @@ mod tests {
         let answer = parse_whole(
             "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nA: b\r\ncontent-length: 5\r\n\r\n",
         );
-        assert_eq!(
-            lines(&answer.unwrap()),
-            [
-                ("Content-Length".into(), "5".into()),
-                ("A".into(), "b".into())
-            ]
-        );
+        let lines = [("Content-Length", "5"), ("A", "b")];
+        assert_eq!(answer.unwrap().fields, Fields::of(&lines));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
-use super::answer::Fields;
 use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
+use crate::server::Fields;
 
 /// A request is sent to the upstream at most this often, each time with another credential.
 const MAX_ATTEMPTS: usize = 3;
@@ -63,8 +63,8 @@ fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
 pub struct Attempts<'a> {
     balancer: &'a Balancer,
     picks: Vec<Pick>,
-    /// Of each pick whose attempt is over.
-    verdicts: Vec<Verdict>,
+    /// Of each pick in turn whose attempt is over.
+    verdicts: [Option<Verdict>; MAX_ATTEMPTS],
 }
 
 impl<'a> Attempts<'a> {
@@ -72,7 +72,7 @@ impl<'a> Attempts<'a> {
         Attempts {
             balancer,
             picks: Vec::new(),
-            verdicts: Vec::new(),
+            verdicts: [None; MAX_ATTEMPTS],
         }
     }
 
@@ -97,10 +97,10 @@ impl<'a> Attempts<'a> {
 
     /// The current attempt has got an answer.
     pub fn judged(&mut self, verdict: Verdict, status: StatusCode) {
-        self.verdicts.push(verdict);
         let Some(pick) = self.picks.last() else {
             return;
         };
+        self.verdicts[self.picks.len() - 1] = Some(verdict);
         let now = Instant::now();
         match verdict {
             Verdict::Rejected => log::error!(
@@ -130,12 +130,13 @@ impl<'a> Attempts<'a> {
     /// Ends all trials, however long the answer lasts.
     pub fn settle(self, last_status: Option<StatusCode>) {
         let now = Instant::now();
-        let is_limited = |verdict: &Verdict| matches!(verdict, Verdict::Limited(_));
-        let all_limited =
-            self.verdicts.len() == self.picks.len() && self.verdicts.iter().all(is_limited);
-        let is_accepted = self.verdicts.len() == self.picks.len()
-            && self.verdicts.last() == Some(&Verdict::Accepted);
-        for (pick, verdict) in self.picks.iter().zip(&self.verdicts) {
+        let verdicts = &self.verdicts[..self.picks.len()];
+        let is_limited = |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Limited(_)));
+        let all_limited = verdicts.iter().all(is_limited);
+        let last = verdicts.last().copied().flatten();
+        let is_accepted = last == Some(Verdict::Accepted);
+        let judged = self.picks.iter().zip(verdicts);
+        for (pick, verdict) in judged.filter_map(|(pick, verdict)| Some((pick, (*verdict)?))) {
             let event = match verdict {
                 Verdict::Rejected if is_accepted => self.balancer.failed(pick, now),
                 Verdict::Limited(None) => {
@@ -151,7 +152,7 @@ impl<'a> Attempts<'a> {
             };
             tell(event);
         }
-        match (self.verdicts.last(), last_status, self.current()) {
+        match (last, last_status, self.current()) {
             (Some(Verdict::Rejected | Verdict::Limited(_)), Some(status), _) => log::error!(
                 "All configurations failed for this request (last answer: {})",
                 status.as_u16()
@@ -181,8 +182,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let rest =
-            |value: &'static str| retry_after(&Fields::from_iter([("Retry-After", value)]), now);
+        let rest = |value| retry_after(&Fields::of(&[("Retry-After", value)]), now);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(rest("7"), seconds(7));
         assert_eq!(rest("1.5"), Some(Duration::from_millis(1500)));

@@ -1,11 +1,11 @@
 //! Which fields are forwarded. Pure.
 
-use http::{HeaderName, HeaderValue, header};
+use http::HeaderValue;
 
-use super::answer::Fields;
+use crate::server::Fields;
 
 /// The field that ties the log lines of client, proxy and upstream together.
-pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// The fields that speak about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule), in lower case.
@@ -21,10 +21,8 @@ const HOP_BY_HOP: [&[u8]; 9] = [
     b"upgrade",
 ];
 
-fn is_hop_by_hop(name: &[u8]) -> bool {
-    HOP_BY_HOP
-        .iter()
-        .any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
+fn is_one_of(names: &[&[u8]], name: &[u8]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// The fields that the values of Connection name. Content-Length cannot be named away: the message
@@ -46,54 +44,43 @@ impl<'f> Named<'f> {
     }
 }
 
+/// What the proxy sets itself in a request, in lower case.
+const SET_ANEW: [&[u8]; 4] = [b"host", b"authorization", b"content-length", b"expect"];
+
 /// What goes to the upstream: all fields in their order, less the hop-by-hop ones and what the
 /// proxy sets itself; `authorization` in the place of the client's, the target's `host`, and
 /// `request_id` where the client sent none.
 pub fn for_upstream<'f>(
-    fields: &'f [(HeaderName, HeaderValue)],
+    fields: &'f Fields,
     authorization: &'f HeaderValue,
     host: &'f HeaderValue,
-    request_id: &'f HeaderValue,
+    request_id: &'f [u8],
 ) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
-    let connection = fields
-        .iter()
-        .filter(|(name, _)| *name == header::CONNECTION);
-    let named = Named::by(connection.map(|(_, value)| value.as_bytes()));
-    let ours = [
-        (&header::HOST, host),
-        (&header::AUTHORIZATION, authorization),
+    let named = Named::by(fields.values("connection"));
+    let ours: [(&[u8], &[u8]); 2] = [
+        (b"host", host.as_bytes()),
+        (b"authorization", authorization.as_bytes()),
     ];
-    let has_id = fields.iter().any(|(name, _)| *name == REQUEST_ID);
-    let own_id = (!has_id).then_some((&REQUEST_ID, request_id));
+    let own_id = fields.value(REQUEST_ID).is_none();
+    let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
     let theirs = fields.iter().filter(move |(name, _)| {
-        let is_ours = *name == header::HOST
-            || *name == header::AUTHORIZATION
-            || *name == header::CONTENT_LENGTH
-            || *name == header::EXPECT;
-        let is_named = || named.contains(name.as_str().as_bytes());
-        !is_ours && !is_hop_by_hop(name.as_str().as_bytes()) && !is_named()
+        !is_one_of(&SET_ANEW, name) && !is_one_of(&HOP_BY_HOP, name) && !named.contains(name)
     });
-    ours.into_iter()
-        .chain(theirs.map(|(name, value)| (name, value)))
-        .chain(own_id)
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+    ours.into_iter().chain(theirs).chain(own_id)
 }
 
 /// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
 /// the upstream set none.
 pub fn for_client<'f>(
     answer: &'f Fields,
-    request_id: &'f HeaderValue,
+    request_id: &'f [u8],
 ) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
     let named = Named::by(answer.values("connection"));
-    let id = REQUEST_ID.as_str();
-    let own_id = answer
-        .value(id)
-        .is_none()
-        .then_some((id.as_bytes(), request_id.as_bytes()));
+    let own_id = answer.value(REQUEST_ID).is_none();
+    let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
     answer
         .iter()
-        .filter(move |(name, _)| !is_hop_by_hop(name) && !named.contains(name))
+        .filter(move |(name, _)| !is_one_of(&HOP_BY_HOP, name) && !named.contains(name))
         .chain(own_id)
 }
 
@@ -101,20 +88,13 @@ pub fn for_client<'f>(
 mod tests {
     use super::*;
 
-    fn field(name: &'static str, value: &'static str) -> (HeaderName, HeaderValue) {
-        (
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )
-    }
-
-    fn forwarded(fields: &[(HeaderName, HeaderValue)]) -> Vec<(String, String)> {
+    fn forwarded(fields: &[(&str, &str)]) -> Vec<(String, String)> {
         let value = HeaderValue::from_static;
         for_upstream(
-            fields,
+            &Fields::of(fields),
             &value("Bearer ours"),
             &value("flow.example"),
-            &value("id-1"),
+            b"id-1",
         )
         .map(|(name, value)| (text(name), text(value)))
         .collect()
@@ -127,10 +107,10 @@ mod tests {
     #[test]
     fn end_to_end_fields_keep_their_order_and_repeats() {
         let fields = [
-            field("x-b", "1"),
-            field("x-a", "2"),
-            field("x-b", "3"),
-            field("accept", "*/*"),
+            ("X-B", "1"),
+            ("x-a", "2"),
+            ("x-b", "3"),
+            ("accept", "*/*"),
         ];
         let lines = forwarded(&fields);
         let lines: Vec<_> = lines
@@ -142,7 +122,7 @@ mod tests {
             [
                 ("host", "flow.example"),
                 ("authorization", "Bearer ours"),
-                ("x-b", "1"),
+                ("X-B", "1"),
                 ("x-a", "2"),
                 ("x-b", "3"),
                 ("accept", "*/*"),
@@ -154,20 +134,20 @@ mod tests {
     #[test]
     fn hop_by_hop_fields_and_those_that_connection_names_stay_here() {
         let fields = [
-            field("connection", "close, X-Secret"),
-            field("x-secret", "1"),
-            field("te", "trailers"),
-            field("keep-alive", "5"),
-            field("proxy-authorization", "x"),
-            field("upgrade", "h2c"),
-            field("proxy-connection", "x"),
-            field("transfer-encoding", "chunked"),
-            field("trailer", "x"),
-            field("expect", "100-continue"),
-            field("content-length", "5"),
-            field("authorization", "Bearer theirs"),
-            field("host", "localhost"),
-            field("x-request-id", "theirs"),
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("proxy-authorization", "x"),
+            ("upgrade", "h2c"),
+            ("proxy-connection", "x"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x"),
+            ("expect", "100-continue"),
+            ("content-length", "5"),
+            ("authorization", "Bearer theirs"),
+            ("host", "localhost"),
+            ("x-request-id", "theirs"),
         ];
         let lines = forwarded(&fields);
         let names: Vec<_> = lines.iter().map(|(name, _)| name.as_str()).collect();
@@ -178,15 +158,14 @@ mod tests {
 
     #[test]
     fn an_answer_keeps_its_length_and_the_upstreams_request_id() {
-        let answer = Fields::from_iter([
+        let answer = Fields::of(&[
             ("Connection", "Content-Length, x-a"),
             ("Content-Length", "5"),
             ("X-A", "1"),
             ("Keep-Alive", "5"),
             ("X-Request-Id", "upstream's"),
         ]);
-        let id = HeaderValue::from_static("ours");
-        let names: Vec<_> = for_client(&answer, &id)
+        let names: Vec<_> = for_client(&answer, b"ours")
             .map(|(name, _)| text(name))
             .collect();
         assert_eq!(names, ["Content-Length", "X-Request-Id"]);

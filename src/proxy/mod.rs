@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method};
 
 mod answer;
 mod attempts;
@@ -33,7 +33,7 @@ use self::attempts::{Attempts, Verdict};
 use self::balancer::Balancer;
 use self::error::{Code, Dialect, ProxyError};
 use self::gate::Gate;
-use self::record::{CLIENT_GONE_STATUS, End, Record, RequestIds};
+use self::record::{CLIENT_GONE_STATUS, End, Record, RequestId, RequestIds};
 use self::relay::Relayed;
 use self::request_body::{Body, Streaming};
 use self::target_path::{Form, Route};
@@ -113,7 +113,9 @@ impl Handler for Proxy {
         let path = target_path::path_of(&refused.target);
         let (mut fields, body) = error.answer(Dialect::of(&path, &self.target.base_path));
         let id = self.ids.make();
-        fields.push((headers::REQUEST_ID.clone(), id.clone()));
+        if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
+            fields.push((HeaderName::from_static(headers::REQUEST_ID), id));
+        }
         let end = match refused.refusal.reason {
             Reason::RequestTimeout => End::ClientTimeout,
             _ => End::Ok,
@@ -162,10 +164,9 @@ impl Proxy {
 
     fn record(&self, exchange: &Exchange<'_>) -> Record {
         let head = &exchange.head;
-        let id = head
-            .field(&headers::REQUEST_ID)
-            .filter(|id| !id.is_empty())
-            .cloned();
+        let id = head.fields.value(headers::REQUEST_ID);
+        let id = id.filter(|id| !id.is_empty());
+        let id = id.map(|id| RequestId::Client(id.into()));
         Record {
             peer: exchange.peer(),
             method: head.method.clone(),
@@ -211,10 +212,7 @@ impl Proxy {
     fn admit(&self, exchange: &Exchange<'_>, route: &Route) -> Result<(), ProxyError> {
         let forbidden = |what: String| Err(ProxyError::new(Code::Forbidden, what));
         if route.form == Form::Origin {
-            let host = exchange
-                .head
-                .field(&header::HOST)
-                .map(HeaderValue::as_bytes);
+            let host = exchange.head.fields.value("host");
             let host = host.map(String::from_utf8_lossy);
             if !self.gate.admits_host(host.as_deref()) {
                 return forbidden(
@@ -224,8 +222,8 @@ impl Proxy {
                 );
             }
         }
-        for (name, value) in &exchange.head.fields {
-            if name == header::ORIGIN && !value.to_str().is_ok_and(|o| self.gate.admits_origin(o)) {
+        for origin in exchange.head.fields.values("origin") {
+            if !std::str::from_utf8(origin).is_ok_and(|origin| self.gate.admits_origin(origin)) {
                 return forbidden(
                     "requests from web pages are not let in (Origin): \
                      they would spend the credentials of whoever visits the page"
@@ -254,7 +252,7 @@ impl Proxy {
                 return Err(ProxyError::new(Code::InternalError, "no configuration").into());
             };
             record.config = Some(Arc::clone(&pick.name));
-            let sent = self.send(worker, exchange, path, body, &pick.credential, &record.id);
+            let sent = self.send(worker, exchange, path, body, &pick.credential, record.id.as_bytes());
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(trouble) => {
@@ -283,7 +281,7 @@ impl Proxy {
         path: &Bytes,
         body: Body,
         credential: &Credential,
-        id: &HeaderValue,
+        id: &[u8],
     ) -> Result<Answer, Trouble> {
         let client = Arc::clone(exchange.client());
         let Worker {
@@ -431,7 +429,7 @@ fn pass_on(
     record: &mut Record,
 ) -> Result<(), Trouble> {
     record.status = answer.status.as_u16();
-    record.end = match relay::relay(exchange, &mut worker.upstream, answer, &record.id) {
+    record.end = match relay::relay(exchange, &mut worker.upstream, answer, record.id.as_bytes()) {
         Relayed::Whole => End::Ok,
         Relayed::Client(ClientFault::TimedOut) => End::ClientTimeout,
         Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) if exchange.is_aborting() => {

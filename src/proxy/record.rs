@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::Method;
 use log::Level;
 
 /// The status in the log of a request whose client left before it had its answer; nginx's.
@@ -44,7 +44,7 @@ pub struct Record {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub end: End,
-    pub id: HeaderValue,
+    pub id: RequestId,
 }
 
 impl Record {
@@ -79,7 +79,7 @@ impl fmt::Display for Record {
             self.bytes_in,
             self.bytes_out,
             self.end,
-            Shown(&self.id.as_bytes()[..self.id.len().min(MAX_ID)]),
+            Shown(&self.id.as_bytes()[..self.id.as_bytes().len().min(MAX_ID)]),
         )
     }
 }
@@ -118,6 +118,24 @@ impl fmt::Display for End {
     }
 }
 
+/// What ties the log lines of client, proxy and upstream together.
+#[derive(Debug)]
+pub enum RequestId {
+    /// The client's, as it was sent.
+    Client(Box<[u8]>),
+    /// One of our own: hexadecimal digits.
+    Own([u8; 16]),
+}
+
+impl RequestId {
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            RequestId::Client(id) => id,
+            RequestId::Own(id) => id,
+        }
+    }
+}
+
 /// Makes request ids: unique in this process, and hardly ever the same as another's.
 #[derive(Debug)]
 pub struct RequestIds {
@@ -135,7 +153,7 @@ impl RequestIds {
         }
     }
 
-    pub fn make(&self) -> HeaderValue {
+    pub fn make(&self) -> RequestId {
         // An odd factor: a bijection, so that no two numbers give the same id.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -144,8 +162,7 @@ impl RequestIds {
         for (index, digit) in digits.iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[(id >> (60 - 4 * index) & 15) as usize];
         }
-        // Hexadecimal digits are always valid in a field value.
-        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        RequestId::Own(digits)
     }
 }
 
@@ -173,7 +190,7 @@ mod tests {
             bytes_in: 512,
             bytes_out: 20480,
             end: End::Ok,
-            id: HeaderValue::from_static("a b'c"),
+            id: RequestId::Client(b"a b'c".as_slice().into()),
         };
         let line = record.to_string();
         let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
@@ -207,7 +224,7 @@ mod tests {
                 bytes_in: 0,
                 bytes_out: 0,
                 end: End::Ok,
-                id: HeaderValue::from_static("x"),
+                id: RequestId::Client(b"x".as_slice().into()),
             };
             assert_eq!(record.level(), level, "{status}");
         }
@@ -216,7 +233,7 @@ mod tests {
     #[test]
     fn request_ids_are_different() {
         let ids = RequestIds::new();
-        let some: std::collections::HashSet<_> = (0..1000).map(|_| ids.make()).collect();
+        let some: std::collections::HashSet<_> = (0..1000).map(|_| ids.make().as_bytes().to_vec()).collect();
         assert_eq!(some.len(), 1000);
     }
 }

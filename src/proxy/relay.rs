@@ -1,7 +1,5 @@
 //! The answer, copied to the client as it arrives.
 
-use http::HeaderValue;
-
 use super::answer::Framing;
 use super::headers;
 use super::sse::EventTail;
@@ -22,7 +20,7 @@ pub fn relay(
     exchange: &mut Exchange<'_>,
     upstream: &mut Upstream,
     answer: &Answer,
-    request_id: &HeaderValue,
+    request_id: &[u8],
 ) -> Relayed {
     let framing = match answer.framing {
         Framing::None => AnswerFraming::None,

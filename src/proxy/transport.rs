@@ -184,7 +184,7 @@ impl TcpTransport {
         details: &ConnectionDetails,
         wire: &Arc<Wire>,
     ) -> Result<TcpTransport, ureq::Error> {
-        let deadline = deadline(details.timeout);
+        let deadline = Instant::now() + longest(details.timeout);
         let addresses = resolve(uri, deadline, wire)?;
         let socket = connect_any(&addresses, deadline, wire)?;
         let (input, output) = (
@@ -205,11 +205,11 @@ impl TcpTransport {
 /// How long the upstream is waited for before the client is watched too. Tokens come faster.
 const BLIND_WAIT: Duration = Duration::from_millis(100);
 
-/// When a wait of ureq's has to end.
-fn deadline(timeout: NextTimeout) -> Instant {
-    /// As good as for ever, and not so far that it overflows.
+/// How long a wait of ureq's may take.
+fn longest(timeout: NextTimeout) -> Duration {
+    /// As good as for ever, and not so far that a clock overflows.
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    Instant::now() + (*timeout.after).min(FAR)
+    (*timeout.after).min(FAR)
 }
 
 /// A TCP connection to the upstream, or to a proxy before it.
@@ -234,9 +234,9 @@ impl Transport for TcpTransport {
             return Ok(());
         }
         let client = self.wire.client();
-        let stall = *timeout.for_write().after;
+        let stall = longest(timeout.for_write());
         let bytes = &self.buffers.output[..amount];
-        match socket::write_all(&self.socket, bytes, stall.min(FAR_WRITE), client.as_deref()) {
+        match socket::write_all(&self.socket, bytes, stall, client.as_deref()) {
             Ok(()) => Ok(()),
             // It closed its receiving side, which an upstream does that refuses a body before it
             // has all of it: the answer is what counts, and reading tells if there is none.
@@ -270,8 +270,8 @@ impl Transport for TcpTransport {
                 Err(error) => Err(Stall::Io(error)),
             }
         } else {
-            let deadline = deadline(timeout.for_read());
-            socket::read(socket, space, patience, deadline, wire.client().as_deref())
+            let longest = longest(timeout.for_read());
+            socket::read(socket, space, patience, longest, wire.client().as_deref())
         };
         let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
         wire.count_head(arrived)?;
@@ -284,9 +284,6 @@ impl Transport for TcpTransport {
         !self.writes_failed && socket::is_quiet(&self.socket)
     }
 }
-
-/// The longest stall of a write where ureq names none.
-const FAR_WRITE: Duration = Duration::from_secs(24 * 3600);
 
 impl fmt::Debug for TcpTransport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

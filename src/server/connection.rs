@@ -220,7 +220,8 @@ impl Connection {
 
     /// Reads until a head is whole, for as long as that may keep a worker.
     fn next_head(&mut self, shared: &Shared) -> NextHead {
-        let lingers_until = Instant::now() + LINGER;
+        // Looked at only after a first read: the clock is not asked for a request that is there.
+        let mut lingers_until: Option<Instant> = None;
         loop {
             match self.take_head() {
                 Ok(Some(head)) => return NextHead::Head(head),
@@ -235,14 +236,14 @@ impl Connection {
             {
                 return NextHead::Refused(head_timeout());
             }
-            let linger = if shared.is_pressed() || shared.is_stopping() {
-                Instant::now()
-            } else {
-                lingers_until
+            let linger = match lingers_until {
+                _ if shared.is_pressed() || shared.is_stopping() => Duration::ZERO,
+                None => LINGER,
+                Some(until) => until.saturating_duration_since(Instant::now()),
             };
             match self.read(linger) {
                 Ok(0) => return NextHead::Closed,
-                Ok(_) => {}
+                Ok(_) => lingers_until = lingers_until.or_else(|| Some(Instant::now() + LINGER)),
                 Err(Stall::TimedOut) => return NextHead::NotYet,
                 Err(Stall::WatchedLeft | Stall::Io(_)) => return NextHead::Closed,
             }
@@ -271,15 +272,15 @@ impl Connection {
         Ok(Some(head))
     }
 
-    /// Reads once, waiting until `deadline`.
-    fn read(&mut self, deadline: Instant) -> Result<usize, Stall> {
+    /// Reads once, waiting for `longest` at most.
+    fn read(&mut self, longest: Duration) -> Result<usize, Stall> {
         let Connection {
             socket,
             input,
             patience,
             ..
         } = self;
-        let length = socket::read(socket, input.space(), patience, deadline, None)?;
+        let length = socket::read(socket, input.space(), patience, longest, None)?;
         input.filled(length);
         Ok(length)
     }
@@ -289,7 +290,7 @@ impl Connection {
     pub(super) fn read_body(
         &mut self,
         direct: Option<&mut [u8]>,
-        deadline: Instant,
+        longest: Duration,
     ) -> Result<usize, Stall> {
         let Connection {
             socket,
@@ -301,7 +302,7 @@ impl Connection {
         let space = direct.unwrap_or_else(|| input.space());
         let length = match socket::read_now(socket, space).map_err(Stall::Io)? {
             Some(length) => length,
-            None => socket::read(socket, space, patience, deadline, None)?,
+            None => socket::read(socket, space, patience, longest, None)?,
         };
         if !is_direct {
             input.filled(length);

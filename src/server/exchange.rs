@@ -274,7 +274,7 @@ impl<'a> Exchange<'a> {
                 what,
             )))
         };
-        let result = self.connection.read_body(direct, started + timeout);
+        let result = self.connection.read_body(direct, timeout);
         self.body.waited += started.elapsed();
         match result {
             Ok(0) => Err(ClientFault::Gone),

@@ -5,9 +5,10 @@
 //! what it lets through and we must not (bare LF) is looked for here.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{Method, Version};
 
 use super::body::Framing;
+use super::fields::Fields;
 use super::refusal::{Reason, Refusal};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
@@ -18,15 +19,14 @@ pub const MAX_HEAD: usize = 64 * 1024;
 pub const MAX_FIELDS: usize = 128;
 
 /// A request's head, whole and well-formed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: Method,
     /// The request target as it was sent: origin-form, absolute-form, authority-form or `*`.
     pub target: Bytes,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// The field lines in their order, repeats included, names in lower case.
-    pub fields: Vec<(HeaderName, HeaderValue)>,
+    pub fields: Fields,
     pub framing: Framing,
     pub expects_continue: bool,
     /// Whether the client lets the connection live on (RFC 9112 section 9.3).
@@ -38,16 +38,6 @@ pub struct RequestHead {
 pub enum Persistence {
     KeepAlive,
     Close,
-}
-
-impl RequestHead {
-    /// The first value of the field `name`.
-    pub fn field(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.fields
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value)
-    }
 }
 
 /// Finds the end of the head that starts at `bytes[0]`: the index after its empty line.
@@ -64,10 +54,7 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
     if index > 0 && bytes.get(index) == Some(&b'\n') {
         index -= 1;
     }
-    while let Some(offset) = bytes[index..]
-        .iter()
-        .position(|&byte| byte == b'\n' || byte == b'\r')
-    {
+    while let Some(offset) = memchr::memchr2(b'\r', b'\n', &bytes[index..]) {
         let at = index + offset;
         if bytes[at] == b'\n' {
             // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. Not every front
@@ -93,11 +80,10 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
 }
 
 fn check_size(head: &[u8]) -> Result<(), Refusal> {
-    let line = head
-        .iter()
-        .take(MAX_REQUEST_LINE + 2)
-        .position(|&byte| byte == b'\r');
-    if line.unwrap_or(head.len()) > MAX_REQUEST_LINE {
+    // A short head has no long line.
+    if head.len() > MAX_REQUEST_LINE
+        && !head[..MAX_REQUEST_LINE + 1].contains(&b'\r')
+    {
         return Err(Refusal::new(
             Reason::UriTooLong,
             "the request line is over 16 KiB",
@@ -127,14 +113,9 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal>
 
 /// Parses a head that [`find_end`] found to be whole.
 pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
-    // One copy; names that are not standard, the target and all values are slices of it.
-    let bytes = Bytes::copy_from_slice(head);
-    let line_end = head
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .unwrap_or(head.len());
-    let (method, target, version) = request_line(&bytes.slice(..line_end))?;
-    let fields = field_lines(&bytes, line_end + 2)?;
+    let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    let (method, target, version) = request_line(&head[..line_end])?;
+    let fields = field_lines(&head[line_end + 2..])?;
     let framing = Framing::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
@@ -155,7 +136,7 @@ pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
 }
 
 /// RFC 9112 section 3: method SP request-target SP HTTP-version.
-fn request_line(line: &Bytes) -> Result<(Method, Bytes, Version), Refusal> {
+fn request_line(line: &[u8]) -> Result<(Method, Bytes, Version), Refusal> {
     let bad = |what| Refusal::new(Reason::BadRequest, what);
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -183,7 +164,7 @@ fn request_line(line: &Bytes) -> Result<(Method, Bytes, Version), Refusal> {
         }
         _ => return Err(bad(not_http(line))),
     };
-    Ok((method, line.slice_ref(target), version))
+    Ok((method, Bytes::copy_from_slice(target), version))
 }
 
 fn not_http(line: &[u8]) -> &'static str {
@@ -195,54 +176,46 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-fn field_lines(head: &Bytes, start: usize) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
-    let mut parsed = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let lines = match httparse::parse_headers(&head[start..], &mut parsed) {
-        Ok(httparse::Status::Complete((_, lines))) => lines,
-        Ok(httparse::Status::Partial) => {
-            return Err(Refusal::new(
-                Reason::BadRequest,
-                "the head ends in the middle of a field",
-            ));
-        }
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(Refusal::new(
-                Reason::HeadersTooLarge,
-                "more than 128 header fields",
-            ));
-        }
-        Err(_) => {
-            return Err(Refusal::new(
-                Reason::BadRequest,
-                "a malformed header field line",
-            ));
-        }
-    };
-    let mut fields = Vec::with_capacity(lines.len() + 1);
-    for line in lines {
-        let name = HeaderName::from_bytes(line.name.as_bytes());
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value));
-        match (name, value) {
-            (Ok(name), Ok(value)) => fields.push((name, value)),
-            _ => {
-                return Err(Refusal::new(
-                    Reason::BadRequest,
-                    "a header field's name or value has characters that are not allowed",
-                ));
-            }
-        }
+fn field_lines(head: &[u8]) -> Result<Fields, Refusal> {
+    /// Room for nearly all heads; less to fill with nothing first than for the most that there may
+    /// be.
+    const FEW: usize = 32;
+    let lines = memchr::memchr_iter(b'\n', head).take(FEW + 1).count();
+    if lines <= FEW {
+        parse_lines::<FEW>(head)
+    } else {
+        parse_lines::<MAX_FIELDS>(head)
     }
-    Ok(fields)
+}
+
+fn parse_lines<const MOST: usize>(head: &[u8]) -> Result<Fields, Refusal> {
+    let mut parsed = [httparse::EMPTY_HEADER; MOST];
+    // What its names and values may consist of is what RFC 9110 section 5.6.2 and 5.5 say.
+    match httparse::parse_headers(head, &mut parsed) {
+        Ok(httparse::Status::Complete((_, lines))) => Ok(Fields::copy_of(head, lines)),
+        Ok(httparse::Status::Partial) => Err(Refusal::new(
+            Reason::BadRequest,
+            "the head ends in the middle of a field",
+        )),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(
+            Reason::HeadersTooLarge,
+            "more than 128 header fields",
+        )),
+        Err(_) => Err(Refusal::new(
+            Reason::BadRequest,
+            "a malformed header field line",
+        )),
+    }
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
-fn check_host(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<(), Refusal> {
+fn check_host(version: Version, fields: &Fields) -> Result<(), Refusal> {
     let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-    let mut hosts = fields.iter().filter(|(name, _)| name == header::HOST);
+    let mut hosts = fields.values("host");
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => bad("more than one Host field"),
         (None, None) if version == Version::HTTP_11 => bad("HTTP/1.1 without a Host field"),
-        (Some((_, host)), None) if !host.as_bytes().iter().all(|&byte| is_host_byte(byte)) => {
+        (Some(host), None) if !host.iter().all(|&byte| is_host_byte(byte)) => {
             bad("the Host field is not a host and port")
         }
         _ => Ok(()),
@@ -254,11 +227,11 @@ fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
 }
 
-fn expectation(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<bool, Refusal> {
+fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {
     let mut expects = false;
-    for (_, value) in fields.iter().filter(|(name, _)| name == header::EXPECT) {
+    for value in fields.values("expect") {
         // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
-        if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::new(
                 Reason::ExpectationFailed,
                 "the only expectation known here is 100-continue",
@@ -269,13 +242,13 @@ fn expectation(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result
     Ok(expects && version == Version::HTTP_11)
 }
 
-fn persistence(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Persistence {
+fn persistence(version: Version, fields: &Fields) -> Persistence {
     let mut persistence = match version {
         Version::HTTP_10 => Persistence::Close,
         _ => Persistence::KeepAlive,
     };
-    for (_, value) in fields.iter().filter(|(name, _)| name == header::CONNECTION) {
-        for option in value.as_bytes().split(|&byte| byte == b',') {
+    for value in fields.values("connection") {
+        for option in value.split(|&byte| byte == b',') {
             let option = option.trim_ascii();
             if option.eq_ignore_ascii_case(b"close") {
                 return Persistence::Close;
@@ -290,28 +263,24 @@ fn persistence(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Persis
 
 impl Framing {
     /// RFC 9112 section 6.3, with everything ambiguous refused.
-    fn of(version: Version, fields: &[(HeaderName, HeaderValue)]) -> Result<Self, Refusal> {
+    fn of(version: Version, fields: &Fields) -> Result<Self, Refusal> {
         let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-        let mut codings = fields
-            .iter()
-            .filter(|(name, _)| name == header::TRANSFER_ENCODING);
-        let mut lengths = fields
-            .iter()
-            .filter(|(name, _)| name == header::CONTENT_LENGTH);
+        let mut codings = fields.values("transfer-encoding");
+        let mut lengths = fields.values("content-length");
         let coding = codings.next();
         let length = lengths.next();
         if coding.is_some() && length.is_some() {
             // RFC 9112 section 6.1: "might indicate an attempt to perform request smuggling".
             return bad("Transfer-Encoding together with Content-Length");
         }
-        if let Some((_, coding)) = coding {
+        if let Some(coding) = coding {
             if version == Version::HTTP_10 {
                 return bad("Transfer-Encoding in HTTP/1.0");
             }
             if codings.next().is_some() {
                 return bad("more than one Transfer-Encoding");
             }
-            if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            if !coding.eq_ignore_ascii_case(b"chunked") {
                 return Err(Refusal::new(
                     Reason::NotImplemented,
                     "the only transfer coding known here is chunked",
@@ -319,13 +288,12 @@ impl Framing {
             }
             return Ok(Framing::Chunked);
         }
-        let Some((_, length)) = length else {
+        let Some(digits) = length else {
             return Ok(Framing::None);
         };
         if lengths.next().is_some() {
             return bad("more than one Content-Length");
         }
-        let digits = length.as_bytes();
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return bad("Content-Length is not a number");
         }

@@ -18,12 +18,14 @@ mod acceptor;
 pub mod body;
 mod connection;
 mod exchange;
+mod fields;
 pub mod head;
 mod pool;
 mod refusal;
 mod response;
 
 pub use exchange::{ClientFault, Exchange};
+pub use fields::Fields;
 pub use head::RequestHead;
 pub use refusal::{Reason, Refusal};
 pub use response::AnswerFraming;

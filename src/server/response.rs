@@ -58,6 +58,7 @@ impl Out {
         }
     }
 
+    #[cold]
     fn reserve(&mut self, size: usize) {
         if self.data.is_empty() {
             // Zeroed by the allocator, as a rule without touching a page.
@@ -69,14 +70,18 @@ impl Out {
 
     fn append(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
-        self.reserve(end);
+        if end > self.data.len() {
+            self.reserve(end);
+        }
         self.data[self.end..end].copy_from_slice(bytes);
         self.end = end;
     }
 
     /// Where the next piece of the body is to be written; `None` where a flush must come first.
     pub(super) fn space(&mut self) -> Option<&mut [u8]> {
-        self.reserve(OUT_SIZE);
+        if self.data.len() < OUT_SIZE {
+            self.reserve(OUT_SIZE);
+        }
         let room = self.data.len() - self.end;
         let piece = room
             .checked_sub(CHUNK_PREFIX + CHUNK_SUFFIX)?
