@@ -82,7 +82,7 @@ fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
         body: RequestBody::None,
     };
     let started = Instant::now();
-    let sent = upstream.send(request, None);
+    let sent = upstream.send(request, None, false);
     upstream.end();
     let took = started.elapsed().as_millis();
     match sent {

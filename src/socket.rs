@@ -4,8 +4,8 @@
 //! its upstream ([`Stall::WatchedLeft`]), so that nobody pays for an answer that nobody reads.
 //!
 //! Waiting is what costs in a thread-pool proxy: each wait is a sleep and a wake-up. So it is done in
-//! three steps ([`Patience`]). A reader that has been lucky lately looks a few times and yields the
-//! processor in between: under load the peer's bytes are there by then. Then it blocks in a plain
+//! three steps ([`Patience`]). In a crowd, a reader that has been lucky lately looks a few times and
+//! yields the processor in between: the peer's bytes are there by then. Then it blocks in a plain
 //! read for a moment, one system call. Only a wait that takes longer is a `poll` of both sockets.
 //!
 //! Out of scope: what the bytes mean. Called by the workers, on sockets that they own for the moment.
@@ -34,6 +34,17 @@ impl From<Errno> for Stall {
     fn from(errno: Errno) -> Self {
         Stall::Io(errno.into())
     }
+}
+
+/// How one read waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait<'s> {
+    /// How long at most.
+    pub longest: Duration,
+    /// Whose leaving ends the wait.
+    pub watched: Option<&'s TcpStream>,
+    /// Whether so many threads take turns that looking before a sleep is worth it.
+    pub in_crowd: bool,
 }
 
 /// How a reader waits for one socket.
@@ -100,7 +111,7 @@ pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
     }
 }
 
-/// Reads at least one byte, or the end of the stream (`Ok(0)`), waiting for `longest` at most.
+/// Reads at least one byte, or the end of the stream (`Ok(0)`).
 ///
 /// For a caller that has reason to think that nothing is there yet: looking comes after the first
 /// time that the processor was given away, or not at all. [`read_now`] is for the others.
@@ -108,24 +119,25 @@ pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
     patience: &mut Patience,
-    longest: Duration,
-    watched: Option<&TcpStream>,
+    how: Wait<'_>,
 ) -> Result<usize, Stall> {
-    if let Some(length) = look(socket, buffer, patience)? {
+    if how.in_crowd
+        && let Some(length) = look(socket, buffer, patience)?
+    {
         return Ok(length);
     }
-    let mut left = longest;
-    if !patience.blocks_for.is_zero() && !longest.is_zero() {
+    let mut left = how.longest;
+    if !patience.blocks_for.is_zero() && !left.is_zero() {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {
             Ok((_, length)) => return Ok(length),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        left = longest.saturating_sub(patience.blocks_for);
+        left = left.saturating_sub(patience.blocks_for);
     }
     let deadline = Instant::now() + left;
     loop {
-        wait(socket, PollFlags::IN, deadline, watched)?;
+        wait(socket, PollFlags::IN, deadline, how.watched)?;
         if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
             return Ok(length);
         }
@@ -289,12 +301,28 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
+    fn alone(longest: Duration) -> Wait<'static> {
+        Wait {
+            longest,
+            watched: None,
+            in_crowd: false,
+        }
+    }
+
+    fn watching(watched: &TcpStream, in_crowd: bool) -> Wait<'_> {
+        Wait {
+            watched: Some(watched),
+            in_crowd,
+            ..alone(SOON)
+        }
+    }
+
     #[test]
     fn a_read_returns_what_arrives() {
         let (near, mut far) = pair();
         far.write_all(b"hello").unwrap();
         let mut buffer = [0; 16];
-        let length = read(&near, &mut buffer, &mut Patience::default(), SOON, None).unwrap();
+        let length = read(&near, &mut buffer, &mut Patience::default(), alone(SOON)).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
 
@@ -302,7 +330,7 @@ mod tests {
     fn a_read_gives_up_at_its_deadline() {
         let (near, _far) = pair();
         let (begun, longest) = (Instant::now(), Duration::from_millis(30));
-        let result = read(&near, &mut [0; 4], &mut Patience::default(), longest, None);
+        let result = read(&near, &mut [0; 4], &mut Patience::default(), alone(longest));
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(begun.elapsed() >= longest);
     }
@@ -313,15 +341,15 @@ mod tests {
         near.set_nonblocking(false).unwrap();
         let mut patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
         let (begun, longest) = (Instant::now(), Duration::from_millis(60));
-        let result = read(&near, &mut [0; 4], &mut patience, longest, None);
+        let result = read(&near, &mut [0; 4], &mut patience, alone(longest));
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(begun.elapsed() >= longest);
         let (client, client_far) = pair();
         drop(client_far);
-        let result = read(&near, &mut [0; 4], &mut patience, SOON, Some(&client));
+        let result = read(&near, &mut [0; 4], &mut patience, watching(&client, false));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
         far.write_all(b"late").unwrap();
-        let length = read(&near, &mut [0; 4], &mut patience, SOON, None).unwrap();
+        let length = read(&near, &mut [0; 4], &mut patience, alone(SOON)).unwrap();
         assert_eq!(length, 4);
     }
 
@@ -334,8 +362,7 @@ mod tests {
             &near,
             &mut [0; 4],
             &mut Patience::default(),
-            SOON,
-            Some(&client),
+            watching(&client, true),
         );
         assert!(matches!(result, Err(Stall::WatchedLeft)));
     }
@@ -351,8 +378,7 @@ mod tests {
             &near,
             &mut buffer,
             &mut Patience::default(),
-            SOON,
-            Some(&client),
+            watching(&client, true),
         )
         .unwrap();
         assert_eq!(length, 6);

@@ -7,6 +7,9 @@ use crate::server::body::{ChunkDecoder, Decoded};
 
 /// The most field lines of an answer.
 const MAX_FIELDS: usize = 128;
+/// As many as nearly all answers have. Room for more would be four kilobytes of stack, which each
+/// worker touches, and caches are what a worker runs out of.
+const FEW_FIELDS: usize = 32;
 
 /// The head of a final answer.
 #[derive(Debug)]
@@ -46,14 +49,24 @@ pub(super) enum Parsed {
 /// # Errors
 /// What is wrong with it. Also what the client could understand otherwise than we do.
 pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
-    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+    match parse_lines::<FEW_FIELDS>(bytes, method) {
+        Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method),
+        parsed => parsed,
+    }
+}
+
+const TOO_MANY_FIELDS: &str = "its head has over 128 fields";
+
+#[inline(never)]
+fn parse_lines<const MOST: usize>(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
+    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MOST];
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut lines);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(Parsed::NotYet),
-        Err(httparse::Error::TooManyHeaders) => return Err("its head has over 128 fields"),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
         Err(_) => return Err("its head is malformed"),
     };
     let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());

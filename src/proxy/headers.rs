@@ -7,27 +7,31 @@ use crate::server::Fields;
 /// The field that ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// The fields that speak about one connection only (RFC 9110 section 7.6.1, and those that came
-/// before the rule), in lower case.
-const HOP_BY_HOP: [&[u8]; 9] = [
-    b"connection",
-    b"keep-alive",
-    b"proxy-connection",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-];
+/// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
+/// before the rule). Asked for every field of every message, so the length is looked at first.
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    match name.len() {
+        2 => is(b"te"),
+        7 => is(b"trailer") || is(b"upgrade"),
+        10 => is(b"connection") || is(b"keep-alive"),
+        16 => is(b"proxy-connection"),
+        17 => is(b"transfer-encoding"),
+        18 => is(b"proxy-authenticate"),
+        19 => is(b"proxy-authorization"),
+        _ => false,
+    }
+}
 
-fn is_one_of(names: &[&[u8]], name: &[u8]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other))
+/// Whether the proxy sets a field itself in what it sends to the upstream.
+fn is_set_anew(name: &[u8]) -> bool {
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    is(b"host") || is(b"authorization") || is(b"content-length") || is(b"expect")
 }
 
 /// The fields that the values of Connection name. Content-Length cannot be named away: the message
 /// would have no end.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Named<'f>(Vec<&'f [u8]>);
 
 impl<'f> Named<'f> {
@@ -44,9 +48,6 @@ impl<'f> Named<'f> {
     }
 }
 
-/// What the proxy sets itself in a request, in lower case.
-const SET_ANEW: [&[u8]; 4] = [b"host", b"authorization", b"content-length", b"expect"];
-
 /// What goes to the upstream: all fields in their order, less the hop-by-hop ones and what the
 /// proxy sets itself; `authorization` in the place of the client's, the target's `host`, and
 /// `request_id` where the client sent none.
@@ -55,7 +56,7 @@ pub fn for_upstream<'f>(
     authorization: &'f HeaderValue,
     host: &'f HeaderValue,
     request_id: &'f [u8],
-) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
+) -> impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone {
     let named = Named::by(fields.values("connection"));
     let ours: [(&[u8], &[u8]); 2] = [
         (b"host", host.as_bytes()),
@@ -64,7 +65,7 @@ pub fn for_upstream<'f>(
     let own_id = fields.value(REQUEST_ID).is_none();
     let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
     let theirs = fields.iter().filter(move |(name, _)| {
-        !is_one_of(&SET_ANEW, name) && !is_one_of(&HOP_BY_HOP, name) && !named.contains(name)
+        !is_set_anew(name) && !is_hop_by_hop(name) && !named.contains(name)
     });
     ours.into_iter().chain(theirs).chain(own_id)
 }
@@ -80,7 +81,7 @@ pub fn for_client<'f>(
     let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
     answer
         .iter()
-        .filter(move |(name, _)| !is_one_of(&HOP_BY_HOP, name) && !named.contains(name))
+        .filter(move |(name, _)| !is_hop_by_hop(name) && !named.contains(name))
         .chain(own_id)
 }
 

@@ -284,6 +284,7 @@ impl Proxy {
         id: &[u8],
     ) -> Result<Answer, Trouble> {
         let client = Arc::clone(exchange.client());
+        let in_crowd = exchange.is_crowded();
         let Worker {
             upstream,
             body: buffer,
@@ -309,6 +310,7 @@ impl Proxy {
                     },
                 },
                 Some(&client),
+                in_crowd,
             );
             return match reader.fault.take() {
                 Some(fault) => Err(Trouble::Client(fault)),
@@ -329,7 +331,7 @@ impl Proxy {
             },
         };
         upstream
-            .send(request, Some(&client))
+            .send(request, Some(&client), in_crowd)
             .map_err(Trouble::Upstream)
     }
 

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use ureq::unversioned::transport::{
 
 use super::buffers::PlainBuffers;
 use super::dial::{connect_any, resolve};
-use crate::socket::{self, Patience, Stall};
+use crate::socket::{self, Patience, Stall, Wait};
 
 /// What a worker and its upstream connections tell each other. One call at a time.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Wire {
     client: Mutex<Option<Arc<TcpStream>>>,
     /// Whether reads wait: [`Mode`].
     mode: AtomicU8,
+    /// Whether the call is one of many: [`Wait::in_crowd`].
+    in_crowd: AtomicBool,
     /// What ended the call, as far as the sockets know: [`Fault`].
     fault: AtomicU8,
     /// Bytes that arrived since the call began; [`HEAD_IS_WHOLE`] once the answer's head is here.
@@ -64,15 +66,18 @@ pub(super) enum Fault {
 
 impl Wire {
     /// A call begins, for `client` if it is a client's.
-    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
+    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>, in_crowd: bool) {
+        self.in_crowd.store(in_crowd, Ordering::Relaxed);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.cloned();
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// The head of the final answer is here.
+    /// The head of the final answer is here. What is waited for from now on comes when the upstream
+    /// has thought of it: looking for it would be in vain.
     pub(super) fn head_is_whole(&self) {
+        self.in_crowd.store(false, Ordering::Relaxed);
         self.head_bytes.store(HEAD_IS_WHOLE, Ordering::Relaxed);
     }
 
@@ -270,8 +275,13 @@ impl Transport for TcpTransport {
                 Err(error) => Err(Stall::Io(error)),
             }
         } else {
-            let longest = longest(timeout.for_read());
-            socket::read(socket, space, patience, longest, wire.client().as_deref())
+            let client = wire.client();
+            let how = Wait {
+                longest: longest(timeout.for_read()),
+                watched: client.as_deref(),
+                in_crowd: wire.in_crowd.load(Ordering::Relaxed),
+            };
+            socket::read(socket, space, patience, how)
         };
         let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
         wire.count_head(arrived)?;

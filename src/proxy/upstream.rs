@@ -49,8 +49,6 @@ pub struct Upstream {
     factory: Arc<UpstreamFactory>,
     wire: Arc<Wire>,
     connection: Option<Connection>,
-    /// The head of the request that is being sent.
-    head: Vec<u8>,
 }
 
 /// A connection to the upstream, in the middle of an answer or idle.
@@ -234,11 +232,11 @@ impl Upstream {
             factory: Arc::clone(factory),
             wire: Arc::new(Wire::default()),
             connection: None,
-            head: Vec::new(),
         }
     }
 
-    /// Sends a request and waits for the head of the answer, for as long as `client` does.
+    /// Sends a request and waits for the head of the answer, for as long as `client` does. `in_crowd`:
+    /// whether the request is one of many ([`crate::socket::Wait`]).
     ///
     /// An idle connection that turns out to be closed costs nothing: where no byte of an answer has
     /// arrived on a connection from before, and the body is held, the request is sent once more on
@@ -249,21 +247,19 @@ impl Upstream {
     /// A [`Failure`]; what happened to a streamed body its reader knows.
     pub fn send<'f>(
         &mut self,
-        mut request: Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])>>,
+        mut request: Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
         client: Option<&Arc<TcpStream>>,
+        in_crowd: bool,
     ) -> Result<Answer, Failure> {
-        self.head.clear();
-        write_head(&mut self.head, &mut request);
-        let (method, mut body) = (request.method, request.body);
-        let is_streamed = matches!(body, RequestBody::Streamed { .. });
-        self.wire.begin(client);
+        let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
+        self.wire.begin(client, in_crowd);
         let idle = self.connection.take().filter(|_| !is_streamed);
         if let Some(mut connection) = idle.and_then(Connection::still_usable) {
-            let result = self.exchange(&mut connection, method, &mut body);
+            let result = self.exchange(&mut connection, &mut request);
             match result {
                 Err(trouble) if !connection.is_answering && self.wire.fault() == Fault::None => {
                     log::debug!("an idle upstream connection was closed: {trouble}");
-                    self.wire.begin(client);
+                    self.wire.begin(client, in_crowd);
                 }
                 Err(trouble) => return Err(self.failed(trouble)),
                 Ok(answer) => {
@@ -273,7 +269,7 @@ impl Upstream {
             }
         }
         let result = self.connect().and_then(|mut connection| {
-            let answer = self.exchange(&mut connection, method, &mut body)?;
+            let answer = self.exchange(&mut connection, &mut request)?;
             self.connection = Some(connection);
             Ok(answer)
         });
@@ -293,11 +289,10 @@ impl Upstream {
     }
 
     /// Sends the request and reads the head of its answer.
-    fn exchange(
+    fn exchange<'f>(
         &self,
         connection: &mut Connection,
-        method: &Method,
-        body: &mut RequestBody<'_>,
+        request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
     ) -> Result<Answer, Trouble> {
         let silence = timeout(self.factory.silence);
         connection.is_answering = false;
@@ -306,14 +301,14 @@ impl Upstream {
             filled: 0,
             timeout: silence,
         };
-        output.put(&self.head)?;
-        match body {
+        output.put_head(request)?;
+        match &mut request.body {
             RequestBody::None => {}
             RequestBody::Held(bytes) => output.put(bytes)?,
             RequestBody::Streamed { reader, length } => output.stream(*reader, length.is_none())?,
         }
         output.flush()?;
-        let answer = connection.read_head(method, silence)?;
+        let answer = connection.read_head(request.method, silence)?;
         self.wire.head_is_whole();
         Ok(answer)
     }
@@ -464,6 +459,24 @@ struct Output<'t> {
 }
 
 impl Output<'_> {
+    fn put_head<'f>(
+        &mut self,
+        request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+    ) -> Result<(), Trouble> {
+        if let Some(length) = write_head(self.transport.buffers().output(), request) {
+            self.filled = length;
+            return Ok(());
+        }
+        let mut head = vec![0; 2 * BUFFER];
+        loop {
+            if let Some(length) = write_head(&mut head, request) {
+                return self.put(&head[..length]);
+            }
+            // What a client may send is limited, so this comes to an end soon.
+            head.resize(2 * head.len(), 0);
+        }
+    }
+
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
         while !bytes.is_empty() {
             let room = &mut self.transport.buffers().output()[self.filled..];
@@ -516,37 +529,41 @@ impl Output<'_> {
     }
 }
 
-/// RFC 9112 sections 3 and 6.
+/// Writes the head of `request` (RFC 9112 sections 3 and 6) to the start of `room`. Returns its
+/// length in bytes; `None` where there is not room enough.
 fn write_head<'f>(
-    head: &mut Vec<u8>,
-    request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])>>,
-) {
-    head.extend_from_slice(request.method.as_str().as_bytes());
-    head.push(b' ');
-    head.extend_from_slice(request.target);
-    head.extend_from_slice(b" HTTP/1.1\r\n");
-    let mut line = |name: &[u8], value: &[u8]| {
-        for piece in [name, b": ", value, b"\r\n"] {
-            head.extend_from_slice(piece);
-        }
+    room: &mut [u8],
+    request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+) -> Option<usize> {
+    let mut filled = 0;
+    let mut put = |piece: &[u8]| {
+        let end = filled + piece.len();
+        room.get_mut(filled..end)?.copy_from_slice(piece);
+        filled = end;
+        Some(end)
     };
-    for (name, value) in request.fields.by_ref() {
-        line(name, value);
+    put(request.method.as_str().as_bytes())?;
+    put(b" ")?;
+    put(request.target)?;
+    put(b" HTTP/1.1\r\n")?;
+    for (name, value) in request.fields.clone() {
+        put(name)?;
+        put(b": ")?;
+        put(value)?;
+        put(b"\r\n")?;
     }
     let length = match &request.body {
         RequestBody::None => None,
         RequestBody::Held(bytes) => Some(bytes.len() as u64),
-        RequestBody::Streamed {
-            length: Some(length),
-            ..
-        } => Some(*length),
-        RequestBody::Streamed { length: None, .. } => {
-            line(b"transfer-encoding", b"chunked");
-            None
+        RequestBody::Streamed { length, .. } => {
+            if length.is_none() {
+                put(b"transfer-encoding: chunked\r\n")?;
+            }
+            *length
         }
     };
     if let Some(length) = length {
-        line(b"content-length", length.to_string().as_bytes());
+        put(format!("content-length: {length}\r\n").as_bytes())?;
     }
-    head.extend_from_slice(b"\r\n");
+    put(b"\r\n")
 }

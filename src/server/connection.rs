@@ -14,7 +14,7 @@ use super::pool::{OpenGuard, Shared};
 use super::refusal::{Reason, Refusal};
 use super::response::Out;
 use super::{HEAD_TIMEOUT, Handler, LINGER, Refused};
-use crate::socket::{self, Patience, Stall};
+use crate::socket::{self, Patience, Stall, Wait};
 
 /// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
 const INPUT_SIZE: usize = 16 * 1024;
@@ -241,7 +241,7 @@ impl Connection {
                 None => LINGER,
                 Some(until) => until.saturating_duration_since(Instant::now()),
             };
-            match self.read(linger) {
+            match self.read(linger, shared.is_crowded()) {
                 Ok(0) => return NextHead::Closed,
                 Ok(_) => lingers_until = lingers_until.or_else(|| Some(Instant::now() + LINGER)),
                 Err(Stall::TimedOut) => return NextHead::NotYet,
@@ -273,14 +273,19 @@ impl Connection {
     }
 
     /// Reads once, waiting for `longest` at most.
-    fn read(&mut self, longest: Duration) -> Result<usize, Stall> {
+    fn read(&mut self, longest: Duration, in_crowd: bool) -> Result<usize, Stall> {
         let Connection {
             socket,
             input,
             patience,
             ..
         } = self;
-        let length = socket::read(socket, input.space(), patience, longest, None)?;
+        let how = Wait {
+            longest,
+            watched: None,
+            in_crowd,
+        };
+        let length = socket::read(socket, input.space(), patience, how)?;
         input.filled(length);
         Ok(length)
     }
@@ -302,7 +307,14 @@ impl Connection {
         let space = direct.unwrap_or_else(|| input.space());
         let length = match socket::read_now(socket, space).map_err(Stall::Io)? {
             Some(length) => length,
-            None => socket::read(socket, space, patience, longest, None)?,
+            None => {
+                let how = Wait {
+                    longest,
+                    watched: None,
+                    in_crowd: false,
+                };
+                socket::read(socket, space, patience, how)?
+            }
         };
         if !is_direct {
             input.filled(length);

@@ -135,6 +135,11 @@ impl<'a> Exchange<'a> {
         self.shared.is_stopping()
     }
 
+    /// Whether so many requests are in flight that threads take turns on the processors.
+    pub fn is_crowded(&self) -> bool {
+        self.shared.is_crowded()
+    }
+
     /// Whether requests in flight are being cut off because the time for stopping is over.
     pub fn is_aborting(&self) -> bool {
         self.shared.is_aborting()

@@ -44,7 +44,7 @@ impl Fields {
     }
 
     /// Name and value of each line.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let piece = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
         self.lines
             .iter()

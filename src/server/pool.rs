@@ -28,6 +28,11 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
     256 << 10
 };
 
+/// From so many requests in flight on, a thread that waits looks before it sleeps. Measured on two
+/// processors: with 8 in flight looking costs a sixth of the throughput, from 32 on it costs
+/// nothing, and with 200 in flight it brings a tenth and takes a third off the 99th percentile.
+const CROWD: usize = 24;
+
 /// What the acceptor, the workers and the owner of the server share.
 pub(crate) struct Shared {
     pub(super) limits: Limits,
@@ -38,6 +43,8 @@ pub(crate) struct Shared {
     became_idle: Condvar,
     /// How many connections wait for a worker: `Pool::pending`'s length, readable without the lock.
     waiting: AtomicUsize,
+    /// How many workers have a connection, readable without the lock.
+    busy: AtomicUsize,
     /// Connections that workers hand back to the acceptor.
     returned: Mutex<Vec<After>>,
     /// Wakes the acceptor's poll; a byte is written only when `woken` was false.
@@ -82,6 +89,7 @@ impl Shared {
             wake: (0..workers).map(|_| Condvar::new()).collect(),
             became_idle: Condvar::new(),
             waiting: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             returned: Mutex::new(Vec::new()),
             waker,
             woken: AtomicBool::new(false),
@@ -123,6 +131,11 @@ impl Shared {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether so many requests are in flight that threads take turns on the processors.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) >= CROWD
+    }
+
     /// Whether a worker is free.
     pub(super) fn has_idle_worker(&self) -> bool {
         !self.lock().idle.is_empty()
@@ -155,6 +168,7 @@ impl Shared {
         } else {
             pool.idle.pop()
         };
+        self.count_busy(&pool);
         match worker {
             Some(worker) => {
                 pool.serving[worker] = Some(Arc::clone(&connection.socket));
@@ -245,6 +259,11 @@ impl Shared {
         }
     }
 
+    fn count_busy(&self, pool: &Pool) {
+        let busy = self.limits.workers - pool.idle.len();
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pool> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
@@ -266,6 +285,7 @@ impl Shared {
                 self.became_idle.notify_all();
             } else {
                 pool.idle.push(worker);
+                self.count_busy(&pool);
             }
             drop(pool);
             if let Some(after) = after {
