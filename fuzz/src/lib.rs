@@ -1,4 +1,4 @@
-//! What is fuzzed, taken from the proxy's sources file by file: the three do no I/O and need nothing
+//! What is fuzzed, taken from the proxy's sources file by file: they do no I/O and need nothing
 //! of the rest, so that the fuzzers build in seconds, without TLS.
 //!
 //! The targets are in `fuzz_targets/`, each with what it compares with; their first inputs are in
@@ -10,10 +10,13 @@ mod server {
     pub mod fields;
     pub mod head;
     pub mod refusal;
+
+    pub use fields::Fields;
 }
 
 #[path = "../../src/proxy"]
 mod proxy {
+    pub mod answer;
     pub mod sse;
 
     /// Stands in for the proxy's module of that name, of which [`sse`] uses this one function.
@@ -25,7 +28,7 @@ mod proxy {
     }
 }
 
-pub use proxy::sse;
+pub use proxy::{answer, sse};
 pub use server::{body, head};
 
 /// Cuts `bytes` into pieces whose sizes follow from `seed`: a few bytes mostly, sometimes many.

@@ -18,7 +18,7 @@ pub struct Answer {
     pub fields: Fields,
     pub framing: Framing,
     /// Whether another request may follow on the connection (RFC 9112 section 9.3).
-    pub(super) persists: bool,
+    pub persists: bool,
 }
 
 /// How the end of an answer's body is known (RFC 9112 section 6.3).
@@ -35,7 +35,7 @@ pub enum Framing {
 
 /// What is at the start of the bytes that an upstream has sent.
 #[derive(Debug)]
-pub(super) enum Parsed {
+pub enum Parsed {
     /// An incomplete head.
     NotYet,
     /// An interim answer (1xx) of so many bytes; the final one is still to come.
@@ -48,7 +48,7 @@ pub(super) enum Parsed {
 ///
 /// # Errors
 /// What is wrong with it. Also what the client could understand otherwise than we do.
-pub(super) fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
+pub fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
     match parse_lines::<FEW_FIELDS>(bytes, method) {
         Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method),
         parsed => parsed,
@@ -171,7 +171,7 @@ fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
 
 /// The rest of an answer's body.
 #[derive(Debug)]
-pub(super) enum Body {
+pub enum Body {
     Left(u64),
     Chunks(ChunkDecoder),
     UntilClose,
@@ -180,7 +180,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    pub(super) fn new(framing: Framing) -> Body {
+    pub fn new(framing: Framing) -> Body {
         match framing {
             Framing::None | Framing::Length(0) => Body::Ended,
             Framing::Length(length) => Body::Left(length),
@@ -194,7 +194,7 @@ impl Body {
     ///
     /// # Errors
     /// What is wrong with its chunks.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         input: &[u8],
         buffer: &mut [u8],

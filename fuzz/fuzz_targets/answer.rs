@@ -1,0 +1,103 @@
+//! The upstream's answers, head and body, against the rules of framing written a second time and
+//! against what a naive reader of the whole buffer makes of the body. The first byte of the input
+//! says what was asked for and how the rest is cut.
+
+#![no_main]
+
+use std::io::Read;
+
+use flow_proxy_fuzz::answer::{Answer, Body, Framing, Parsed, parse};
+use flow_proxy_fuzz::pieces;
+use http::Method;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&seed, input)) = bytes.split_first() else {
+        return;
+    };
+    let method = if seed & 1 == 0 {
+        Method::GET
+    } else {
+        Method::HEAD
+    };
+    match parse(input, &method) {
+        Ok(Parsed::Final(length, answer)) => {
+            for shorter in (0..length).step_by(1 + length / 40) {
+                let prefix = parse(&input[..shorter], &method);
+                assert!(matches!(prefix, Ok(Parsed::NotYet)), "{shorter}: {prefix:?}");
+            }
+            check_framing(&answer, &method);
+            check_body(&answer, &input[length..], seed >> 1);
+        }
+        Ok(Parsed::Interim(length)) => assert!((1..=input.len()).contains(&length)),
+        Ok(Parsed::NotYet) => {}
+        Err(_) => {
+            // More bytes never make good what was refused.
+            assert!(parse(&[input, b"\r\n\r\n"].concat(), &method).is_err());
+        }
+    }
+});
+
+/// RFC 9112 section 6.3, from what is passed on.
+fn check_framing(answer: &Answer, method: &Method) {
+    let lengths: Vec<_> = answer.fields.values("content-length").collect();
+    let codings: Vec<_> = answer.fields.values("transfer-encoding").collect();
+    assert!(lengths.len() + codings.len() <= 1, "ambiguous framing was taken");
+    let has_body = *method != Method::HEAD && ![204, 304].contains(&answer.status.as_u16());
+    let expected = match (&lengths[..], &codings[..]) {
+        _ if !has_body => Framing::None,
+        ([digits], []) => Framing::Length(std::str::from_utf8(digits).unwrap().parse().unwrap()),
+        ([], [coding]) => {
+            assert!(coding.eq_ignore_ascii_case(b"chunked"));
+            Framing::Chunked
+        }
+        _ => Framing::UntilClose,
+    };
+    assert_eq!(answer.framing, expected);
+    assert!(!answer.persists || expected != Framing::UntilClose);
+    for (name, value) in answer.fields.iter() {
+        assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic));
+        assert!(value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)));
+    }
+}
+
+fn check_body(answer: &Answer, input: &[u8], seed: u8) {
+    let (body, used, is_whole) = take_all(answer.framing, input, seed);
+    assert_eq!(take_all(answer.framing, input, 0), (body.clone(), used, is_whole));
+    match answer.framing {
+        Framing::None => assert!(body.is_empty() && used == 0 && is_whole),
+        Framing::Length(length) => {
+            let here = usize::try_from(length).map_or(input.len(), |length| length.min(input.len()));
+            assert_eq!(body, &input[..here]);
+            assert_eq!(is_whole, here as u64 == length);
+        }
+        Framing::UntilClose => assert_eq!(body, input),
+        Framing::Chunked if is_whole && input[..used].ends_with(b"\r\n0\r\n\r\n") => {
+            let mut theirs = Vec::new();
+            let read = chunked_transfer::Decoder::new(&input[..used]).read_to_end(&mut theirs);
+            assert_eq!(read.ok(), Some(body.len()));
+            assert_eq!(theirs, body);
+        }
+        Framing::Chunked => {}
+    }
+}
+
+/// The body's data, how much of `input` it took, and whether it came to its end.
+fn take_all(framing: Framing, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
+    let mut body = Body::new(framing);
+    let (mut data, mut used) = (Vec::new(), 0);
+    let mut buffer = [0; 64];
+    for piece in pieces(input, seed) {
+        let mut rest = piece;
+        while !rest.is_empty() && !matches!(body, Body::Ended) {
+            let Ok((took, filled)) = body.take(rest, &mut buffer) else {
+                return (data, used, false);
+            };
+            assert!(took > 0 && took <= rest.len() && filled <= took, "progress");
+            data.extend_from_slice(&buffer[..filled]);
+            used += took;
+            rest = &rest[took..];
+        }
+    }
+    (data, used, matches!(body, Body::Ended))
+}
