@@ -59,7 +59,8 @@ impl TlsUpstream {
 
 type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
-/// One answer for each request; the path `/…/close` breaks off without a close_notify.
+/// One answer for each request; the path `/…/close` breaks off without a close_notify, and behind
+/// the answer to `/…/doubled`, which fills the proxy's buffer, comes another that nobody asked for.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -81,6 +82,12 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
         let is_cut = request.starts_with(b"GET /flow-llm-proxy/close ");
         let sent = if is_cut {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+        } else if request.starts_with(b"GET /flow-llm-proxy/doubled ") {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 16342\r\n\r\n";
+            let good = format!("{head}{}", "g".repeat(16342));
+            assert_eq!(good.len(), 16 * 1024);
+            let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+            stream.write_all(format!("{good}{evil}").as_bytes())
         } else {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
         };
@@ -152,4 +159,19 @@ fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
     let response = get(proxy.address(), "/close");
     assert_ne!(response.ended, support::Ended::Complete);
     assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
+}
+
+#[test]
+fn what_a_connection_has_too_much_is_never_the_next_answer() {
+    let upstream = TlsUpstream::start();
+    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+    let ca = builder.path("ca.pem");
+    let proxy = builder
+        .option("--ca-file", ca.to_str().unwrap())
+        .option("--workers", "1")
+        .start();
+    for _ in 0..5 {
+        assert_eq!(get(proxy.address(), "/doubled").body.len(), 16342);
+        assert_eq!(get(proxy.address(), "/v1/models").text(), "hello");
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -134,8 +134,14 @@ impl Transport for TlsTransport {
         Ok(amount > 0)
     }
 
+    /// Nothing may be left anywhere: not in the socket, nor undecrypted in the buffer below, nor
+    /// decrypted in rustls. It would be taken for the next answer.
     fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
+        let below = self.stream.sock.get_mut();
+        let is_quiet_below = below.buffers().input().is_empty() && below.is_open();
+        let decrypted = self.stream.conn.reader().fill_buf().map(|_| ());
+        let is_quiet = decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_quiet && is_quiet_below
     }
 
     fn is_tls(&self) -> bool {
