@@ -91,7 +91,8 @@ fn take_all(framing: Framing, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) 
         let mut rest = piece;
         while !rest.is_empty() && !matches!(body, Body::Ended) {
             let Ok((took, filled)) = body.take(rest, &mut buffer) else {
-                return (data, used, false);
+                // How much was taken up to there depends on the cut.
+                return (data, 0, false);
             };
             assert!(took > 0 && took <= rest.len() && filled <= took, "progress");
             data.extend_from_slice(&buffer[..filled]);

@@ -177,6 +177,8 @@ pub enum Body {
     UntilClose,
     /// All of it was taken.
     Ended,
+    /// What was whole of it was taken; what follows is malformed, and how.
+    Broken(String),
 }
 
 impl Body {
@@ -216,6 +218,7 @@ impl Body {
                 Ok((most, most))
             }
             Body::Ended => Ok((0, 0)),
+            Body::Broken(what) => Err(what.clone()),
         }
     }
 
@@ -239,7 +242,13 @@ impl Body {
                     used += end;
                     *self = Body::Ended;
                 }
-                Err(refusal) => return Err(refusal.message.into_owned()),
+                // What came before it is the client's all the same.
+                Err(refusal) => {
+                    *self = Body::Broken(refusal.message.clone().into_owned());
+                    if filled == 0 {
+                        return Err(refusal.message.into_owned());
+                    }
+                }
             }
         }
         Ok((used, filled))
@@ -390,6 +399,17 @@ mod tests {
         ] {
             assert!(parse(head.as_bytes(), &Method::GET).is_err(), "{head:?}");
         }
+    }
+
+    #[test]
+    fn what_came_before_a_malformed_chunk_is_not_lost() {
+        let input = b"5\r\nhello\r\nnonsense";
+        let mut body = Body::new(Framing::Chunked);
+        let mut buffer = [0; 64];
+        let (used, filled) = body.take(input, &mut buffer).unwrap();
+        assert_eq!(&buffer[..filled], b"hello");
+        let rest = body.take(&input[used..], &mut buffer);
+        assert_eq!(rest, Err("an empty chunk size".into()));
     }
 
     #[test]
