@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, closed_port, get, post};
 
 /// Asserts an error in OpenAI's dialect outside `/v1/messages` and in Anthropic's below it.
@@ -226,6 +229,29 @@ fn an_upstream_that_answers_an_upload_early_is_heard() {
     ));
     client.try_send(vec![b'x'; length]);
     let response = client.read_response();
+    assert_eq!((response.status, response.text().as_str()), (413, "big!"));
+}
+
+#[test]
+fn an_early_answer_is_heard_when_the_upstream_reads_no_more_and_keeps_the_connection() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_over);
+    let upstream = RawUpstream::start(move |connection| {
+        connection.read_request_head();
+        connection.send("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig!");
+        support::wait_until("the answer", support::SOON, || ended.load(Ordering::SeqCst));
+    });
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--upstream-timeout", "1")
+        .start();
+    let mut client = RawClient::connect(proxy.address());
+    let length = 16 * 1024 * 1024;
+    client.send(format!(
+        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    client.try_send(vec![b'x'; length]);
+    let response = client.read_response();
+    is_over.store(true, Ordering::SeqCst);
     assert_eq!((response.status, response.text().as_str()), (413, "big!"));
 }
 

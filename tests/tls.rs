@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
@@ -22,15 +23,22 @@ struct TlsUpstream {
 
 impl TlsUpstream {
     fn start() -> TlsUpstream {
+        TlsUpstream::with_tickets(2)
+    }
+
+    /// `tickets`: how many session tickets a client gets; until it reads them it has something to
+    /// read.
+    fn with_tickets(tickets: usize) -> TlsUpstream {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key.into())
             .unwrap();
+        config.send_tls13_tickets = tickets;
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = TlsUpstream {
@@ -61,6 +69,8 @@ type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
 /// One answer for each request; the path `/…/close` breaks off without a close_notify, and behind
 /// the answer to `/…/doubled`, which fills the proxy's buffer, comes another that nobody asked for.
+/// The one record of the answer to `/…/trickled` comes in pieces, slower in all than the timeout of
+/// the tests; a body for `/…/deaf` is never read.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -76,8 +86,15 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
                 _ => full.fetch_add(1, Ordering::SeqCst),
             };
         }
+        if request.starts_with(b"POST /flow-llm-proxy/deaf ") {
+            thread::sleep(HELD);
+            return;
+        }
         if !request.ends_with(b"\r\n\r\n") {
             continue;
+        }
+        if request.starts_with(b"GET /flow-llm-proxy/trickled ") {
+            return trickle(&mut stream);
         }
         let is_cut = request.starts_with(b"GET /flow-llm-proxy/close ");
         let sent = if is_cut {
@@ -95,6 +112,28 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
             return;
         }
         request.clear();
+    }
+}
+
+/// How long a connection is held that nobody reads from; longer than any test waits.
+const HELD: Duration = Duration::from_secs(10);
+/// Each piece well within the timeout of a second, all of them beyond it.
+const PIECES: usize = 8;
+const PIECE_EVERY: Duration = Duration::from_millis(250);
+
+fn trickle(stream: &mut Stream) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 12000\r\n\r\n";
+    let answer = format!("{head}{}", "t".repeat(12000));
+    stream.conn.writer().write_all(answer.as_bytes()).unwrap();
+    let mut record = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut record).unwrap();
+    }
+    for piece in record.chunks(record.len().div_ceil(PIECES)) {
+        if stream.sock.write_all(piece).is_err() {
+            return;
+        }
+        thread::sleep(PIECE_EVERY);
     }
 }
 
@@ -173,5 +212,44 @@ fn what_a_connection_has_too_much_is_never_the_next_answer() {
     for _ in 0..5 {
         assert_eq!(get(proxy.address(), "/doubled").body.len(), 16342);
         assert_eq!(get(proxy.address(), "/v1/models").text(), "hello");
+    }
+}
+
+#[test]
+fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
+    let upstream = TlsUpstream::start();
+    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+    let ca = builder.path("ca.pem");
+    let proxy = builder
+        .option("--ca-file", ca.to_str().unwrap())
+        .option("--upstream-timeout", "1")
+        .start();
+    assert_eq!(get(proxy.address(), "/trickled").body.len(), 12000);
+}
+
+#[test]
+fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
+    for tickets in [0, 2] {
+        let upstream = TlsUpstream::with_tickets(tickets);
+        let builder =
+            ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
+        let ca = builder.path("ca.pem");
+        let proxy = builder
+            .option("--ca-file", ca.to_str().unwrap())
+            .option("--upstream-timeout", "2")
+            .start();
+        let mut client = RawClient::connect(proxy.address());
+        let length = 16 * 1024 * 1024;
+        let begun = Instant::now();
+        client.send(format!(
+            "POST /deaf HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        client.try_send(vec![b'x'; length]);
+        let response = client.read_response();
+        let answered = (response.status, response.error_code());
+        assert_eq!(answered, (504, "upstream_timeout"));
+        // Twice the timeout would be a second one.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");
     }
 }

@@ -143,10 +143,11 @@ fn framing(
     })
 }
 
-/// The length that all Content-Length fields agree on, if there is one. Leaves one line of it.
+/// The length that all Content-Length fields agree on, if there is one. Leaves one line of it, in
+/// plain digits: some clients take a leading zero for octal.
 fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
     let mut length = None;
-    let mut count = 0;
+    let mut is_plain = true;
     let values = fields.values("content-length");
     for value in values.flat_map(|value| value.split(|&byte| byte == b',')) {
         let digits = value.trim_ascii();
@@ -160,10 +161,11 @@ fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
         if length.is_some_and(|length| length != number) {
             return Err("its Content-Lengths differ");
         }
+        let has_zeros = digits.len() > 1 && digits[0] == b'0';
+        is_plain = is_plain && length.is_none() && !has_zeros;
         length = Some(number);
-        count += 1;
     }
-    if let Some(length) = length.filter(|_| count > 1) {
+    if let Some(length) = length.filter(|_| !is_plain) {
         fields.unite("content-length", &length.to_string());
     }
     Ok(length)
@@ -196,11 +198,7 @@ impl Body {
     ///
     /// # Errors
     /// What is wrong with its chunks.
-    pub fn take(
-        &mut self,
-        input: &[u8],
-        buffer: &mut [u8],
-    ) -> Result<(usize, usize), String> {
+    pub fn take(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
         let most = input.len().min(buffer.len());
         match self {
             Body::Left(left) => {
@@ -370,6 +368,8 @@ mod tests {
         );
         let lines = [("Content-Length", "5"), ("A", "b")];
         assert_eq!(answer.unwrap().fields, Fields::of(&lines));
+        let answer = parse_whole("HTTP/1.1 200 OK\r\nContent-Length: 010\r\n\r\n").unwrap();
+        assert_eq!(answer.fields, Fields::of(&[("Content-Length", "10")]));
     }
 
     #[test]

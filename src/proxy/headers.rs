@@ -62,10 +62,12 @@ pub fn for_upstream<'f>(
         (b"host", host.as_bytes()),
         (b"authorization", authorization.as_bytes()),
     ];
-    let own_id = fields.value(REQUEST_ID).is_none();
-    let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
+    let id = REQUEST_ID.as_bytes();
+    let has_id = fields.value(REQUEST_ID).is_some_and(|id| !id.is_empty()) && !named.contains(id);
+    let own_id = (!has_id).then_some((id, request_id));
     let theirs = fields.iter().filter(move |(name, _)| {
-        !is_set_anew(name) && !is_hop_by_hop(name) && !named.contains(name)
+        let is_dropped_id = !has_id && name.eq_ignore_ascii_case(id);
+        !is_set_anew(name) && !is_hop_by_hop(name) && !named.contains(name) && !is_dropped_id
     });
     ours.into_iter().chain(theirs).chain(own_id)
 }
@@ -107,12 +109,7 @@ mod tests {
 
     #[test]
     fn end_to_end_fields_keep_their_order_and_repeats() {
-        let fields = [
-            ("X-B", "1"),
-            ("x-a", "2"),
-            ("x-b", "3"),
-            ("accept", "*/*"),
-        ];
+        let fields = [("X-B", "1"), ("x-a", "2"), ("x-b", "3"), ("accept", "*/*")];
         let lines = forwarded(&fields);
         let lines: Vec<_> = lines
             .iter()
@@ -155,6 +152,23 @@ mod tests {
         assert_eq!(names, ["host", "authorization", "x-request-id"]);
         assert_eq!(lines[1].1, "Bearer ours");
         assert_eq!(lines[2].1, "theirs");
+    }
+
+    #[test]
+    fn an_id_reaches_the_upstream_whatever_the_client_did_to_its_own() {
+        for fields in [
+            &[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")][..],
+            &[("X-Request-Id", "")],
+            &[],
+        ] {
+            let lines = forwarded(fields);
+            let ids: Vec<_> = lines
+                .iter()
+                .filter(|(name, _)| name == REQUEST_ID)
+                .collect();
+            assert_eq!(ids, [&(REQUEST_ID.to_owned(), "id-1".to_owned())]);
+            assert!(!lines.iter().any(|(name, _)| name == "X-Request-Id"));
+        }
     }
 
     #[test]

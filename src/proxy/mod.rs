@@ -252,7 +252,14 @@ impl Proxy {
                 return Err(ProxyError::new(Code::InternalError, "no configuration").into());
             };
             record.config = Some(Arc::clone(&pick.name));
-            let sent = self.send(worker, exchange, path, body, &pick.credential, record.id.as_bytes());
+            let sent = self.send(
+                worker,
+                exchange,
+                path,
+                body,
+                &pick.credential,
+                record.id.as_bytes(),
+            );
             let answer = match sent {
                 Ok(answer) => answer,
                 Err(trouble) => {

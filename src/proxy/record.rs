@@ -233,7 +233,8 @@ mod tests {
     #[test]
     fn request_ids_are_different() {
         let ids = RequestIds::new();
-        let some: std::collections::HashSet<_> = (0..1000).map(|_| ids.make().as_bytes().to_vec()).collect();
+        let some: std::collections::HashSet<_> =
+            (0..1000).map(|_| ids.make().as_bytes().to_vec()).collect();
         assert_eq!(some.len(), 1000);
     }
 }

@@ -81,6 +81,10 @@ impl Wire {
         self.head_bytes.store(HEAD_IS_WHOLE, Ordering::Relaxed);
     }
 
+    fn has_head(&self) -> bool {
+        self.head_bytes.load(Ordering::Relaxed) == HEAD_IS_WHOLE
+    }
+
     /// Takes note of bytes that arrived before the head was whole. A client that left is looked for
     /// here too: as long as something arrives there is no wait that would see it.
     fn count_head(&self, arrived: usize) -> Result<(), ureq::Error> {
@@ -202,7 +206,7 @@ impl TcpTransport {
             patience: Patience::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
             socket,
             is_emptied: false,
-            writes_failed: false,
+            writes: Writes::Taken,
         })
     }
 }
@@ -225,8 +229,17 @@ pub(super) struct TcpTransport {
     patience: Patience,
     /// The last read left nothing in the socket, as far as is known.
     is_emptied: bool,
-    /// The upstream takes no more of the request. It may have answered all the same.
-    writes_failed: bool,
+    writes: Writes,
+}
+
+/// Whether the upstream takes what is sent to it. If not, it may have answered all the same: what
+/// is still to be sent is dropped, and reading tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Taken,
+    Refused,
+    /// It has had its time, so its answer must be here already.
+    TimedOut,
 }
 
 impl Transport for TcpTransport {
@@ -235,8 +248,12 @@ impl Transport for TcpTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        if self.writes_failed {
-            return Ok(());
+        // rustls takes the error of a write for its own and offers the same record once more.
+        match self.wire.fault() {
+            Fault::None if self.writes != Writes::Taken => return Ok(()),
+            Fault::None => {}
+            Fault::TimedOut => return Err(self.wire.stalled(Stall::TimedOut)),
+            Fault::ClientLeft => return Err(self.wire.stalled(Stall::WatchedLeft)),
         }
         let client = self.wire.client();
         let stall = longest(timeout.for_write());
@@ -246,7 +263,12 @@ impl Transport for TcpTransport {
             // It closed its receiving side, which an upstream does that refuses a body before it
             // has all of it: the answer is what counts, and reading tells if there is none.
             Err(Stall::Io(_)) => {
-                self.writes_failed = true;
+                self.writes = Writes::Refused;
+                Ok(())
+            }
+            // It reads no more, but has said something.
+            Err(Stall::TimedOut) if !socket::is_quiet(&self.socket) => {
+                self.writes = Writes::TimedOut;
                 Ok(())
             }
             Err(stall) => Err(self.wire.stalled(stall)),
@@ -260,7 +282,7 @@ impl Transport for TcpTransport {
             buffers,
             patience,
             is_emptied,
-            ..
+            writes,
         } = self;
         let space = buffers.space()?;
         let room = space.len();
@@ -276,8 +298,12 @@ impl Transport for TcpTransport {
             }
         } else {
             let client = wire.client();
+            let longest = match writes {
+                Writes::TimedOut if !wire.has_head() => Duration::ZERO,
+                _ => longest(timeout.for_read()),
+            };
             let how = Wait {
-                longest: longest(timeout.for_read()),
+                longest,
                 watched: client.as_deref(),
                 in_crowd: wire.in_crowd.load(Ordering::Relaxed),
             };
@@ -291,7 +317,7 @@ impl Transport for TcpTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        !self.writes_failed && socket::is_quiet(&self.socket)
+        self.writes == Writes::Taken && socket::is_quiet(&self.socket)
     }
 }
 

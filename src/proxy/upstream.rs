@@ -174,7 +174,7 @@ impl UpstreamFactory {
             request_level: false,
             resolver: &LateResolver,
             now: time::Instant::now(),
-            timeout: timeout(CONNECT_TIMEOUT),
+            timeout: in_all(CONNECT_TIMEOUT),
             current_time: Arc::new(time::Instant::now),
             run_connector: Arc::clone(&run) as _,
             // Nobody interrupts a call from outside: a wait sees the client itself.
@@ -184,11 +184,20 @@ impl UpstreamFactory {
     }
 }
 
-/// What a transport is to wait at most.
-fn timeout(after: Duration) -> NextTimeout {
+/// For a connection: all that it takes together.
+fn in_all(longest: Duration) -> NextTimeout {
     NextTimeout {
-        after: after.into(),
-        reason: Timeout::PerRead,
+        after: longest.into(),
+        reason: Timeout::Connect,
+        ..NextTimeout::default()
+    }
+}
+
+/// For an exchange: each read and each write of the socket, however many a TLS record takes.
+fn each_time(longest: Duration) -> NextTimeout {
+    NextTimeout {
+        per_read: Some(longest.into()),
+        per_write: Some(longest.into()),
         ..NextTimeout::default()
     }
 }
@@ -294,7 +303,7 @@ impl Upstream {
         connection: &mut Connection,
         request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
     ) -> Result<Answer, Trouble> {
-        let silence = timeout(self.factory.silence);
+        let silence = each_time(self.factory.silence);
         connection.is_answering = false;
         let mut output = Output {
             transport: &mut *connection.transport,
@@ -335,7 +344,7 @@ impl Upstream {
         let Some(connection) = &mut self.connection else {
             return Ok(Piece::End);
         };
-        let result = connection.take(buffer, timeout(self.factory.silence));
+        let result = connection.take(buffer, each_time(self.factory.silence));
         result.map_err(|trouble| self.failure(trouble))
     }
 

@@ -81,9 +81,7 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
 
 fn check_size(head: &[u8]) -> Result<(), Refusal> {
     // A short head has no long line.
-    if head.len() > MAX_REQUEST_LINE
-        && !head[..MAX_REQUEST_LINE + 1].contains(&b'\r')
-    {
+    if head.len() > MAX_REQUEST_LINE && !head[..MAX_REQUEST_LINE + 1].contains(&b'\r') {
         return Err(Refusal::new(
             Reason::UriTooLong,
             "the request line is over 16 KiB",
