@@ -1,5 +1,6 @@
 //! `cargo bench --bench bench`: flow-proxy beside the shortest way (direct), the ceiling of its
-//! shape (a blind relay with a thread for each connection), nginx and HAProxy, in one run.
+//! shape (a blind relay with a thread for each connection, and one that looks before it sleeps),
+//! nginx and HAProxy, in one run.
 //!
 //! Prints a table with ratios and a verdict on each target. Needs Linux (epoll, /proc); nginx,
 //! HAProxy, wrk and openssl are used where they are in PATH and left out with a line where not.

@@ -81,7 +81,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["upstream"] => upstream::serve(&listen()?),
-        ["relay", address] => relay::serve(&listen()?, parse(address)?),
+        ["relay", address, looks] => relay::serve(&listen()?, parse(address)?, parse(looks)?),
         ["load", address, path, connections, ms] => {
             let result = load::run(&Load {
                 address: parse(address)?,
@@ -140,9 +140,10 @@ pub fn start_upstream() -> io::Result<(Process, SocketAddr)> {
     start_server(&["upstream"])
 }
 
-/// Starts the relay; it serves until the handle is dropped.
-pub fn start_relay(upstream: SocketAddr) -> io::Result<(Process, SocketAddr)> {
-    start_server(&["relay", &upstream.to_string()])
+/// Starts the relay, which looks so many times before it blocks; it serves until the handle is
+/// dropped.
+pub fn start_relay(upstream: SocketAddr, looks: u32) -> io::Result<(Process, SocketAddr)> {
+    start_server(&["relay", &upstream.to_string(), &looks.to_string()])
 }
 
 fn start_server(role: &[&str]) -> io::Result<(Process, SocketAddr)> {

@@ -13,6 +13,7 @@ use crate::kit::roles;
 
 pub const DIRECT: &str = "direct";
 pub const RELAY: &str = "relay";
+pub const RELAY_LOOKING: &str = "relay, looking";
 pub const FLOW: &str = "flow-proxy";
 pub const FLOW_INFO: &str = "flow-proxy INFO";
 pub const NGINX: &str = "nginx";
@@ -25,6 +26,8 @@ pub struct Way {
     pub process: Process,
 }
 
+/// How often the looking relay looks, as flow-proxy does in a crowd.
+const LOOKS: u32 = 8;
 /// Enough for every stream of the SSE parts at once.
 pub const STREAM_WORKERS: u32 = 600;
 
@@ -44,7 +47,8 @@ pub fn start(
     }];
     for &name in wanted {
         let started = match name {
-            RELAY => roles::start_relay(upstream),
+            RELAY => roles::start_relay(upstream, 0),
+            RELAY_LOOKING => roles::start_relay(upstream, LOOKS),
             NGINX | HAPROXY if !is_in_path(name) => Err(io::Error::other("not in PATH")),
             NGINX => {
                 let block = nginx_proxy_block("http", upstream, "");

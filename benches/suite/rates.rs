@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Plan;
-use super::paths::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, Way};
+use super::paths::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, RELAY_LOOKING, Way};
 use crate::kit::fronts::{Scratch, is_in_path};
 use crate::kit::load::Load;
 use crate::kit::report::{Report, Section, median, ms, one_decimal, ratio};
@@ -87,7 +87,7 @@ fn middle(samples: &[Sample]) -> Sample {
 
 /// Small answers at 1, 8, 32 and 128 connections, and what the log at INFO costs.
 pub fn small(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
-    let wanted = [RELAY, FLOW, FLOW_INFO, NGINX, HAPROXY];
+    let wanted = [RELAY, RELAY_LOOKING, FLOW, FLOW_INFO, NGINX, HAPROXY];
     let ways = paths::start(plan, scratch, &wanted, None)?;
     for connections in CONNECTIONS {
         let results = measure(plan, &ways, "/small", connections)?;
