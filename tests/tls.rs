@@ -60,6 +60,17 @@ impl TlsUpstream {
         upstream
     }
 
+    /// A proxy to it that trusts its certificate, with further options.
+    fn trusted(&self, options: &[(&str, &str)]) -> ProxyProcess {
+        let builder = ProxyProcess::to(&self.url()).with_file("ca.pem", &self.certificate_pem);
+        let ca = builder.path("ca.pem");
+        let builder = builder.option("--ca-file", ca.to_str().unwrap());
+        let with = |builder: support::ProxyBuilder, (name, value): &(&str, &str)| {
+            builder.option(name, value)
+        };
+        options.iter().fold(builder, with).start()
+    }
+
     fn url(&self) -> String {
         format!("https://localhost:{}/flow-llm-proxy", self.address.port())
     }
@@ -140,9 +151,7 @@ fn trickle(stream: &mut Stream) {
 #[test]
 fn an_upstream_is_verified_against_the_ca_file() {
     let upstream = TlsUpstream::start();
-    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-    let ca = builder.path("ca.pem");
-    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    let proxy = upstream.trusted(&[]);
     let mut client = RawClient::connect(proxy.address());
     for _ in 0..3 {
         let response = client.request("GET", "/v1/models", &[], b"");
@@ -175,9 +184,7 @@ fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
 #[test]
 fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
     let upstream = TlsUpstream::start();
-    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-    let ca = builder.path("ca.pem");
-    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    let proxy = upstream.trusted(&[]);
     for _ in 0..4 {
         // Each answer ends its connection, so that the next request needs a new one.
         get(proxy.address(), "/close");
@@ -192,9 +199,7 @@ fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
 #[test]
 fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
     let upstream = TlsUpstream::start();
-    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-    let ca = builder.path("ca.pem");
-    let proxy = builder.option("--ca-file", ca.to_str().unwrap()).start();
+    let proxy = upstream.trusted(&[]);
     let response = get(proxy.address(), "/close");
     assert_ne!(response.ended, support::Ended::Complete);
     assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
@@ -203,12 +208,7 @@ fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
 #[test]
 fn what_a_connection_has_too_much_is_never_the_next_answer() {
     let upstream = TlsUpstream::start();
-    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-    let ca = builder.path("ca.pem");
-    let proxy = builder
-        .option("--ca-file", ca.to_str().unwrap())
-        .option("--workers", "1")
-        .start();
+    let proxy = upstream.trusted(&[("--workers", "1")]);
     for _ in 0..5 {
         assert_eq!(get(proxy.address(), "/doubled").body.len(), 16342);
         assert_eq!(get(proxy.address(), "/v1/models").text(), "hello");
@@ -218,12 +218,7 @@ fn what_a_connection_has_too_much_is_never_the_next_answer() {
 #[test]
 fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
     let upstream = TlsUpstream::start();
-    let builder = ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-    let ca = builder.path("ca.pem");
-    let proxy = builder
-        .option("--ca-file", ca.to_str().unwrap())
-        .option("--upstream-timeout", "1")
-        .start();
+    let proxy = upstream.trusted(&[("--upstream-timeout", "1")]);
     assert_eq!(get(proxy.address(), "/trickled").body.len(), 12000);
 }
 
@@ -231,13 +226,7 @@ fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
 fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
     for tickets in [0, 2] {
         let upstream = TlsUpstream::with_tickets(tickets);
-        let builder =
-            ProxyProcess::to(&upstream.url()).with_file("ca.pem", &upstream.certificate_pem);
-        let ca = builder.path("ca.pem");
-        let proxy = builder
-            .option("--ca-file", ca.to_str().unwrap())
-            .option("--upstream-timeout", "2")
-            .start();
+        let proxy = upstream.trusted(&[("--upstream-timeout", "2")]);
         let mut client = RawClient::connect(proxy.address());
         let length = 16 * 1024 * 1024;
         let begun = Instant::now();

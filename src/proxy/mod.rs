@@ -17,6 +17,7 @@ mod dial;
 pub mod error;
 pub mod gate;
 mod headers;
+mod outgoing;
 mod own_answer;
 mod record;
 mod relay;

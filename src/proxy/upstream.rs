@@ -6,7 +6,7 @@
 //! request takes in this program.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use ureq::{Agent, Timeout};
 
 pub use super::answer::Answer;
 use super::answer::{self, Body, Parsed};
+use super::outgoing::Output;
+pub use super::outgoing::{Request, RequestBody};
 use super::socks::Socks;
 use super::tls::Tls;
 use super::transport::{Fault, LateResolver, Mode, Tcp, Wire};
@@ -61,29 +63,6 @@ struct Connection {
     /// Whether any byte of an answer to the request that is under way has arrived.
     is_answering: bool,
     last_used: Instant,
-}
-
-/// A request for the upstream.
-pub struct Request<'a, F> {
-    pub method: &'a Method,
-    /// Path and query.
-    pub target: &'a [u8],
-    /// Name and value of each field line but those of the framing.
-    pub fields: F,
-    pub body: RequestBody<'a>,
-}
-
-/// The body of a request.
-pub enum RequestBody<'a> {
-    /// No body, and no Content-Length.
-    None,
-    /// All of it.
-    Held(&'a [u8]),
-    /// It comes from a reader. Without a length it goes out in chunks.
-    Streamed {
-        reader: &'a mut dyn Read,
-        length: Option<u64>,
-    },
 }
 
 /// A piece of an answer's body.
@@ -305,18 +284,7 @@ impl Upstream {
     ) -> Result<Answer, Trouble> {
         let silence = each_time(self.factory.silence);
         connection.is_answering = false;
-        let mut output = Output {
-            transport: &mut *connection.transport,
-            filled: 0,
-            timeout: silence,
-        };
-        output.put_head(request)?;
-        match &mut request.body {
-            RequestBody::None => {}
-            RequestBody::Held(bytes) => output.put(bytes)?,
-            RequestBody::Streamed { reader, length } => output.stream(*reader, length.is_none())?,
-        }
-        output.flush()?;
+        Output::new(&mut *connection.transport, silence).send(request)?;
         let answer = connection.read_head(request.method, silence)?;
         self.wire.head_is_whole();
         Ok(answer)
@@ -458,121 +426,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Gathers what is sent in the transport's buffer.
-struct Output<'t> {
-    transport: &'t mut dyn Transport,
-    filled: usize,
-    timeout: NextTimeout,
-}
-
-impl Output<'_> {
-    fn put_head<'f>(
-        &mut self,
-        request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
-    ) -> Result<(), Trouble> {
-        if let Some(length) = write_head(self.transport.buffers().output(), request) {
-            self.filled = length;
-            return Ok(());
-        }
-        let mut head = vec![0; 2 * BUFFER];
-        loop {
-            if let Some(length) = write_head(&mut head, request) {
-                return self.put(&head[..length]);
-            }
-            // What a client may send is limited, so this comes to an end soon.
-            head.resize(2 * head.len(), 0);
-        }
-    }
-
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
-        while !bytes.is_empty() {
-            let room = &mut self.transport.buffers().output()[self.filled..];
-            let length = room.len().min(bytes.len());
-            room[..length].copy_from_slice(&bytes[..length]);
-            self.filled += length;
-            bytes = &bytes[length..];
-            if !bytes.is_empty() {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what the reader has, each piece when it is there.
-    fn stream(&mut self, reader: &mut dyn Read, is_chunked: bool) -> Result<(), Trouble> {
-        loop {
-            if self.filled > BUFFER / 2 {
-                self.flush()?;
-            }
-            let room = &mut self.transport.buffers().output()[self.filled..];
-            let (before, after) = if is_chunked { (6, 2) } else { (0, 0) };
-            let end = room.len() - after;
-            let length = reader
-                .read(&mut room[before..end])
-                .map_err(ureq::Error::Io)?;
-            if length == 0 {
-                break;
-            }
-            if is_chunked {
-                // RFC 9112 section 7.1. A piece is shorter than the buffer, so four digits do.
-                room[..before].copy_from_slice(format!("{length:04x}\r\n").as_bytes());
-                room[before + length..][..after].copy_from_slice(b"\r\n");
-            }
-            self.filled += before + length + after;
-            self.flush()?;
-        }
-        if is_chunked {
-            self.put(b"0\r\n\r\n")?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Trouble> {
-        let filled = std::mem::take(&mut self.filled);
-        if filled > 0 {
-            self.transport.transmit_output(filled, self.timeout)?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes the head of `request` (RFC 9112 sections 3 and 6) to the start of `room`. Returns its
-/// length in bytes; `None` where there is not room enough.
-fn write_head<'f>(
-    room: &mut [u8],
-    request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
-) -> Option<usize> {
-    let mut filled = 0;
-    let mut put = |piece: &[u8]| {
-        let end = filled + piece.len();
-        room.get_mut(filled..end)?.copy_from_slice(piece);
-        filled = end;
-        Some(end)
-    };
-    put(request.method.as_str().as_bytes())?;
-    put(b" ")?;
-    put(request.target)?;
-    put(b" HTTP/1.1\r\n")?;
-    for (name, value) in request.fields.clone() {
-        put(name)?;
-        put(b": ")?;
-        put(value)?;
-        put(b"\r\n")?;
-    }
-    let length = match &request.body {
-        RequestBody::None => None,
-        RequestBody::Held(bytes) => Some(bytes.len() as u64),
-        RequestBody::Streamed { length, .. } => {
-            if length.is_none() {
-                put(b"transfer-encoding: chunked\r\n")?;
-            }
-            *length
-        }
-    };
-    if let Some(length) = length {
-        put(format!("content-length: {length}\r\n").as_bytes())?;
-    }
-    put(b"\r\n")
 }
