@@ -401,6 +401,19 @@ fn a_flood_of_tiny_chunks_in_an_answer_arrives_whole() {
 }
 
 #[test]
+fn padded_chunk_sizes_of_an_answer_are_read() {
+    let response = under_attack("padded chunk sizes", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.send("2  \r\nok\r\n1\t;a=b\r\n!\r\n0 \r\n\r\n");
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("ok!", Ended::Complete)
+    );
+}
+
+#[test]
 fn an_answers_framing_cannot_be_taken_away_or_doubled() {
     for fields in [
         "Connection: content-length\r\nContent-Length: 5\r\n",

@@ -124,15 +124,15 @@ fn a_client_that_leaves_an_answer_without_a_length_ends_its_upstream_request() {
     assert_logged_as_gone(&proxy);
 }
 
-#[test]
-fn a_client_that_leaves_a_flowing_stream_ends_its_upstream_request() {
+/// Leaves a stream with an event every `pace` and asserts that the upstream sees it.
+fn leave_a_flowing_stream(pace: Duration, leave: impl FnOnce(&mut Option<RawClient>)) {
     let (closed, reports) = channel();
     let closed = Mutex::new(closed);
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request();
         connection.send(SSE_HEAD);
         while connection.send("9\r\ndata: 1\n\n\r\n") {
-            std::thread::sleep(Duration::from_millis(20)); // the upstream's own pace
+            std::thread::sleep(pace); // the upstream's own pace
         }
         let _ = closed
             .lock()
@@ -144,11 +144,27 @@ fn a_client_that_leaves_a_flowing_stream_ends_its_upstream_request() {
     client.send_request("POST", "/v1/chat/completions", &[], b"{}");
     client.read_head();
     client.read_body_until("some events", |body| body.len() > 30);
+    let mut client = Some(client);
     let gone = Instant::now();
-    drop(client);
+    leave(&mut client);
     let took = reports.recv_timeout(SOON).expect("the upstream sees it") - gone;
     assert!(took < AT_ONCE, "the upstream saw it after {took:?}");
     assert_logged_as_gone(&proxy);
+}
+
+#[test]
+fn a_client_that_leaves_a_flowing_stream_ends_its_upstream_request() {
+    leave_a_flowing_stream(Duration::from_millis(20), |client| *client = None);
+}
+
+#[test]
+fn a_client_that_shuts_down_its_sending_side_in_a_flowing_stream_is_taken_for_gone() {
+    for pace in [Duration::from_millis(1), Duration::from_millis(60)] {
+        leave_a_flowing_stream(pace, |client| {
+            let client = client.as_mut().expect("it is still there");
+            client.shut_down_sending();
+        });
+    }
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) struct Wire {
     in_crowd: AtomicBool,
     /// What ended the call, as far as the sockets know: [`Fault`].
     fault: AtomicU8,
+    /// Reads of the call so far.
+    reads: AtomicU32,
     /// Bytes that arrived since the call began; [`HEAD_IS_WHOLE`] once the answer's head is here.
     head_bytes: AtomicU32,
 }
@@ -46,6 +48,10 @@ const HEAD_IS_WHOLE: u32 = u32::MAX;
 /// What may arrive before an answer's head is whole, in bytes: handshakes, interim answers (1xx) and
 /// the head. Otherwise interim answers without end would hold a worker for ever.
 const MAX_BEFORE_BODY: u32 = 256 * 1024;
+
+/// After so many reads the client is looked at. None of them waits for longer than [`BLIND_WAIT`]
+/// without a look, so a client that left is seen within a second.
+const READS_PER_LOOK: u32 = 8;
 
 /// Whether a read of the answer waits for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +78,7 @@ impl Wire {
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
+        self.reads.store(0, Ordering::Relaxed);
     }
 
     /// The head of the final answer is here. What is waited for from now on comes when the upstream
@@ -99,6 +106,23 @@ impl Wire {
             return Err(ureq::Error::Io(io::Error::other(what)));
         }
         if before > 0
+            && self
+                .client()
+                .is_some_and(|client| socket::peer_left(&client))
+        {
+            return Err(self.stalled(Stall::WatchedLeft));
+        }
+        Ok(())
+    }
+
+    /// Takes note of a read that brought something. An answer whose pieces come quickly never waits
+    /// long enough for the wait to see that the client has shut its side down, so it is looked at
+    /// now and then.
+    fn count_read(&self) -> Result<(), ureq::Error> {
+        let reads = self.reads.load(Ordering::Relaxed).wrapping_add(1);
+        self.reads.store(reads, Ordering::Relaxed);
+        let is_time = reads.is_multiple_of(READS_PER_LOOK);
+        if is_time
             && self
                 .client()
                 .is_some_and(|client| socket::peer_left(&client))
@@ -311,6 +335,7 @@ impl Transport for TcpTransport {
         };
         let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
         wire.count_head(arrived)?;
+        wire.count_read()?;
         *is_emptied = arrived > 0 && arrived < room;
         buffers.input_appended(arrived);
         Ok(arrived > 0)

@@ -32,6 +32,8 @@ pub struct ChunkDecoder {
     line: usize,
     /// Bytes of extensions that may still come.
     extensions_left: usize,
+    /// Whether white space may follow a chunk size.
+    takes_padding: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +82,19 @@ impl Default for ChunkDecoder {
             },
             line: 0,
             extensions_left: MAX_EXTENSIONS,
+            takes_padding: false,
         }
     }
 }
 
 impl ChunkDecoder {
-    /// For the body of an answer: extensions are limited on each line, but not in all. An upstream
-    /// may sign every chunk, and a client that has had enough of it leaves.
+    /// For the body of an answer, which nobody smuggles in. Extensions are limited on each line, but
+    /// not in all: an upstream may sign every chunk. And white space may follow a size (RFC 9112
+    /// section 7.1.1, "bad whitespace"): some servers pad their sizes.
     pub fn for_answer() -> ChunkDecoder {
         ChunkDecoder {
             extensions_left: usize::MAX,
+            takes_padding: true,
             ..ChunkDecoder::default()
         }
     }
@@ -136,6 +141,9 @@ impl ChunkDecoder {
             }
             (State::Size { digits: 0, .. }, _) => return Err(bad("an empty chunk size")),
             (State::Size { value, .. }, b';') => State::Extension { size: value },
+            (State::Size { value, .. }, b' ' | b'\t') if self.takes_padding => {
+                State::Extension { size: value }
+            }
             (State::Size { value, .. }, b'\r') => State::SizeLineFeed { size: value },
             (State::Size { .. }, _) => return Err(bad("a chunk size that is not hexadecimal")),
             (State::Extension { size }, b'\r') => State::SizeLineFeed { size },
