@@ -42,6 +42,10 @@ enum State {
         value: u64,
         digits: u32,
     },
+    /// White space behind a size.
+    Padding {
+        size: u64,
+    },
     Extension {
         size: u64,
     },
@@ -141,9 +145,14 @@ impl ChunkDecoder {
             }
             (State::Size { digits: 0, .. }, _) => return Err(bad("an empty chunk size")),
             (State::Size { value, .. }, b';') => State::Extension { size: value },
-            (State::Size { value, .. }, b' ' | b'\t') if self.takes_padding => {
-                State::Extension { size: value }
+            (State::Size { value: size, .. } | State::Padding { size }, b' ' | b'\t')
+                if self.takes_padding =>
+            {
+                State::Padding { size }
             }
+            (State::Padding { size }, b';') => State::Extension { size },
+            (State::Padding { size }, b'\r') => State::SizeLineFeed { size },
+            (State::Padding { .. }, _) => return Err(bad("a chunk size with something behind it")),
             (State::Size { value, .. }, b'\r') => State::SizeLineFeed { size: value },
             (State::Size { .. }, _) => return Err(bad("a chunk size that is not hexadecimal")),
             (State::Extension { size }, b'\r') => State::SizeLineFeed { size },
@@ -188,7 +197,7 @@ impl ChunkDecoder {
             _ => self.line + 1,
         };
         let limit = match self.state {
-            State::Size { .. } | State::Extension { .. } => MAX_CHUNK_LINE,
+            State::Size { .. } | State::Padding { .. } | State::Extension { .. } => MAX_CHUNK_LINE,
             _ => MAX_TRAILERS,
         };
         if self.line > limit {
