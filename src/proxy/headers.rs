@@ -79,8 +79,9 @@ pub fn for_client<'f>(
     request_id: &'f [u8],
 ) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
     let named = Named::by(answer.values("connection"));
-    let own_id = answer.value(REQUEST_ID).is_none();
-    let own_id = own_id.then_some((REQUEST_ID.as_bytes(), request_id));
+    let id = REQUEST_ID.as_bytes();
+    let has_id = answer.value(REQUEST_ID).is_some() && !named.contains(id);
+    let own_id = (!has_id).then_some((id, request_id));
     answer
         .iter()
         .filter(move |(name, _)| !is_hop_by_hop(name) && !named.contains(name))
@@ -184,5 +185,8 @@ mod tests {
             .map(|(name, _)| text(name))
             .collect();
         assert_eq!(names, ["Content-Length", "X-Request-Id"]);
+        let answer = Fields::of(&[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")]);
+        let lines: Vec<_> = for_client(&answer, b"ours").collect();
+        assert_eq!(lines, [(REQUEST_ID.as_bytes(), &b"ours"[..])]);
     }
 }

@@ -101,13 +101,13 @@ impl<'t> Output<'t> {
 
     /// Sends what the reader has, each piece when it is there.
     fn stream(&mut self, reader: &mut dyn Read, is_chunked: bool) -> Result<(), ureq::Error> {
+        let (before, after) = if is_chunked { (6, 2) } else { (0, 0) };
+        // The first piece goes out with the head, if that has left it room enough.
+        if self.filled > self.transport.buffers().output().len() / 2 {
+            self.flush()?;
+        }
         loop {
-            let buffer = self.transport.buffers().output();
-            if self.filled > buffer.len() / 2 {
-                self.flush()?;
-            }
             let room = &mut self.transport.buffers().output()[self.filled..];
-            let (before, after) = if is_chunked { (6, 2) } else { (0, 0) };
             let end = room.len() - after;
             let length = reader
                 .read(&mut room[before..end])

@@ -1,10 +1,8 @@
 //! The sockets under ureq: our own transport, so that a wait for the upstream also sees the client.
 //!
 //! ureq's own TCP transport blocks in a read until the upstream speaks, whoever has left meanwhile.
-//! This one waits in [`crate::socket`], which watches the client too; it tells what really happened
-//! on the connection (was it new, did anything arrive), from which the caller decides whether a
-//! request may be sent again; and it can look without waiting, so that an answer's pieces gather
-//! while more is there.
+//! This one waits in [`crate::socket`], which watches the client too; it tells why a call was given
+//! up; and it can look without waiting, so that an answer's pieces gather while more is there.
 //!
 //! Written against ureq 3.5's `unversioned::transport`, which may change in a minor version.
 
@@ -172,8 +170,8 @@ impl Wire {
     }
 }
 
-/// ureq resolves the target's name for each request, also where a connection is there already.
-/// This resolver leaves it to [`TcpTransport::connect`].
+/// ureq's connectors want the addresses beforehand. This resolver leaves it to
+/// [`TcpTransport::connect`], which can be cancelled.
 #[derive(Debug)]
 pub(super) struct LateResolver;
 
