@@ -7,8 +7,9 @@
 //! Out of scope: the proxy in front of it. [`Demo::start`] is called by the main thread; requests
 //! are answered on the worker threads of a [`Server`] of its own.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -22,6 +23,7 @@ use crate::server::{
     AnswerFraming, ClientFault, Exchange, Handler, Limits, RefusalAnswer, Refused, Running, Server,
     field_lines,
 };
+use crate::socket;
 use crate::target::Target;
 
 mod anthropic;
@@ -155,14 +157,24 @@ struct Flow {
 
 impl Handler for Flow {
     type Worker = ();
+    type Waiting = Infallible;
 
     fn worker(&self) {}
 
-    fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) {
+    fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Option<Infallible> {
         if let Err(fault) = self.answer(exchange) {
             // The server closes the connection of an answer that is not finished.
             log::debug!("simulated Flow: broken off: {fault:?}");
         }
+        None
+    }
+
+    fn resume(&self, (): &mut (), _: &mut Exchange<'_>, waiting: Infallible) -> Option<Infallible> {
+        match waiting {}
+    }
+
+    fn awaited(&self, (): &()) -> Option<Arc<TcpStream>> {
+        None
     }
 
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
@@ -277,6 +289,7 @@ fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientFa
     exchange.start(StatusCode::OK, fields, AnswerFraming::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
+            socket::give_up_turn();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());

@@ -75,17 +75,24 @@ fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
         (b"authorization", one.credential.authorization().as_bytes()),
         (b"accept", b"application/json"),
     ];
-    let request = Request {
-        method: &Method::GET,
-        target: path.as_bytes(),
-        fields: fields.into_iter(),
-        body: RequestBody::None,
-    };
     let started = Instant::now();
-    let sent = upstream.send(request, None, false);
+    let answered = loop {
+        let request = Request {
+            method: &Method::GET,
+            target: path.as_bytes(),
+            fields: fields.into_iter(),
+            body: RequestBody::None,
+        };
+        let sent = upstream.send(request, None);
+        match sent.and_then(|()| upstream.receive(&Method::GET)) {
+            Ok(None) => {}
+            Ok(Some(answer)) => break Ok(answer),
+            Err(failure) => break Err(failure),
+        }
+    };
     upstream.end();
     let took = started.elapsed().as_millis();
-    match sent {
+    match answered {
         Ok(answer) => judge(name, &answer, took),
         Err(Failure::TimedOut) => Err(format!("'{name}': no answer after {took} ms: try again")),
         Err(Failure::Unreachable(why)) => Err(format!(

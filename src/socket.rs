@@ -3,16 +3,16 @@
 //! While a worker waits for one side it watches the other: a client that leaves ends the wait for
 //! its upstream ([`Stall::WatchedLeft`]), so that nobody pays for an answer that nobody reads.
 //!
-//! Waiting is what costs in a thread-pool proxy: each wait is a sleep and a wake-up. So it is done in
-//! three steps ([`Patience`]). In a crowd, a reader that has been lucky lately looks a few times and
-//! yields the processor in between: the peer's bytes are there by then. Then it blocks in a plain
-//! read for a moment, one system call. Only a wait that takes longer is a `poll` of both sockets.
+//! A wait is a plain read that blocks for a moment, one system call, and a `poll` of both sockets
+//! where it takes longer. A thread on which others depend ([`Turn`]) lets somebody else take its
+//! place before it waits.
 //!
 //! Out of scope: what the bytes mean. Called by the workers, on sockets that they own for the moment.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
-use std::thread;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +36,36 @@ impl From<Errno> for Stall {
     }
 }
 
+/// What the calling thread does for others beside its own work, and cannot do while it waits.
+pub trait Turn {
+    /// Whether it is at it.
+    fn is_held(&self) -> bool;
+
+    /// Lets somebody else do it from now on. Nothing happens where it is not held.
+    fn give_up(&self);
+}
+
+thread_local! {
+    static TURN: RefCell<Option<Rc<dyn Turn>>> = const { RefCell::new(None) };
+}
+
+/// Makes `turn` the calling thread's own, for as long as the thread lives.
+pub fn take_turns(turn: Rc<dyn Turn>) {
+    TURN.with_borrow_mut(|own| *own = Some(turn));
+}
+
+/// Whether others depend on the calling thread, so that it should not wait for anybody.
+pub fn has_turn() -> bool {
+    TURN.with_borrow(|turn| turn.as_ref().is_some_and(|turn| turn.is_held()))
+}
+
+/// To be called before the calling thread waits, or works for long.
+pub fn give_up_turn() {
+    if let Some(turn) = TURN.with_borrow(Clone::clone) {
+        turn.give_up();
+    }
+}
+
 /// How one read waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Wait<'s> {
@@ -43,28 +73,14 @@ pub struct Wait<'s> {
     pub longest: Duration,
     /// Whose leaving ends the wait.
     pub watched: Option<&'s TcpStream>,
-    /// Whether so many threads take turns that looking before a sleep is worth it.
-    pub in_crowd: bool,
 }
 
-/// How a reader waits for one socket.
-///
-/// The looks are adaptive: a reader whose looks found nothing skips them for its next waits, twice
-/// as many each time, so that a stream that really waits soon costs no extra looks.
-#[derive(Debug, Default)]
+/// How long a plain read of a socket blocks before both sides are watched.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Patience {
-    /// How long a plain read of the socket blocks; zero: not at all.
+    /// Zero: not at all.
     blocks_for: Duration,
-    /// Waits that go to sleep at once before the next one looks again.
-    skip: u32,
-    /// How long `skip` was made the last time that looking found nothing.
-    last_skip: u32,
 }
-
-/// Looks before a sleep. Eight were measured as the knee: more found hardly anything more.
-const LOOKS: u32 = 8;
-/// The most waits in a row that a reader without luck goes to sleep at once.
-const MAX_SKIP: u32 = 64;
 
 impl Patience {
     /// For a `socket` whose reads shall block for `blocks_for` before both sides are watched. That
@@ -75,27 +91,7 @@ impl Patience {
     /// The socket refuses its read timeout.
     pub fn blocking(socket: &TcpStream, blocks_for: Duration) -> io::Result<Patience> {
         socket.set_read_timeout(Some(blocks_for))?;
-        Ok(Patience {
-            blocks_for,
-            ..Patience::default()
-        })
-    }
-
-    fn looks(&mut self) -> u32 {
-        if self.skip > 0 {
-            self.skip -= 1;
-            return 0;
-        }
-        LOOKS
-    }
-
-    fn found(&mut self) {
-        self.last_skip = 0;
-    }
-
-    fn found_nothing(&mut self) {
-        self.last_skip = (self.last_skip * 2 + 1).min(MAX_SKIP);
-        self.skip = self.last_skip;
+        Ok(Patience { blocks_for })
     }
 }
 
@@ -113,18 +109,19 @@ pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
 
 /// Reads at least one byte, or the end of the stream (`Ok(0)`).
 ///
-/// For a caller that has reason to think that nothing is there yet: looking comes after the first
-/// time that the processor was given away, or not at all. [`read_now`] is for the others.
+/// For a caller that has reason to think that nothing is there yet: only a thread that has a
+/// [`Turn`] to lose looks before it waits. [`read_now`] is for the others.
 pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
-    patience: &mut Patience,
+    patience: Patience,
     how: Wait<'_>,
 ) -> Result<usize, Stall> {
-    if how.in_crowd
-        && let Some(length) = look(socket, buffer, patience)?
-    {
-        return Ok(length);
+    if has_turn() {
+        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
+            return Ok(length);
+        }
+        give_up_turn();
     }
     let mut left = how.longest;
     if !patience.blocks_for.is_zero() && !left.is_zero() {
@@ -142,26 +139,6 @@ pub fn read(
             return Ok(length);
         }
     }
-}
-
-/// Looks a few times, if that has been worth it lately.
-fn look(
-    socket: &TcpStream,
-    buffer: &mut [u8],
-    patience: &mut Patience,
-) -> Result<Option<usize>, Stall> {
-    let looks = patience.looks();
-    for _ in 0..looks {
-        thread::yield_now();
-        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
-            patience.found();
-            return Ok(Some(length));
-        }
-    }
-    if looks > 0 {
-        patience.found_nothing();
-    }
-    Ok(None)
 }
 
 /// Writes all of `bytes`; gives up when the peer takes nothing for `stall`.
@@ -199,6 +176,9 @@ pub fn wait(
     watched: Option<&TcpStream>,
 ) -> Result<(), Stall> {
     let mut watched = watched;
+    if Instant::now() < deadline {
+        give_up_turn();
+    }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let first = PollFd::new(socket, interest);
@@ -288,6 +268,7 @@ pub fn timespec(duration: Duration) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
 
@@ -305,14 +286,12 @@ mod tests {
         Wait {
             longest,
             watched: None,
-            in_crowd: false,
         }
     }
 
-    fn watching(watched: &TcpStream, in_crowd: bool) -> Wait<'_> {
+    fn watching(watched: &TcpStream) -> Wait<'_> {
         Wait {
             watched: Some(watched),
-            in_crowd,
             ..alone(SOON)
         }
     }
@@ -322,7 +301,7 @@ mod tests {
         let (near, mut far) = pair();
         far.write_all(b"hello").unwrap();
         let mut buffer = [0; 16];
-        let length = read(&near, &mut buffer, &mut Patience::default(), alone(SOON)).unwrap();
+        let length = read(&near, &mut buffer, Patience::default(), alone(SOON)).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
 
@@ -330,7 +309,7 @@ mod tests {
     fn a_read_gives_up_at_its_deadline() {
         let (near, _far) = pair();
         let (begun, longest) = (Instant::now(), Duration::from_millis(30));
-        let result = read(&near, &mut [0; 4], &mut Patience::default(), alone(longest));
+        let result = read(&near, &mut [0; 4], Patience::default(), alone(longest));
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(begun.elapsed() >= longest);
     }
@@ -339,17 +318,17 @@ mod tests {
     fn a_read_that_blocks_first_keeps_its_deadline_and_its_watch() {
         let (near, mut far) = pair();
         near.set_nonblocking(false).unwrap();
-        let mut patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
+        let patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
         let (begun, longest) = (Instant::now(), Duration::from_millis(60));
-        let result = read(&near, &mut [0; 4], &mut patience, alone(longest));
+        let result = read(&near, &mut [0; 4], patience, alone(longest));
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(begun.elapsed() >= longest);
         let (client, client_far) = pair();
         drop(client_far);
-        let result = read(&near, &mut [0; 4], &mut patience, watching(&client, false));
+        let result = read(&near, &mut [0; 4], patience, watching(&client));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
         far.write_all(b"late").unwrap();
-        let length = read(&near, &mut [0; 4], &mut patience, alone(SOON)).unwrap();
+        let length = read(&near, &mut [0; 4], patience, alone(SOON)).unwrap();
         assert_eq!(length, 4);
     }
 
@@ -358,12 +337,7 @@ mod tests {
         let (near, _far) = pair();
         let (client, client_far) = pair();
         drop(client_far);
-        let result = read(
-            &near,
-            &mut [0; 4],
-            &mut Patience::default(),
-            watching(&client, true),
-        );
+        let result = read(&near, &mut [0; 4], Patience::default(), watching(&client));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
     }
 
@@ -374,13 +348,7 @@ mod tests {
         client_far.write_all(b"a pipelined request").unwrap();
         far.write_all(b"answer").unwrap();
         let mut buffer = [0; 16];
-        let length = read(
-            &near,
-            &mut buffer,
-            &mut Patience::default(),
-            watching(&client, true),
-        )
-        .unwrap();
+        let length = read(&near, &mut buffer, Patience::default(), watching(&client)).unwrap();
         assert_eq!(length, 6);
     }
 
@@ -392,7 +360,7 @@ mod tests {
         let deadline = Instant::now() + SOON;
         while !peer_left(&near) {
             assert!(Instant::now() < deadline, "the close was never seen");
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 
@@ -404,20 +372,42 @@ mod tests {
         assert!(matches!(result, Err(Stall::TimedOut)));
     }
 
+    /// Counts how often it was given up.
+    #[derive(Default)]
+    struct CountedTurn {
+        is_held: Cell<bool>,
+        given_up: Cell<u32>,
+    }
+
+    impl Turn for CountedTurn {
+        fn is_held(&self) -> bool {
+            self.is_held.get()
+        }
+
+        fn give_up(&self) {
+            if self.is_held.replace(false) {
+                self.given_up.set(self.given_up.get() + 1);
+            }
+        }
+    }
+
     #[test]
-    fn looking_in_vain_makes_a_reader_sleep_at_once_for_a_while() {
-        let mut patience = Patience::default();
-        assert_eq!(patience.looks(), LOOKS);
-        patience.found_nothing();
-        assert_eq!(patience.looks(), 0);
-        assert_eq!(patience.looks(), LOOKS);
-        patience.found_nothing();
-        assert_eq!(
-            [patience.looks(), patience.looks(), patience.looks()],
-            [0; 3]
+    fn a_turn_is_given_up_before_a_wait_and_kept_where_bytes_are_there() {
+        let turn = Rc::new(CountedTurn::default());
+        turn.is_held.set(true);
+        take_turns(Rc::<CountedTurn>::clone(&turn));
+        let (near, mut far) = pair();
+        far.write_all(b"hello").unwrap();
+        wait(&near, PollFlags::IN, Instant::now(), None).unwrap();
+        let length = read(&near, &mut [0; 16], Patience::default(), alone(SOON)).unwrap();
+        assert_eq!((length, turn.is_held()), (5, true));
+        let result = read(
+            &near,
+            &mut [0; 16],
+            Patience::default(),
+            alone(Duration::from_millis(1)),
         );
-        assert_eq!(patience.looks(), LOOKS);
-        patience.found();
-        assert_eq!(patience.looks(), LOOKS);
+        assert!(matches!(result, Err(Stall::TimedOut)));
+        assert_eq!((turn.given_up.get(), has_turn()), (1, false));
     }
 }

@@ -60,17 +60,15 @@ fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
 }
 
 /// The attempts at one request so far.
-pub struct Attempts<'a> {
-    balancer: &'a Balancer,
+pub struct Attempts {
     picks: Vec<Pick>,
     /// Of each pick in turn whose attempt is over.
     verdicts: [Option<Verdict>; MAX_ATTEMPTS],
 }
 
-impl<'a> Attempts<'a> {
-    pub fn new(balancer: &'a Balancer) -> Self {
+impl Attempts {
+    pub fn new() -> Self {
         Attempts {
-            balancer,
             picks: Vec::new(),
             verdicts: [None; MAX_ATTEMPTS],
         }
@@ -85,18 +83,18 @@ impl<'a> Attempts<'a> {
     }
 
     /// Chooses the configuration of the next attempt, if there may be one.
-    pub fn next(&mut self) -> Option<&Pick> {
+    pub fn next(&mut self, balancer: &Balancer) -> Option<&Pick> {
         if self.picks.len() == MAX_ATTEMPTS {
             return None;
         }
-        let pick = self.balancer.pick(Instant::now(), &self.picks)?;
+        let pick = balancer.pick(Instant::now(), &self.picks)?;
         log::info!("Using configuration '{}'", pick.name);
         self.picks.push(pick);
         self.picks.last()
     }
 
     /// The current attempt has got an answer.
-    pub fn judged(&mut self, verdict: Verdict, status: StatusCode) {
+    pub fn judged(&mut self, balancer: &Balancer, verdict: Verdict, status: StatusCode) {
         let Some(pick) = self.picks.last() else {
             return;
         };
@@ -109,14 +107,11 @@ impl<'a> Attempts<'a> {
                 status.as_u16()
             ),
             Verdict::Limited(Some(rest)) => {
-                tell(self.balancer.limited(pick, rest, now, Announce::Now));
+                tell(balancer.limited(pick, rest, now, Announce::Now));
             }
             // How long is known at the end: others must not run into the limit meanwhile.
             Verdict::Limited(None) => {
-                tell(
-                    self.balancer
-                        .limited(pick, SHORT_REST, now, Announce::Later),
-                );
+                tell(balancer.limited(pick, SHORT_REST, now, Announce::Later));
             }
             Verdict::Accepted | Verdict::Nothing => {}
         }
@@ -128,7 +123,7 @@ impl<'a> Attempts<'a> {
     /// request that all of them reject must not empty the pool.
     ///
     /// Ends all trials, however long the answer lasts.
-    pub fn settle(self, last_status: Option<StatusCode>) {
+    pub fn settle(&mut self, balancer: &Balancer, last_status: Option<StatusCode>) {
         let now = Instant::now();
         let verdicts = &self.verdicts[..self.picks.len()];
         let is_limited = |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Limited(_)));
@@ -138,16 +133,16 @@ impl<'a> Attempts<'a> {
         let judged = self.picks.iter().zip(verdicts);
         for (pick, verdict) in judged.filter_map(|(pick, verdict)| Some((pick, (*verdict)?))) {
             let event = match verdict {
-                Verdict::Rejected if is_accepted => self.balancer.failed(pick, now),
+                Verdict::Rejected if is_accepted => balancer.failed(pick, now),
                 Verdict::Limited(None) => {
                     let rest = if all_limited {
                         SHORT_REST
                     } else {
                         LIMITED_REST
                     };
-                    self.balancer.limited(pick, rest, now, Announce::Now)
+                    balancer.limited(pick, rest, now, Announce::Now)
                 }
-                Verdict::Accepted => self.balancer.accepted(pick, now),
+                Verdict::Accepted => balancer.accepted(pick, now),
                 _ => None,
             };
             tell(event);
@@ -162,6 +157,7 @@ impl<'a> Attempts<'a> {
             }
             _ => {}
         }
+        self.picks.clear();
     }
 }
 

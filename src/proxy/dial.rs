@@ -29,6 +29,7 @@ pub(super) fn resolve(
     if let Ok(address) = bare.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
+    socket::give_up_turn();
     // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
     let (sender, receiver) = mpsc::sync_channel(1);
     let name = bare.to_owned();

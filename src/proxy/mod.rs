@@ -1,8 +1,10 @@
 //! One request's life: admit, route, hold the body, pick, send, judge, relay, log. Read this first.
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
-//! only [`upstream`] and what it uses know ureq.
+//! only [`upstream`] and what it uses know ureq. A request that has been sent up can be set aside
+//! until its answer comes ([`Waiting`]); all other waits block the worker.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,10 +59,39 @@ pub struct Proxy {
     ids: RequestIds,
 }
 
-/// What each worker has for itself.
+/// What each request in flight has for itself.
 pub struct Worker {
     upstream: Upstream,
     body: Vec<u8>,
+}
+
+/// A request that has been sent up and waits for its answer.
+pub struct Waiting {
+    record: Record,
+    forwarding: Forwarding,
+}
+
+/// What is on its way up, and how far it is.
+struct Forwarding {
+    /// Path and query.
+    path: Bytes,
+    body: Body,
+    attempts: Attempts,
+    /// There is no credential for a further attempt.
+    is_last: bool,
+}
+
+/// Whether a request is over for now.
+enum Progress {
+    Answered,
+    Waits(Forwarding),
+}
+
+/// What [`Proxy::forward`] begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Send,
+    Receive,
 }
 
 /// Why a request is not answered by the upstream.
@@ -85,6 +116,7 @@ impl From<ClientFault> for Trouble {
 
 impl Handler for Proxy {
     type Worker = Worker;
+    type Waiting = Waiting;
 
     fn worker(&self) -> Worker {
         Worker {
@@ -93,15 +125,28 @@ impl Handler for Proxy {
         }
     }
 
-    fn handle(&self, worker: &mut Worker, exchange: &mut Exchange<'_>) {
+    fn handle(&self, worker: &mut Worker, exchange: &mut Exchange<'_>) -> Option<Waiting> {
         let mut record = self.record(exchange);
-        if let Err(trouble) = self.answer(worker, exchange, &mut record) {
-            self.explain(exchange, &mut record, trouble);
-        }
-        worker.upstream.end();
-        record.bytes_in = exchange.body_bytes_in();
-        record.bytes_out = exchange.body_bytes_out();
-        record.log();
+        let progress = self.answer(worker, exchange, &mut record);
+        self.conclude(worker, exchange, record, progress)
+    }
+
+    fn resume(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        waiting: Waiting,
+    ) -> Option<Waiting> {
+        let Waiting {
+            mut record,
+            forwarding,
+        } = waiting;
+        let progress = self.forward(worker, exchange, &mut record, forwarding, Step::Receive);
+        self.conclude(worker, exchange, record, progress)
+    }
+
+    fn awaited(&self, worker: &Worker) -> Option<Arc<TcpStream>> {
+        worker.upstream.socket()
     }
 
     fn is_quick(&self, request: &[u8]) -> bool {
@@ -184,12 +229,32 @@ impl Proxy {
         }
     }
 
+    /// Ends the request, unless it waits.
+    fn conclude(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        mut record: Record,
+        progress: Result<Progress, Trouble>,
+    ) -> Option<Waiting> {
+        match progress {
+            Ok(Progress::Waits(forwarding)) => return Some(Waiting { record, forwarding }),
+            Ok(Progress::Answered) => {}
+            Err(trouble) => self.explain(exchange, &mut record, trouble),
+        }
+        worker.upstream.end();
+        record.bytes_in = exchange.body_bytes_in();
+        record.bytes_out = exchange.body_bytes_out();
+        record.log();
+        None
+    }
+
     fn answer(
         &self,
         worker: &mut Worker,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target)?;
         record.path = route.path();
@@ -201,12 +266,20 @@ impl Proxy {
             && let Some(page) = pages::page(&record.path, &head.method, status())
         {
             own_answer::show(exchange, record, &page?);
-            return Ok(());
+            return Ok(Progress::Answered);
         }
         self.admit(exchange, &route)?;
         let path = route.upstream_path(&self.target);
         let body = request_body::hold(exchange, &mut worker.body)?;
-        self.forward(worker, exchange, record, &path, body)
+        let mut attempts = Attempts::new();
+        let is_last = attempts.next(&self.balancer).is_none();
+        let forwarding = Forwarding {
+            path,
+            body,
+            attempts,
+            is_last,
+        };
+        self.forward(worker, exchange, record, forwarding, Step::Send)
     }
 
     /// Section 9 of the contract: a web page must not spend the user's credentials.
@@ -235,51 +308,76 @@ impl Proxy {
         Ok(())
     }
 
-    /// Sends the request until an answer can be passed on.
+    /// Sends the request until an answer can be passed on. This is the main loop of a request.
     fn forward(
         &self,
         worker: &mut Worker,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
-        path: &Bytes,
-        body: Body,
-    ) -> Result<(), Trouble> {
-        let mut attempts = Attempts::new(&self.balancer);
-        let mut is_last = attempts.next().is_none();
+        mut forwarding: Forwarding,
+        mut step: Step,
+    ) -> Result<Progress, Trouble> {
         loop {
-            record.attempts = attempts.count();
-            let Some(pick) = attempts.current() else {
-                // The secrets loader refuses an empty file, so there is always somebody.
-                return Err(ProxyError::new(Code::InternalError, "no configuration").into());
-            };
-            record.config = Some(Arc::clone(&pick.name));
-            let sent = self.send(
-                worker,
-                exchange,
-                path,
-                body,
-                &pick.credential,
-                record.id.as_bytes(),
-            );
-            let answer = match sent {
-                Ok(answer) => answer,
-                Err(trouble) => {
-                    attempts.settle(None);
-                    return Err(trouble);
+            if step == Step::Send {
+                self.send_attempt(worker, exchange, record, &mut forwarding)?;
+                if exchange.may_wait() {
+                    return Ok(Progress::Waits(forwarding));
+                }
+            }
+            let attempts = &mut forwarding.attempts;
+            let answer = match worker.upstream.receive(&exchange.head.method) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => {
+                    step = Step::Send;
+                    continue;
+                }
+                Err(failure) => {
+                    attempts.settle(&self.balancer, None);
+                    return Err(Trouble::Upstream(failure));
                 }
             };
             let verdict = Verdict::of(answer.status, &answer.fields);
-            attempts.judged(verdict, answer.status);
+            attempts.judged(&self.balancer, verdict, answer.status);
             let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
-                && !matches!(body, Body::Streamed(_));
-            is_last = is_last || !may_fail_over || attempts.next().is_none();
-            if is_last {
-                attempts.settle(Some(answer.status));
+                && !matches!(forwarding.body, Body::Streamed(_));
+            if forwarding.is_last || !may_fail_over || attempts.next(&self.balancer).is_none() {
+                attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
-                return pass_on(exchange, worker, &answer, record);
+                pass_on(exchange, worker, &answer, record);
+                return Ok(Progress::Answered);
             }
             skip_body(&mut worker.upstream);
+            step = Step::Send;
         }
+    }
+
+    /// Sends the request with the credential whose turn it is.
+    fn send_attempt(
+        &self,
+        worker: &mut Worker,
+        exchange: &mut Exchange<'_>,
+        record: &mut Record,
+        forwarding: &mut Forwarding,
+    ) -> Result<(), Trouble> {
+        let attempts = &mut forwarding.attempts;
+        record.attempts = attempts.count();
+        let Some(pick) = attempts.current() else {
+            // The secrets loader refuses an empty file, so there is always somebody.
+            return Err(ProxyError::new(Code::InternalError, "no configuration").into());
+        };
+        record.config = Some(Arc::clone(&pick.name));
+        let sent = self.send(
+            worker,
+            exchange,
+            &forwarding.path,
+            forwarding.body,
+            &pick.credential,
+            record.id.as_bytes(),
+        );
+        if sent.is_err() {
+            attempts.settle(&self.balancer, None);
+        }
+        sent
     }
 
     fn send(
@@ -290,9 +388,8 @@ impl Proxy {
         body: Body,
         credential: &Credential,
         id: &[u8],
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<(), Trouble> {
         let client = Arc::clone(exchange.client());
-        let in_crowd = exchange.is_crowded();
         let Worker {
             upstream,
             body: buffer,
@@ -318,7 +415,6 @@ impl Proxy {
                     },
                 },
                 Some(&client),
-                in_crowd,
             );
             return match reader.fault.take() {
                 Some(fault) => Err(Trouble::Client(fault)),
@@ -339,7 +435,7 @@ impl Proxy {
             },
         };
         upstream
-            .send(request, Some(&client), in_crowd)
+            .send(request, Some(&client))
             .map_err(Trouble::Upstream)
     }
 
@@ -432,12 +528,7 @@ impl Proxy {
 }
 
 /// Passes the upstream's answer on and notes how that ended.
-fn pass_on(
-    exchange: &mut Exchange<'_>,
-    worker: &mut Worker,
-    answer: &Answer,
-    record: &mut Record,
-) -> Result<(), Trouble> {
+fn pass_on(exchange: &mut Exchange<'_>, worker: &mut Worker, answer: &Answer, record: &mut Record) {
     record.status = answer.status.as_u16();
     record.end = match relay::relay(exchange, &mut worker.upstream, answer, record.id.as_bytes()) {
         Relayed::Whole => End::Ok,
@@ -459,7 +550,6 @@ fn pass_on(
         }
         _ => {}
     }
-    Ok(())
 }
 
 /// Reads what is left of a rejected answer, if it is here and short, so that its connection can be

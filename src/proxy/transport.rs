@@ -9,8 +9,8 @@
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ureq::config::Config;
@@ -29,10 +29,10 @@ use crate::socket::{self, Patience, Stall, Wait};
 pub(super) struct Wire {
     /// The client that is waiting for the answer, while there is one.
     client: Mutex<Option<Arc<TcpStream>>>,
+    /// The socket of the connection that was made last, as long as there is one.
+    upstream: Mutex<Weak<TcpStream>>,
     /// Whether reads wait: [`Mode`].
     mode: AtomicU8,
-    /// Whether the call is one of many: [`Wait::in_crowd`].
-    in_crowd: AtomicBool,
     /// What ended the call, as far as the sockets know: [`Fault`].
     fault: AtomicU8,
     /// Reads of the call so far.
@@ -70,8 +70,7 @@ pub(super) enum Fault {
 
 impl Wire {
     /// A call begins, for `client` if it is a client's.
-    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>, in_crowd: bool) {
-        self.in_crowd.store(in_crowd, Ordering::Relaxed);
+    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.cloned();
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
@@ -79,10 +78,8 @@ impl Wire {
         self.reads.store(0, Ordering::Relaxed);
     }
 
-    /// The head of the final answer is here. What is waited for from now on comes when the upstream
-    /// has thought of it: looking for it would be in vain.
+    /// The head of the final answer is here.
     pub(super) fn head_is_whole(&self) {
-        self.in_crowd.store(false, Ordering::Relaxed);
         self.head_bytes.store(HEAD_IS_WHOLE, Ordering::Relaxed);
     }
 
@@ -151,6 +148,14 @@ impl Wire {
         self.mode.load(Ordering::Relaxed) == Mode::Look as u8
     }
 
+    /// The socket on which the answer comes.
+    pub(super) fn upstream(&self) -> Option<Arc<TcpStream>> {
+        self.upstream
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .upgrade()
+    }
+
     pub(super) fn client(&self) -> Option<Arc<TcpStream>> {
         self.client
             .lock()
@@ -217,7 +222,8 @@ impl TcpTransport {
     ) -> Result<TcpTransport, ureq::Error> {
         let deadline = Instant::now() + longest(details.timeout);
         let addresses = resolve(uri, deadline, wire)?;
-        let socket = connect_any(&addresses, deadline, wire)?;
+        let socket = Arc::new(connect_any(&addresses, deadline, wire)?);
+        *wire.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&socket);
         let (input, output) = (
             details.config.input_buffer_size(),
             details.config.output_buffer_size(),
@@ -245,7 +251,7 @@ fn longest(timeout: NextTimeout) -> Duration {
 
 /// A TCP connection to the upstream, or to a proxy before it.
 pub(super) struct TcpTransport {
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     wire: Arc<Wire>,
     buffers: PlainBuffers,
     patience: Patience,
@@ -327,9 +333,8 @@ impl Transport for TcpTransport {
             let how = Wait {
                 longest,
                 watched: client.as_deref(),
-                in_crowd: wire.in_crowd.load(Ordering::Relaxed),
             };
-            socket::read(socket, space, patience, how)
+            socket::read(socket, space, *patience, how)
         };
         let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
         wire.count_head(arrived)?;

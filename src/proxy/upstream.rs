@@ -62,6 +62,8 @@ struct Connection {
     persists: bool,
     /// Whether any byte of an answer to the request that is under way has arrived.
     is_answering: bool,
+    /// Whether it has carried another request before this one.
+    is_reused: bool,
     last_used: Instant,
 }
 
@@ -223,13 +225,10 @@ impl Upstream {
         }
     }
 
-    /// Sends a request and waits for the head of the answer, for as long as `client` does. `in_crowd`:
-    /// whether the request is one of many ([`crate::socket::Wait`]).
+    /// Sends a request, for as long as `client` waits. [`Upstream::receive`] is to follow.
     ///
-    /// An idle connection that turns out to be closed costs nothing: where no byte of an answer has
-    /// arrived on a connection from before, and the body is held, the request is sent once more on
-    /// a new connection. A streamed body always goes on a new connection, because it cannot be
-    /// repeated.
+    /// An idle connection is used where there is one, but not for a streamed body: that could not be
+    /// sent once more if the connection turned out to be closed.
     ///
     /// # Errors
     /// A [`Failure`]; what happened to a streamed body its reader knows.
@@ -237,31 +236,62 @@ impl Upstream {
         &mut self,
         mut request: Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
         client: Option<&Arc<TcpStream>>,
-        in_crowd: bool,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<(), Failure> {
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
-        self.wire.begin(client, in_crowd);
+        self.wire.begin(client);
         let idle = self.connection.take().filter(|_| !is_streamed);
         if let Some(mut connection) = idle.and_then(Connection::still_usable) {
-            let result = self.exchange(&mut connection, &mut request);
-            match result {
-                Err(trouble) if !connection.is_answering && self.wire.fault() == Fault::None => {
+            connection.is_reused = true;
+            match self.put(&mut connection, &mut request) {
+                Err(trouble) if self.wire.fault() == Fault::None => {
                     log::debug!("an idle upstream connection was closed: {trouble}");
-                    self.wire.begin(client, in_crowd);
+                    self.wire.begin(client);
                 }
                 Err(trouble) => return Err(self.failed(trouble)),
-                Ok(answer) => {
+                Ok(()) => {
                     self.connection = Some(connection);
-                    return Ok(answer);
+                    return Ok(());
                 }
             }
         }
         let result = self.connect().and_then(|mut connection| {
-            let answer = self.exchange(&mut connection, &mut request)?;
+            self.put(&mut connection, &mut request)?;
             self.connection = Some(connection);
-            Ok(answer)
+            Ok(())
         });
         result.map_err(|trouble| self.failed(trouble))
+    }
+
+    /// Waits for the head of the answer to the request that was sent. `None`: the idle connection
+    /// that it went on turned out to be closed before a byte of an answer came, so it is to be sent
+    /// once more; that costs the client nothing.
+    ///
+    /// # Errors
+    /// A [`Failure`].
+    pub fn receive(&mut self, method: &Method) -> Result<Option<Answer>, Failure> {
+        let silence = each_time(self.factory.silence);
+        let Some(mut connection) = self.connection.take() else {
+            return Ok(None);
+        };
+        match connection.read_head(method, silence) {
+            Ok(answer) => {
+                self.wire.head_is_whole();
+                self.connection = Some(connection);
+                Ok(Some(answer))
+            }
+            Err(trouble)
+                if connection.was_idle_and_silent() && self.wire.fault() == Fault::None =>
+            {
+                log::debug!("an idle upstream connection was closed: {trouble}");
+                Ok(None)
+            }
+            Err(trouble) => Err(self.failed(trouble)),
+        }
+    }
+
+    /// The socket on which an answer comes.
+    pub fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.wire.upstream()
     }
 
     fn connect(&self) -> Result<Connection, Trouble> {
@@ -272,22 +302,19 @@ impl Upstream {
             body: Body::Ended,
             persists: true,
             is_answering: false,
+            is_reused: false,
             last_used: Instant::now(),
         })
     }
 
-    /// Sends the request and reads the head of its answer.
-    fn exchange<'f>(
+    fn put<'f>(
         &self,
         connection: &mut Connection,
         request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
-    ) -> Result<Answer, Trouble> {
-        let silence = each_time(self.factory.silence);
+    ) -> Result<(), Trouble> {
         connection.is_answering = false;
-        Output::new(&mut *connection.transport, silence).send(request)?;
-        let answer = connection.read_head(request.method, silence)?;
-        self.wire.head_is_whole();
-        Ok(answer)
+        let silence = each_time(self.factory.silence);
+        Ok(Output::new(&mut *connection.transport, silence).send(request)?)
     }
 
     /// Reads a piece of the answer's body, waiting for one as long as the client does.
@@ -363,6 +390,11 @@ impl Connection {
     fn still_usable(mut self) -> Option<Connection> {
         let is_young = self.last_used.elapsed() < MAX_IDLE_AGE;
         (is_young && self.is_reusable() && self.transport.is_open()).then_some(self)
+    }
+
+    /// Whether it can have been closed before the request came to it.
+    fn was_idle_and_silent(&self) -> bool {
+        self.is_reused && !self.is_answering
     }
 
     /// Whether the last answer was taken whole, with nothing behind it.

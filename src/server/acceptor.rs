@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::connection::{self, After, CloseReason, Connection, Kit, Stay};
-use super::pool::Shared;
+use super::connection::{self, After, CloseReason, Connection, Kit, Served, Stay};
+use super::pool::Pool;
 use super::refusal::{Reason, Refusal};
-use super::{DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, LINGER, QUEUE_TIMEOUT};
+use super::shared::Shared;
+use super::{BODY_WAIT, DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
 use crate::socket::{self, Patience};
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
@@ -53,32 +54,29 @@ enum Parking {
 
 pub(super) struct Acceptor<H: Handler> {
     /// `None` once the server stops.
-    pub(super) listener: Option<TcpListener>,
-    pub(super) waker: UnixStream,
-    pub(super) shared: Arc<Shared>,
-    pub(super) handler: Arc<H>,
+    listener: Option<TcpListener>,
+    waker: UnixStream,
+    pool: Arc<Pool<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
     parked: Vec<Parked>,
     /// Bytes of incomplete heads that the parked connections hold.
     head_bytes: usize,
     /// What serves the few requests that need no worker.
-    kit: Kit<H::Worker>,
+    kit: Option<Box<Kit<H::Worker>>>,
     /// Accepting is paused until then.
     paused_until: Option<Instant>,
 }
 
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(
-        listener: TcpListener,
-        waker: UnixStream,
-        shared: Arc<Shared>,
-        handler: Arc<H>,
-    ) -> Self {
+    pub(super) fn new(listener: TcpListener, waker: UnixStream, pool: Arc<Pool<H>>) -> Self {
         Acceptor {
             listener: Some(listener),
             waker,
-            shared,
-            kit: Kit::new(handler.worker()),
-            handler,
+            shared: Arc::clone(&pool.shared),
+            handler: Arc::clone(&pool.handler),
+            pool,
+            kit: None,
             parked: Vec::new(),
             head_bytes: 0,
             paused_until: None,
@@ -189,9 +187,9 @@ impl<H: Handler> Acceptor<H> {
 
     fn take_back_one(&mut self, after: After) {
         match after {
-            After::Park(connection) => self.park(connection),
+            After::Idle(connection) | After::Park(connection) => self.park(connection),
             After::Drain(connection) => self.drain(connection),
-            After::Requeue(connection) => self.shared.dispatch(connection),
+            After::Requeue(connection) => self.pool.enqueue(connection),
             After::Closed(connection, reason) => close(connection, reason),
         }
     }
@@ -262,18 +260,24 @@ impl<H: Handler> Acceptor<H> {
 
     /// When all workers are busy, a request that needs none is answered here.
     fn serve_or_dispatch(&mut self, mut connection: Connection) {
-        if self.shared.has_idle_worker() || !connection.is_quick(&*self.handler) {
-            return self.shared.dispatch(connection);
+        if self.shared.has_room() || !connection.is_quick(&*self.handler) {
+            return self.pool.dispatch(connection);
         }
         let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
-        let kit = &mut self.kit;
+        let kit = self.kit.take();
+        let kit = kit.unwrap_or_else(|| Box::new(Kit::new(handler.worker())));
         let served = catch_unwind(AssertUnwindSafe(|| {
             connection::serve(connection, &*handler, kit, &shared, Stay::OneRequest)
         }));
         match served {
-            Ok(after) => self.take_back_one(after),
+            Ok(Served::Done(after, kit)) => {
+                self.kit = Some(kit);
+                self.take_back_one(after);
+            }
+            // It may not wait, so it does not.
+            Ok(Served::Waiting(_) | Served::Panicked) => {}
             // The panic hook has logged it.
-            Err(_) => self.kit = Kit::new(self.handler.worker()),
+            Err(_) => {}
         }
     }
 
@@ -362,6 +366,7 @@ impl<H: Handler> Acceptor<H> {
                 Parking::Draining { .. } => close(parked.connection, CloseReason::LastAnswerSent),
             }
         }
+        self.pool.drop_cold_kits();
         let Some(overdue) = now.checked_sub(QUEUE_TIMEOUT) else {
             return;
         };
@@ -417,7 +422,7 @@ fn prepare(socket: &TcpStream) -> io::Result<Patience> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.set_nodelay(true)?;
-    Patience::blocking(socket, LINGER)
+    Patience::blocking(socket, BODY_WAIT)
 }
 
 /// The two errors of `accept` that say nothing about the next one.

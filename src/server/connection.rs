@@ -8,22 +8,27 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 
-use super::exchange::{Exchange, Outcome};
+use super::exchange::{Exchange, Held, Outcome};
 use super::head::{self, RequestHead};
-use super::pool::{OpenGuard, Shared};
 use super::refusal::{Reason, Refusal};
 use super::response::Out;
-use super::{HEAD_TIMEOUT, Handler, LINGER, Refused};
+use super::shared::{OpenGuard, Shared};
+use super::{HEAD_TIMEOUT, Handler, Refused};
 use crate::socket::{self, Patience, Stall, Wait};
 
 /// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
 const INPUT_SIZE: usize = 16 * 1024;
+
+/// So many requests of one connection are served while others in the lane wait; then it gets a thread.
+const MAX_IN_A_ROW: u64 = 16;
 
 /// A client's connection between and during its requests.
 pub(crate) struct Connection {
     pub(super) socket: Arc<TcpStream>,
     pub(super) peer: SocketAddr,
     pub(super) input: Input,
+    /// The socket may hold bytes that no read has asked for.
+    pub(super) has_input: bool,
     patience: Patience,
     /// How much of `input` has been searched for the end of the head.
     searched: usize,
@@ -36,7 +41,9 @@ pub(crate) struct Connection {
 
 /// What the worker does with the connection next.
 pub(crate) enum After {
-    /// It waits for its next request, or for more of a head, without a worker.
+    /// It waits for its next request, which may come soon.
+    Idle(Connection),
+    /// It waits for more of a head, without a worker.
     Park(Connection),
     /// It has a request, but others waited for longer.
     Requeue(Connection),
@@ -65,7 +72,7 @@ pub(crate) enum CloseReason {
     Drained,
 }
 
-/// What a worker keeps for whichever connection it serves.
+/// What a request needs while it is in flight, kept for the next one.
 pub(crate) struct Kit<W> {
     pub(super) state: W,
     out: Out,
@@ -82,6 +89,23 @@ impl<W> Kit<W> {
     }
 }
 
+/// What came of serving a connection.
+pub(crate) enum Served<H: Handler> {
+    Done(After, Box<Kit<H::Worker>>),
+    /// Its request waits for somebody else.
+    Waiting(Box<Suspended<H>>),
+    /// The handler has panicked; connection and kit are gone.
+    Panicked,
+}
+
+/// A connection whose request waits for somebody else, with all that the request needs.
+pub(crate) struct Suspended<H: Handler> {
+    pub(super) connection: Connection,
+    pub(super) kit: Box<Kit<H::Worker>>,
+    held: Held,
+    waiting: H::Waiting,
+}
+
 enum NextHead {
     Head(RequestHead),
     NotYet,
@@ -89,44 +113,105 @@ enum NextHead {
     Refused(Refusal),
 }
 
-/// Serves the requests of `connection` as long as they come. This is the main loop of a worker.
+/// Serves the requests of `connection` that are here.
 pub(crate) fn serve<H: Handler>(
     mut connection: Connection,
     handler: &H,
-    kit: &mut Kit<H::Worker>,
+    mut kit: Box<Kit<H::Worker>>,
     shared: &Shared,
     stay: Stay,
-) -> After {
+) -> Served<H> {
     connection.input.lend(&mut kit.spare);
-    loop {
-        let head = match connection.next_head(shared) {
-            NextHead::Head(head) if shared.is_stopping() => {
-                let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-                return refuse(connection, handler, Some(&head), refusal);
-            }
-            NextHead::Head(head) => head,
-            NextHead::NotYet => {
-                connection.input.give_back(&mut kit.spare);
-                return After::Park(connection);
-            }
-            NextHead::Closed => return After::Closed(connection, CloseReason::ClientClosed),
-            NextHead::Refused(refusal) => return refuse(connection, handler, None, refusal),
+    // Whoever gives it here has seen it, as a rule.
+    connection.has_input = true;
+    run(connection, kit, None, (handler, shared, stay))
+}
+
+/// Goes on with a request that waited, and serves those that are here then.
+pub(crate) fn resume<H: Handler>(
+    suspended: Suspended<H>,
+    handler: &H,
+    shared: &Shared,
+) -> Served<H> {
+    let Suspended {
+        connection,
+        kit,
+        held,
+        waiting,
+    } = suspended;
+    let context = (handler, shared, Stay::WhileRequestsCome);
+    run(connection, kit, Some((held, waiting)), context)
+}
+
+/// This is the main loop of a connection.
+fn run<H: Handler>(
+    mut connection: Connection,
+    mut kit: Box<Kit<H::Worker>>,
+    mut resumed: Option<(Held, H::Waiting)>,
+    (handler, shared, stay): (&H, &Shared, Stay),
+) -> Served<H> {
+    for served in 1.. {
+        let (held, waited) = match resumed.take() {
+            Some((held, waiting)) => (held, Some(waiting)),
+            None => match connection.next_head() {
+                NextHead::Head(head) if shared.is_stopping() => {
+                    let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
+                    return Served::Done(refuse(connection, handler, Some(&head), refusal), kit);
+                }
+                NextHead::Head(head) => {
+                    kit.out.clear();
+                    let stall = match stay {
+                        Stay::WhileRequestsCome => shared.limits.client_timeout,
+                        // The thread that does this waits for nobody.
+                        Stay::OneRequest => Duration::ZERO,
+                    };
+                    (Held::new(head, stall), None)
+                }
+                NextHead::NotYet => {
+                    let is_idle = connection.input.bytes().is_empty();
+                    connection.input.give_back(&mut kit.spare);
+                    let after = if is_idle {
+                        After::Idle(connection)
+                    } else {
+                        After::Park(connection)
+                    };
+                    return Served::Done(after, kit);
+                }
+                NextHead::Closed => {
+                    let after = After::Closed(connection, CloseReason::ClientClosed);
+                    return Served::Done(after, kit);
+                }
+                NextHead::Refused(refusal) => {
+                    return Served::Done(refuse(connection, handler, None, refusal), kit);
+                }
+            },
         };
-        kit.out.clear();
-        let stall = match stay {
-            Stay::WhileRequestsCome => shared.limits.client_timeout,
-            // The thread that does this waits for nobody.
-            Stay::OneRequest => Duration::ZERO,
+        let may_wait = stay == Stay::WhileRequestsCome;
+        let mut exchange = Exchange::new(held, &mut connection, &mut kit.out, shared, may_wait);
+        let waits = match waited {
+            None => handler.handle(&mut kit.state, &mut exchange),
+            Some(waiting) => handler.resume(&mut kit.state, &mut exchange, waiting),
         };
-        let mut exchange = Exchange::new(head, &mut connection, &mut kit.out, shared, stall);
-        handler.handle(&mut kit.state, &mut exchange);
+        if let Some(waiting) = waits {
+            let held = exchange.hold();
+            return Served::Waiting(Box::new(Suspended {
+                connection,
+                kit,
+                held,
+                waiting,
+            }));
+        }
         match exchange.outcome() {
             Outcome::KeepAlive => {}
-            Outcome::Close => return After::Drain(connection),
-            Outcome::Broken => return After::Closed(connection, CloseReason::AnswerBroken),
+            Outcome::Close => return Served::Done(After::Drain(connection), kit),
+            Outcome::Broken => {
+                let after = After::Closed(connection, CloseReason::AnswerBroken);
+                return Served::Done(after, kit);
+            }
             Outcome::BrokenUntilClose => {
                 connection.reset_on_close();
-                return After::Closed(connection, CloseReason::AnswerBroken);
+                let after = After::Closed(connection, CloseReason::AnswerBroken);
+                return Served::Done(after, kit);
             }
         }
         connection.answered += 1;
@@ -135,13 +220,18 @@ pub(crate) fn serve<H: Handler>(
         if stay == Stay::OneRequest || shared.is_pressed() {
             let is_idle = connection.input.bytes().is_empty();
             connection.input.give_back(&mut kit.spare);
-            return if is_idle {
-                After::Park(connection)
+            let after = if is_idle {
+                After::Idle(connection)
             } else {
                 After::Requeue(connection)
             };
+            return Served::Done(after, kit);
+        }
+        if served % MAX_IN_A_ROW == 0 {
+            socket::give_up_turn();
         }
     }
+    unreachable!("nobody counts so far")
 }
 
 /// Answers with a refusal, without waiting for anybody, and lets the connection drain. Without a
@@ -210,6 +300,7 @@ impl Connection {
             socket: Arc::new(socket),
             peer,
             input: Input::default(),
+            has_input: true,
             patience,
             searched: 0,
             head_since: None,
@@ -218,10 +309,8 @@ impl Connection {
         }
     }
 
-    /// Reads until a head is whole, for as long as that may keep a worker.
-    fn next_head(&mut self, shared: &Shared) -> NextHead {
-        // Looked at only after a first read: the clock is not asked for a request that is there.
-        let mut lingers_until: Option<Instant> = None;
+    /// The next request's head, if it is here.
+    fn next_head(&mut self) -> NextHead {
         loop {
             match self.take_head() {
                 Ok(Some(head)) => return NextHead::Head(head),
@@ -236,16 +325,19 @@ impl Connection {
             {
                 return NextHead::Refused(head_timeout());
             }
-            let linger = match lingers_until {
-                _ if shared.is_pressed() || shared.is_stopping() => Duration::ZERO,
-                None => LINGER,
-                Some(until) => until.saturating_duration_since(Instant::now()),
-            };
-            match self.read(linger, shared.is_crowded()) {
-                Ok(0) => return NextHead::Closed,
-                Ok(_) => lingers_until = lingers_until.or_else(|| Some(Instant::now() + LINGER)),
-                Err(Stall::TimedOut) => return NextHead::NotYet,
-                Err(Stall::WatchedLeft | Stall::Io(_)) => return NextHead::Closed,
+            if !self.has_input {
+                return NextHead::NotYet;
+            }
+            let space = self.input.space();
+            let room = space.len();
+            match socket::read_now(&self.socket, space) {
+                Ok(Some(0)) | Err(_) => return NextHead::Closed,
+                Ok(Some(length)) => {
+                    self.input.filled(length);
+                    // A read that did not fill its buffer has emptied the socket.
+                    self.has_input = length == room;
+                }
+                Ok(None) => self.has_input = false,
             }
         }
     }
@@ -272,24 +364,6 @@ impl Connection {
         Ok(Some(head))
     }
 
-    /// Reads once, waiting for `longest` at most.
-    fn read(&mut self, longest: Duration, in_crowd: bool) -> Result<usize, Stall> {
-        let Connection {
-            socket,
-            input,
-            patience,
-            ..
-        } = self;
-        let how = Wait {
-            longest,
-            watched: None,
-            in_crowd,
-        };
-        let length = socket::read(socket, input.space(), patience, how)?;
-        input.filled(length);
-        Ok(length)
-    }
-
     /// Reads a piece of a body, into `direct` or else into the connection's buffer. A body is on
     /// its way, so its next piece is looked for before it is waited for.
     pub(super) fn read_body(
@@ -311,9 +385,8 @@ impl Connection {
                 let how = Wait {
                     longest,
                     watched: None,
-                    in_crowd: false,
                 };
-                socket::read(socket, space, patience, how)?
+                socket::read(socket, space, *patience, how)?
             }
         };
         if !is_direct {

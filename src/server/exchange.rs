@@ -9,15 +9,18 @@ use http::{Method, StatusCode, Version};
 use super::body::{ChunkDecoder, Decoded, Framing};
 use super::connection::Connection;
 use super::head::{Persistence, RequestHead};
-use super::pool::Shared;
 use super::refusal::{Reason, Refusal};
 use super::response::{AnswerFraming, Out, WireFraming};
+use super::shared::Shared;
 use crate::socket::{self, Stall};
 
 /// A body must be faster than this on average, in bytes per second of waiting for the client …
 const MIN_BODY_RATE: u64 = 500;
 /// … once it has been waited for this long. Apache's mod_reqtimeout has the same figures.
 const BODY_GRACE: Duration = Duration::from_secs(20);
+
+/// An answer of more than so many bytes is work enough for a thread of its own.
+const LONG_ANSWER: u64 = 64 * 1024;
 
 /// Why the client's side of an exchange ended early.
 #[derive(Debug)]
@@ -60,12 +63,22 @@ pub struct Exchange<'a> {
     connection: &'a mut Connection,
     out: &'a mut Out,
     shared: &'a Shared,
-    /// The longest stall of the client while it is sent its answer.
+    /// Whether the request may be set aside while it waits for somebody else.
+    may_wait: bool,
     stall: Duration,
     body: Incoming,
     answer: Answer,
     persistence: Persistence,
     body_bytes_out: u64,
+}
+
+/// A request that is not being worked on: it has just come, or waits for somebody else.
+pub(super) struct Held {
+    head: RequestHead,
+    body: Incoming,
+    persistence: Persistence,
+    /// The longest stall of the client while it is sent its answer.
+    stall: Duration,
 }
 
 /// The request body as far as it was read.
@@ -85,39 +98,63 @@ enum IncomingState {
     Done,
 }
 
-impl<'a> Exchange<'a> {
-    pub(super) fn new(
-        head: RequestHead,
-        connection: &'a mut Connection,
-        out: &'a mut Out,
-        shared: &'a Shared,
-        stall: Duration,
-    ) -> Self {
+impl Held {
+    pub(super) fn new(head: RequestHead, stall: Duration) -> Held {
         let state = match head.framing {
             Framing::None | Framing::Length(0) => IncomingState::Done,
             Framing::Length(length) => IncomingState::Left(length),
             Framing::Chunked => IncomingState::Chunked(ChunkDecoder::default()),
         };
         let owes_continue = head.expects_continue && !matches!(state, IncomingState::Done);
-        let body = Incoming {
-            state,
-            owes_continue,
-            bytes: 0,
-            waited: Duration::ZERO,
-        };
-        let persistence = head.persistence;
-        let answer = Answer::NotStarted;
-        Exchange {
+        Held {
+            body: Incoming {
+                state,
+                owes_continue,
+                bytes: 0,
+                waited: Duration::ZERO,
+            },
+            persistence: head.persistence,
             head,
+            stall,
+        }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(
+        held: Held,
+        connection: &'a mut Connection,
+        out: &'a mut Out,
+        shared: &'a Shared,
+        may_wait: bool,
+    ) -> Self {
+        Exchange {
+            head: held.head,
             connection,
             out,
             shared,
-            stall,
-            body,
-            answer,
-            persistence,
+            may_wait,
+            stall: held.stall,
+            body: held.body,
+            answer: Answer::NotStarted,
+            persistence: held.persistence,
             body_bytes_out: 0,
         }
+    }
+
+    /// Sets the request aside. Nothing of its answer has been started.
+    pub(super) fn hold(self) -> Held {
+        Held {
+            head: self.head,
+            body: self.body,
+            persistence: self.persistence,
+            stall: self.stall,
+        }
+    }
+
+    /// Whether the handler may return while it waits for somebody else. If not, it waits itself.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait && self.answer == Answer::NotStarted && socket::has_turn()
     }
 
     /// The client's address.
@@ -133,11 +170,6 @@ impl<'a> Exchange<'a> {
     /// Whether the server stops: requests in flight go on for a while.
     pub fn is_stopping(&self) -> bool {
         self.shared.is_stopping()
-    }
-
-    /// Whether so many requests are in flight that threads take turns on the processors.
-    pub fn is_crowded(&self) -> bool {
-        self.shared.is_crowded()
     }
 
     /// Whether requests in flight are being cut off because the time for stopping is over.
@@ -374,6 +406,9 @@ impl<'a> Exchange<'a> {
     pub fn flush(&mut self) -> Result<(), ClientFault> {
         let pending = self.out.pending();
         let result = socket::write_all(&self.connection.socket, pending, self.stall, None);
+        if self.body_bytes_out > LONG_ANSWER {
+            socket::give_up_turn();
+        }
         self.out.clear();
         match result {
             Ok(()) => Ok(()),

@@ -5,7 +5,7 @@
 //! parked with the accept thread. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
@@ -20,9 +20,13 @@ mod connection;
 mod exchange;
 mod fields;
 pub mod head;
+mod lane;
+mod poller;
 mod pool;
 mod refusal;
 mod response;
+mod shared;
+mod turn;
 
 pub use exchange::{ClientFault, Exchange};
 pub use fields::Fields;
@@ -31,7 +35,8 @@ pub use refusal::{Reason, Refusal};
 pub use response::AnswerFraming;
 
 use acceptor::Acceptor;
-use pool::Shared;
+use pool::Pool;
+use shared::Shared;
 
 /// A request head must be complete this long after its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,14 +44,13 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// A request that has waited this long for a worker is refused with 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A worker waits this long for the next request of the connection it has just served, if nobody
-/// else needs it: handing the connection over and back costs two thread switches.
-const LINGER: Duration = Duration::from_millis(10);
+/// How long a plain read of a request body blocks. A stall is noticed so much later than it is one.
+const BODY_WAIT: Duration = Duration::from_millis(10);
 /// How long a closed connection may go on sending, so that it can read its last answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes it may send meanwhile.
 const MAX_DRAIN: usize = 8 << 20;
-/// A worker without work for this long gives up its buffers and its upstream connection.
+/// Buffers and upstream connections that no request has needed for this long are given up.
 const WORKER_IDLE: Duration = Duration::from_secs(60);
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
@@ -75,14 +79,33 @@ pub struct Limits {
 
 /// Answers requests. Shared by all workers.
 pub trait Handler: Send + Sync + 'static {
-    /// What each worker has for itself: buffers, an upstream connection.
+    /// What each request in flight has for itself: buffers, an upstream connection.
     type Worker: Send;
 
-    /// Makes a worker's own state: at the start, and anew after a panic or a long idle time.
+    /// A request that waits for somebody else, with nothing of its answer started.
+    type Waiting: Send;
+
+    /// Makes a [`Handler::Worker`]: for one more request in flight than there were before.
     fn worker(&self) -> Self::Worker;
 
-    /// Answers one request.
-    fn handle(&self, worker: &mut Self::Worker, exchange: &mut Exchange<'_>);
+    /// Answers one request. Where [`Exchange::may_wait`] says so it may return before it would have
+    /// to wait for somebody else's bytes.
+    fn handle(
+        &self,
+        worker: &mut Self::Worker,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<Self::Waiting>;
+
+    /// Goes on where [`Handler::handle`] has returned: bytes have come, or it is to wait itself.
+    fn resume(
+        &self,
+        worker: &mut Self::Worker,
+        exchange: &mut Exchange<'_>,
+        waiting: Self::Waiting,
+    ) -> Option<Self::Waiting>;
+
+    /// Whose bytes a waiting request waits for.
+    fn awaited(&self, worker: &Self::Worker) -> Option<Arc<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
     /// a request needs no worker: whoever asks whether the server is well must not wait for others.
@@ -124,6 +147,7 @@ pub struct Server {
 /// A serving server.
 pub struct Running {
     shared: Arc<Shared>,
+    cut_off: Box<dyn Fn() + Send + Sync>,
     address: SocketAddr,
 }
 
@@ -162,13 +186,15 @@ impl Server {
         waker.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let shared = Arc::new(Shared::new(limits, waker));
-        shared.start_workers(&handler)?;
-        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&shared), handler);
+        let pool = Arc::new(Pool::new(Arc::clone(&shared), handler));
+        pool.start()?;
+        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&pool));
         thread::Builder::new()
             .name("accept".into())
             .spawn(move || acceptor.run())?;
         Ok(Running {
             shared,
+            cut_off: Box::new(move || pool.cut_off()),
             address: self.address,
         })
     }
@@ -192,6 +218,7 @@ impl Running {
 
     /// Cuts off all requests in flight.
     pub fn abort(&self) {
-        self.shared.abort();
+        self.shared.set_aborting();
+        (self.cut_off)();
     }
 }

@@ -1,25 +1,29 @@
-//! The worker threads, and who gets one.
+//! The worker threads, and what they work on.
 //!
 //! A connection has a worker only while it has a request: between requests, and while its head is
-//! incomplete, it is parked with the acceptor ([`super::acceptor`]), which costs a descriptor and no
-//! thread. So idle and slow clients give way to the others all the time, and nobody's idle
-//! connection is closed for it.
+//! incomplete, it is parked with the acceptor ([`super::acceptor`]) or, for a moment, in a lane
+//! ([`super::lane`]). So idle and slow clients give way to the others all the time, and nobody's
+//! idle connection is closed for it.
 //!
-//! The worker that was busy last is the one that serves next: its upstream connection and its
-//! caches are the warmest, and the rest of the pool stays asleep.
+//! There are as many threads as there may be requests in flight, and one more for each lane. The
+//! thread that was busy last is the one that works next: its caches are the warmest, and the rest
+//! of the pool stays asleep.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::connection::{self, After, CloseReason, Connection, Kit, Stay};
-use super::{Handler, Limits, WORKER_IDLE};
+use super::connection::{self, After, CloseReason, Connection, Kit, Served, Stay, Suspended};
+use super::lane::{Lane, Next};
+use super::shared::Shared;
+use super::turn::LaneTurn;
+use super::{Handler, WORKER_IDLE};
+use crate::socket::{self, Turn};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
 const STACK_SIZE: usize = if cfg!(debug_assertions) {
@@ -28,97 +32,86 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
     256 << 10
 };
 
-/// From so many requests in flight on, a thread that waits looks before it sleeps. Measured on two
-/// processors: with 8 in flight looking costs a sixth of the throughput, from 32 on it costs
-/// nothing, and with 200 in flight it brings a tenth and takes a third off the 99th percentile.
-const CROWD: usize = 24;
-
-/// What the acceptor, the workers and the owner of the server share.
-pub(crate) struct Shared {
-    pub(super) limits: Limits,
-    pool: Mutex<Pool>,
-    /// One for each worker, all used with `pool`.
+/// The threads and what they share. One for the server.
+pub(super) struct Pool<H: Handler> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handler: Arc<H>,
+    pub(super) lanes: Vec<Lane<H>>,
+    /// Spare kits, a shelf for each lane or, without any, for all threads.
+    shelves: Vec<Shelf<H>>,
+    threads: Mutex<Threads>,
+    /// One for each thread, all used with `threads`.
     wake: Vec<Condvar>,
-    /// Told when a worker becomes idle; used with `pool`.
-    became_idle: Condvar,
-    /// How many connections wait for a worker: `Pool::pending`'s length, readable without the lock.
-    waiting: AtomicUsize,
-    /// How many workers have a connection, readable without the lock.
-    busy: AtomicUsize,
-    /// Connections that workers hand back to the acceptor.
-    returned: Mutex<Vec<After>>,
-    /// Wakes the acceptor's poll; a byte is written only when `woken` was false.
-    waker: UnixStream,
-    woken: AtomicBool,
-    stopping: AtomicBool,
-    aborting: AtomicBool,
-    open: Arc<AtomicUsize>,
 }
 
+/// What requests need while they are in flight, and since when nobody has needed it; the last one is
+/// the warmest. Guarded by a mutex that is held for a push or a pop.
+struct Shelf<H: Handler>(Mutex<Vec<(Box<Kit<H::Worker>>, Instant)>>);
+
 /// Guarded by one mutex, held for a few instructions.
-struct Pool {
-    /// Workers without work; the last one was busy most recently.
+struct Threads {
+    /// Threads without work; the last one was busy most recently.
     idle: Vec<usize>,
-    /// The connection handed to a worker that was idle.
-    slots: Vec<Option<Connection>>,
-    /// Connections with something to read that found no idle worker, and since when.
-    pending: VecDeque<(Connection, Instant)>,
-    /// What each worker serves, so that it can be cut off.
+    /// What an idle thread was given to do.
+    given: Vec<Option<Task>>,
+    /// What waits for a thread: there is one for each task, but it may be on its way here.
+    waiting: VecDeque<Task>,
+    /// What each thread serves that leads no lane, so that it can be cut off.
     serving: Vec<Option<Arc<TcpStream>>>,
 }
 
-/// Counts a connection as open until it is dropped.
-pub(crate) struct OpenGuard(Arc<AtomicUsize>);
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// What a thread is there for.
+enum Task {
+    /// To lead a lane, as long as nothing makes it wait.
+    Lead(usize),
+    /// To serve a connection that was admitted.
+    Serve(Connection),
 }
 
-impl Shared {
-    pub(super) fn new(limits: Limits, waker: UnixStream) -> Self {
-        let workers = limits.workers;
-        Shared {
-            pool: Mutex::new(Pool {
-                idle: Vec::with_capacity(workers),
-                slots: (0..workers).map(|_| None).collect(),
-                pending: VecDeque::new(),
-                serving: (0..workers).map(|_| None).collect(),
+impl<H: Handler> Pool<H> {
+    /// With as many lanes as there are processors, and as the system can have.
+    pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let workers = shared.limits.workers;
+        let lanes: Vec<_> = (0..processors.min(workers))
+            .map_while(|_| Lane::new().ok())
+            .collect();
+        let threads = workers + lanes.len();
+        Pool {
+            shared,
+            handler,
+            shelves: (0..lanes.len().max(1))
+                .map(|_| Shelf(Mutex::default()))
+                .collect(),
+            threads: Mutex::new(Threads {
+                idle: Vec::with_capacity(threads),
+                given: (0..threads).map(|_| None).collect(),
+                waiting: (0..lanes.len()).map(Task::Lead).collect(),
+                serving: (0..threads).map(|_| None).collect(),
             }),
-            wake: (0..workers).map(|_| Condvar::new()).collect(),
-            became_idle: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            returned: Mutex::new(Vec::new()),
-            waker,
-            woken: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            aborting: AtomicBool::new(false),
-            open: Arc::new(AtomicUsize::new(0)),
-            limits,
+            wake: (0..threads).map(|_| Condvar::new()).collect(),
+            lanes,
         }
     }
 
-    /// Starts the workers.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// The system allows no further thread; those that were started end.
-    pub(super) fn start_workers<H: Handler>(self: &Arc<Self>, handler: &Arc<H>) -> io::Result<()> {
-        for index in 0..self.limits.workers {
-            let (shared, handler) = (Arc::clone(self), Arc::clone(handler));
+    /// The system allows no further thread; the process is to end.
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+        let threads = self.wake.len();
+        for index in 0..threads {
+            let pool = Arc::clone(self);
             let started = thread::Builder::new()
                 .name(format!("worker-{}", index + 1))
                 .stack_size(STACK_SIZE)
-                .spawn(move || work(index, &*handler, &shared));
+                .spawn(move || pool.work(index));
             if let Err(error) = started {
-                self.stop();
                 return Err(io::Error::new(
                     error.kind(),
                     format!(
-                        "only {index} of {} worker threads could be started ({error}): \
-                         lower --workers or raise the limit on threads (ulimit -u, cgroup pids.max)",
-                        self.limits.workers
+                        "only {index} of {threads} worker threads could be started ({error}): \
+                         lower --workers or raise the limit on threads (ulimit -u, cgroup pids.max)"
                     ),
                 ));
             }
@@ -126,246 +119,273 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether connections wait for a worker, so that nobody should keep one without need.
-    pub(super) fn is_pressed(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether so many requests are in flight that threads take turns on the processors.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) >= CROWD
-    }
-
-    /// Whether a worker is free.
-    pub(super) fn has_idle_worker(&self) -> bool {
-        !self.lock().idle.is_empty()
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_aborting(&self) -> bool {
-        self.aborting.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn open_connections(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn open_guard(&self) -> OpenGuard {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        OpenGuard(Arc::clone(&self.open))
-    }
-
-    /// Gives `connection`, which has something to read, to the worker that was busy last, or lets
-    /// it wait for the next one that is free.
+    /// Sees to `connection`, which has something to read.
     pub(super) fn dispatch(&self, connection: Connection) {
-        let mut pool = self.lock();
-        // Idle workers end when the server stops; the others still look at what is pending.
-        let worker = if self.is_stopping() {
-            None
+        if self.shared.has_room() && !self.shared.is_pressed() {
+            self.adopt(connection);
         } else {
-            pool.idle.pop()
+            self.enqueue(connection);
+        }
+    }
+
+    /// Lets `connection`, which has a request, wait for its turn.
+    pub(super) fn enqueue(&self, connection: Connection) {
+        self.shared.enqueue(connection);
+        // Somebody may have finished meanwhile.
+        if let Some(connection) = self.shared.admit_next() {
+            self.give(Task::Serve(connection));
+        }
+    }
+
+    /// Puts `connection` into the lane that is next.
+    fn adopt(&self, connection: Connection) {
+        let Some(lane) = self
+            .lanes
+            .get(self.shared.next_number() % self.lanes.len().max(1))
+        else {
+            return self.enqueue(connection);
         };
-        self.count_busy(&pool);
-        match worker {
-            Some(worker) => {
-                pool.serving[worker] = Some(Arc::clone(&connection.socket));
-                pool.slots[worker] = Some(connection);
-                drop(pool);
-                self.wake[worker].notify_one();
+        if let Err((error, connection)) = lane.adopt(connection) {
+            log::debug!("no lane for {}: {error}", connection.peer);
+            self.enqueue(connection);
+        }
+    }
+
+    /// Gives `lane` to another thread.
+    pub(super) fn give_lane(&self, lane: usize) {
+        self.give(Task::Lead(lane));
+    }
+
+    fn give(&self, task: Task) {
+        let mut threads = self.lock();
+        match threads.idle.pop() {
+            Some(thread) => {
+                threads.given[thread] = Some(task);
+                drop(threads);
+                self.wake[thread].notify_one();
             }
-            None => {
-                pool.pending.push_back((connection, Instant::now()));
-                self.waiting.store(pool.pending.len(), Ordering::Relaxed);
-            }
+            None => threads.waiting.push_back(task),
         }
     }
 
-    /// Takes the connection that waits for a worker since before `before`, if there is one.
-    pub(super) fn take_overdue(&self, before: Instant) -> Option<Connection> {
-        let mut pool = self.lock();
-        if pool
-            .pending
-            .front()
-            .is_none_or(|(_, since)| *since > before)
-        {
-            return None;
-        }
-        let (connection, _) = pool.pending.pop_front()?;
-        self.waiting.store(pool.pending.len(), Ordering::Relaxed);
-        Some(connection)
-    }
-
-    /// Since when the connection that waits longest for a worker has waited.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        if !self.is_pressed() {
-            return None;
-        }
-        self.lock().pending.front().map(|(_, since)| *since)
-    }
-
-    /// Hands a connection back to the acceptor.
-    fn hand_back(&self, after: After) {
-        self.returned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(after);
-        self.wake_acceptor();
-    }
-
-    pub(super) fn take_returned(&self) -> Vec<After> {
-        self.woken.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn wake_acceptor(&self) {
-        if !self.woken.swap(true, Ordering::SeqCst) {
-            use std::io::Write;
-            // A full pipe wakes the acceptor just as well.
-            let _ = (&self.waker).write(&[1]);
-        }
-    }
-
-    /// Lets the workers finish what they have and take nothing new.
-    pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        self.wake_acceptor();
-        drop(self.lock());
-        for worker in &self.wake {
-            worker.notify_one();
-        }
-    }
-
-    /// Waits until no request is in flight. False: the time was not enough.
-    pub(super) fn wait_until_idle(&self, timeout: Duration) -> bool {
-        let busy =
-            |pool: &mut Pool| pool.serving.iter().any(Option::is_some) || !pool.pending.is_empty();
-        let (_pool, result) = self
-            .became_idle
-            .wait_timeout_while(self.lock(), timeout, busy)
-            .unwrap_or_else(PoisonError::into_inner);
-        !result.timed_out()
+    /// `thread` serves the client of this socket without a lane, or (`None`) does not any more.
+    pub(super) fn set_serving(&self, thread: usize, client: Option<Arc<TcpStream>>) {
+        self.lock().serving[thread] = client;
     }
 
     /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
     /// it why.
-    pub(super) fn abort(&self) {
-        self.aborting.store(true, Ordering::SeqCst);
+    pub(super) fn cut_off(&self) {
+        for lane in &self.lanes {
+            lane.cut_off();
+        }
         for socket in self.lock().serving.iter().flatten() {
             // An error means that it is closed already.
             let _ = socket.shutdown(std::net::Shutdown::Read);
         }
     }
 
-    fn count_busy(&self, pool: &Pool) {
-        let busy = self.limits.workers - pool.idle.len();
-        self.busy.store(busy, Ordering::Relaxed);
+    /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
+    pub(super) fn drop_cold_kits(&self) {
+        let now = Instant::now();
+        for shelf in &self.shelves {
+            let mut kits = shelf.lock();
+            let is_warm = |(_, since): &(_, Instant)| now.duration_since(*since) < WORKER_IDLE;
+            // They are in the order in which they were put there.
+            let cold = kits.iter().take_while(|kit| !is_warm(kit)).count();
+            let cold: Vec<_> = kits.drain(..cold).collect();
+            drop(kits);
+            drop(cold);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pool> {
+    fn lock(&self) -> MutexGuard<'_, Threads> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next connection of this worker. `Err`: there is none, and why.
-    ///
-    /// A connection that the worker gives back goes to the acceptor when the worker is already in
-    /// the list of idle ones: its next request is to find this worker, with its warm upstream.
-    fn next(&self, worker: usize, before: Before) -> Result<Connection, NoWork> {
-        let mut pool = self.lock();
-        if let Before::Work(after) = before {
-            pool.serving[worker] = None;
-            let pending = pool.pending.pop_front();
-            if let Some((connection, _)) = &pending {
-                self.waiting.store(pool.pending.len(), Ordering::Relaxed);
-                pool.serving[worker] = Some(Arc::clone(&connection.socket));
-            } else if self.is_stopping() {
-                self.became_idle.notify_all();
-            } else {
-                pool.idle.push(worker);
-                self.count_busy(&pool);
-            }
-            drop(pool);
-            if let Some(after) = after {
-                self.hand_back(after);
-            }
-            if let Some((connection, _)) = pending {
-                return Ok(connection);
-            }
-            pool = self.lock();
+    /// What `thread` is to do next.
+    fn next_task(&self, thread: usize) -> Task {
+        let mut threads = self.lock();
+        threads.serving[thread] = None;
+        if let Some(task) = threads.waiting.pop_front() {
+            return task;
         }
+        threads.idle.push(thread);
         loop {
-            if let Some(connection) = pool.slots[worker].take() {
-                return Ok(connection);
+            if let Some(task) = threads.given[thread].take() {
+                return task;
             }
-            if self.is_stopping() {
-                return Err(NoWork::Stopping);
-            }
-            let (guard, result) = self.wake[worker]
-                .wait_timeout(pool, WORKER_IDLE)
+            threads = self.wake[thread]
+                .wait(threads)
                 .unwrap_or_else(PoisonError::into_inner);
-            pool = guard;
-            if result.timed_out() && pool.slots[worker].is_none() {
-                return Err(NoWork::Idle);
+        }
+    }
+
+    /// The life of a worker thread.
+    fn work(self: &Arc<Self>, thread: usize) {
+        let turn = Rc::new(LaneTurn::new(Arc::clone(self), thread));
+        socket::take_turns(Rc::<LaneTurn<H>>::clone(&turn));
+        let worker = Worker {
+            pool: self,
+            turn: &turn,
+            thread,
+        };
+        loop {
+            match self.next_task(thread) {
+                Task::Lead(lane) => worker.lead(lane),
+                Task::Serve(connection) => worker.serve_admitted(connection),
             }
         }
     }
 }
 
-/// What a worker that asks for work did before.
-enum Before {
-    /// It served a connection, which may have to go back to the acceptor.
-    Work(Option<After>),
-    /// It asked already and is still in the list of idle workers.
-    Idleness,
+impl<H: Handler> Shelf<H> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Box<Kit<H::Worker>>, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-enum NoWork {
-    /// For a while now; the worker stays in the list of idle ones.
-    Idle,
-    Stopping,
+/// A worker thread at work.
+struct Worker<'p, H: Handler> {
+    pool: &'p Arc<Pool<H>>,
+    turn: &'p LaneTurn<H>,
+    thread: usize,
 }
 
-/// The life of a worker thread.
-fn work<H: Handler>(index: usize, handler: &H, shared: &Shared) {
-    // Made for the first connection: a worker that is never needed costs its thread alone.
-    let mut kit = None;
-    let mut before = Before::Work(None);
-    loop {
-        let connection = match shared.next(index, before) {
-            Ok(connection) => connection,
-            Err(NoWork::Idle) => {
-                kit = None;
-                before = Before::Idleness;
-                continue;
+impl<H: Handler> Worker<'_, H> {
+    /// Works on what happens in a lane, for as long as nothing makes this thread wait. This is the
+    /// main loop of a busy proxy.
+    fn lead(&self, number: usize) {
+        let lane = &self.pool.lanes[number];
+        let shared = &self.pool.shared;
+        self.turn.take(number);
+        while self.turn.is_held() {
+            match lane.next(|| shared.is_stopping()) {
+                Next::Serve(place, connection) => {
+                    self.turn.enter(place);
+                    self.serve_if_admitted(connection);
+                }
+                Next::Resume(place, suspended) => {
+                    self.turn.enter(place);
+                    self.go_on(Some(self.resume(suspended)));
+                }
+                Next::HandBack(place, connection) => {
+                    lane.forget(place);
+                    shared.hand_back(After::Park(connection));
+                }
             }
-            Err(NoWork::Stopping) => return,
+        }
+    }
+
+    /// Serves a connection of the lane that has sent something, if it need not stand in line.
+    fn serve_if_admitted(&self, mut connection: Connection) {
+        if self.pool.shared.admit() {
+            let served = self.serve(connection, Stay::WhileRequestsCome);
+            return self.go_on(Some(served));
+        }
+        if connection.is_quick(&*self.pool.handler) {
+            let served = self.serve(connection, Stay::OneRequest);
+            return self.settle(served);
+        }
+        self.turn.leave_lane();
+        self.pool.enqueue(connection);
+    }
+
+    /// Serves a connection that was admitted, and is in no lane.
+    fn serve_admitted(&self, connection: Connection) {
+        let client = Some(Arc::clone(&connection.socket));
+        self.pool.set_serving(self.thread, client);
+        self.go_on(Some(self.serve(connection, Stay::WhileRequestsCome)));
+    }
+
+    /// Settles what has been served, and serves those that have waited for that.
+    fn go_on(&self, mut served: Option<Served<H>>) {
+        while let Some(done) = served.take() {
+            if matches!(done, Served::Waiting(_)) {
+                // It is still in flight, and somebody else's when it goes on.
+                return self.settle(done);
+            }
+            self.settle(done);
+            if let Some(connection) = self.pool.shared.leave() {
+                self.turn.enter_lane_with(&connection.socket);
+                if !self.turn.is_held() {
+                    let client = Some(Arc::clone(&connection.socket));
+                    self.pool.set_serving(self.thread, client);
+                }
+                served = Some(self.serve(connection, Stay::WhileRequestsCome));
+            }
+        }
+    }
+
+    fn serve(&self, connection: Connection, stay: Stay) -> Served<H> {
+        let pool = self.pool;
+        let kit = pool.shelves[self.shelf()].lock().pop();
+        let kit = kit.map_or_else(|| Box::new(Kit::new(pool.handler.worker())), |(kit, _)| kit);
+        guarded(|| connection::serve(connection, &*pool.handler, kit, &pool.shared, stay))
+    }
+
+    fn resume(&self, suspended: Box<Suspended<H>>) -> Served<H> {
+        let pool = self.pool;
+        guarded(|| connection::resume(*suspended, &*pool.handler, &pool.shared))
+    }
+
+    fn shelf(&self) -> usize {
+        let lane = self.turn.lane().unwrap_or(self.thread);
+        lane % self.pool.shelves.len()
+    }
+
+    /// Puts the connection where it belongs now.
+    fn settle(&self, served: Served<H>) {
+        let (after, kit) = match served {
+            Served::Waiting(suspended) => return self.let_wait(suspended),
+            Served::Done(after, kit) => (after, Some(kit)),
+            // The panic hook has logged it. The client sees a closed connection; nothing is used
+            // again that the panic could have left half done.
+            Served::Panicked => {
+                self.turn.leave_lane();
+                return;
+            }
         };
-        before = Before::Work(None);
-        let kit_now = kit.get_or_insert_with(|| Kit::new(handler.worker()));
-        let served = catch_unwind(AssertUnwindSafe(|| {
-            connection::serve(
-                connection,
-                handler,
-                kit_now,
-                shared,
-                Stay::WhileRequestsCome,
-            )
-        }));
-        match served {
-            Ok(After::Closed(connection, reason)) => connection.log_close(reason),
-            Ok(After::Park(connection)) if shared.is_stopping() => {
+        if let Some(kit) = kit {
+            let now = Instant::now();
+            self.pool.shelves[self.shelf()].lock().push((kit, now));
+        }
+        let is_stopping = self.pool.shared.is_stopping();
+        match after {
+            After::Idle(connection) if !is_stopping => {
+                // It stays in the lane, or comes into one.
+                if let Err(connection) = self.turn.put_idle(connection) {
+                    self.pool.adopt(connection);
+                }
+                return;
+            }
+            After::Idle(connection) | After::Park(connection) if is_stopping => {
                 connection.log_close(CloseReason::Stopping);
             }
-            Ok(After::Requeue(connection)) => shared.dispatch(connection),
-            Ok(after) => before = Before::Work(Some(after)),
-            Err(_) => {
-                // The panic hook has logged it. The client sees a closed connection; the worker
-                // goes on with nothing that the panic could have left half done.
-                kit = None;
+            After::Closed(connection, reason) => connection.log_close(reason),
+            After::Requeue(connection) => {
+                self.turn.leave_lane();
+                return self.pool.enqueue(connection);
+            }
+            after => {
+                self.turn.leave_lane();
+                return self.pool.shared.hand_back(after);
             }
         }
+        self.turn.leave_lane();
     }
+
+    /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.
+    fn let_wait(&self, suspended: Box<Suspended<H>>) {
+        if let Err(suspended) = self.turn.put_waiting(suspended, &*self.pool.handler) {
+            self.turn.give_up();
+            self.go_on(Some(self.resume(suspended)));
+        }
+    }
+}
+
+/// A panic ends one request, not the thread.
+fn guarded<H: Handler>(serve: impl FnOnce() -> Served<H>) -> Served<H> {
+    catch_unwind(AssertUnwindSafe(serve)).unwrap_or(Served::Panicked)
 }

@@ -1,0 +1,298 @@
+//! A lane: connections whose next bytes one thread awaits for all of them.
+//!
+//! A thread for each request in flight costs two thread switches each time that it waits, which is
+//! more than all the rest of a short request. So the short waits are shared: for the next request of
+//! a connection that has just had one, and for the first byte of an answer. There is a lane for each
+//! processor, led by one of the pool's threads, which takes one event after the other and works on
+//! it as any thread does. Before it waits for anybody itself it gives the lane to another thread
+//! ([`crate::socket::Turn`]) and goes on as a thread of its one request.
+//!
+//! What takes longer is not for a lane: an idle connection goes back to the acceptor after
+//! [`HOT`], and a request whose answer has not begun after [`SHORT_WAIT`] gets a thread.
+//!
+//! Called by the thread that leads the lane; [`Lane::adopt`] and [`Lane::cut_off`] by all threads.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Handler;
+use super::connection::{Connection, Suspended};
+use super::poller::{Key, Poller, Side};
+
+/// How often the lane looks for what has waited long. Waits are counted in these.
+const TICK: Duration = Duration::from_millis(10);
+/// A connection without a request stays for so many ticks.
+const HOT: u64 = 2;
+/// A request waits for the first byte of its answer for so many ticks before it gets a thread, which
+/// watches its client too.
+const SHORT_WAIT: u64 = 10;
+
+/// See the module's documentation.
+pub(super) struct Lane<H: Handler> {
+    poller: Poller,
+    state: Mutex<State<H>>,
+}
+
+/// Guarded by one mutex, held for a few instructions; only the thread that leads needs it often.
+struct State<H: Handler> {
+    entries: Vec<Entry<H>>,
+    /// Indices of entries without a connection.
+    free: Vec<usize>,
+    /// What was reported and nobody has looked at yet.
+    events: VecDeque<Key>,
+    tick: u64,
+    next_tick: Instant,
+}
+
+/// A place for a connection.
+struct Entry<H: Handler> {
+    /// Tells the events of this connection from those of one that had the place before.
+    generation: u32,
+    place: Place<H>,
+    client: Option<Arc<TcpStream>>,
+    /// The tick when it began to wait.
+    since: u64,
+    /// The client has sent something since.
+    has_input: bool,
+}
+
+enum Place<H: Handler> {
+    Free,
+    /// It is being worked on.
+    Taken,
+    /// It waits for its next request.
+    Idle(Connection),
+    /// It waits for the upstream.
+    Waiting(Box<Suspended<H>>),
+}
+
+/// What the leader does next. A number is the place of the connection, which is taken.
+pub(super) enum Next<H: Handler> {
+    /// The client has sent something.
+    Serve(usize, Connection),
+    /// The upstream has sent something, or has been silent for a while.
+    Resume(usize, Box<Suspended<H>>),
+    /// It has had no request for a while.
+    HandBack(usize, Connection),
+}
+
+impl<H: Handler> Lane<H> {
+    /// # Errors
+    /// The system has no descriptor for it, or no such thing.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Lane {
+            poller: Poller::new()?,
+            state: Mutex::new(State {
+                entries: Vec::new(),
+                free: Vec::new(),
+                events: VecDeque::new(),
+                tick: 0,
+                next_tick: Instant::now() + TICK,
+            }),
+        })
+    }
+
+    /// Takes in a connection that has something to read, or will have.
+    ///
+    /// # Errors
+    /// The system cannot watch its socket.
+    pub(super) fn adopt(&self, connection: Connection) -> Result<(), (io::Error, Connection)> {
+        let client = Arc::clone(&connection.socket);
+        let (index, key) = self.lock().enter(Place::Idle(connection), &client);
+        match self.poller.add(&client, key) {
+            Ok(()) => Ok(()),
+            Err(error) => match self.lock().leave(index) {
+                Place::Idle(connection) => Err((error, connection)),
+                // Nobody else takes what was never watched.
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// As [`Lane::adopt`], of a connection that the leader works on already.
+    ///
+    /// # Errors
+    /// The system cannot watch its socket.
+    pub(super) fn adopt_taken(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
+        let (index, key) = self.lock().enter(Place::Taken, client);
+        self.poller
+            .add(client, key)
+            .inspect_err(|_| drop(self.lock().leave(index)))?;
+        Ok(index)
+    }
+
+    /// Waits for what is to be done next.
+    pub(super) fn next(&self, is_stopping: impl Fn() -> bool) -> Next<H> {
+        loop {
+            let timeout = {
+                let mut state = self.lock();
+                if let Some(next) = state.next_event() {
+                    return next;
+                }
+                state.timeout()
+            };
+            let mut reported = VecDeque::new();
+            if let Err(error) = self.poller.wait(timeout, &mut reported) {
+                log::error!("A lane cannot wait: {error}");
+                std::thread::sleep(TICK);
+            }
+            let now = Instant::now();
+            let mut state = self.lock();
+            state.events.append(&mut reported);
+            if now >= state.next_tick {
+                state.sweep(now, is_stopping());
+            }
+        }
+    }
+
+    /// The connection in `index` waits for its next request.
+    pub(super) fn put_idle(&self, index: usize, connection: Connection) {
+        self.lock().put(index, Place::Idle(connection));
+    }
+
+    /// The connection in `index` waits until `upstream` has something to read.
+    ///
+    /// # Errors
+    /// The system cannot watch it.
+    pub(super) fn put_waiting(
+        &self,
+        index: usize,
+        suspended: Box<Suspended<H>>,
+        upstream: Option<&TcpStream>,
+    ) -> Result<(), Box<Suspended<H>>> {
+        let Some(upstream) = upstream else {
+            return Err(suspended);
+        };
+        let mut state = self.lock();
+        let generation = state.entries[index].generation;
+        let key = Key::new(index, generation, Side::Upstream);
+        if let Err(error) = self.poller.await_once(upstream, key) {
+            log::warn!("A lane cannot watch an upstream connection: {error}");
+            return Err(suspended);
+        }
+        state.put(index, Place::Waiting(suspended));
+        Ok(())
+    }
+
+    /// Lets the connection in `index` go; it is not watched any more. Returns its client's socket.
+    pub(super) fn forget(&self, index: usize) -> Option<Arc<TcpStream>> {
+        let client = self.lock().entries[index].client.clone();
+        if let Some(client) = &client {
+            self.poller.remove(client);
+        }
+        self.lock().leave(index);
+        client
+    }
+
+    /// Lets all requests in flight see a client that left.
+    pub(super) fn cut_off(&self) {
+        for entry in &self.lock().entries {
+            if let (Some(client), Place::Taken | Place::Waiting(_)) = (&entry.client, &entry.place)
+            {
+                // An error means that it is closed already.
+                let _ = client.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<H>> {
+        // Nothing that can panic runs under this lock, so a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Handler> State<H> {
+    fn enter(&mut self, place: Place<H>, client: &Arc<TcpStream>) -> (usize, Key) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry {
+                generation: 0,
+                place: Place::Free,
+                client: None,
+                since: 0,
+                has_input: false,
+            });
+            self.entries.len() - 1
+        });
+        let since = self.tick;
+        let entry = &mut self.entries[index];
+        entry.place = place;
+        entry.client = Some(Arc::clone(client));
+        entry.since = since;
+        entry.has_input = false;
+        (index, Key::new(index, entry.generation, Side::Client))
+    }
+
+    fn leave(&mut self, index: usize) -> Place<H> {
+        let entry = &mut self.entries[index];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.client = None;
+        self.free.push(index);
+        std::mem::replace(&mut entry.place, Place::Free)
+    }
+
+    fn put(&mut self, index: usize, place: Place<H>) {
+        let entry = &mut self.entries[index];
+        entry.place = place;
+        entry.since = self.tick;
+        entry.has_input = false;
+    }
+
+    fn next_event(&mut self) -> Option<Next<H>> {
+        while let Some(key) = self.events.pop_front() {
+            let index = key.index();
+            let Some(entry) = self.entries.get_mut(index) else {
+                continue;
+            };
+            if entry.generation != key.generation() {
+                continue;
+            }
+            let place = std::mem::replace(&mut entry.place, Place::Taken);
+            match (place, key.side()) {
+                (Place::Idle(mut connection), Side::Client) => {
+                    connection.has_input = true;
+                    return Some(Next::Serve(index, connection));
+                }
+                (Place::Idle(connection), Side::Overdue) => {
+                    return Some(Next::HandBack(index, connection));
+                }
+                (Place::Waiting(mut suspended), Side::Upstream | Side::Overdue) => {
+                    suspended.connection.has_input |= entry.has_input;
+                    return Some(Next::Resume(index, suspended));
+                }
+                // A pipelined request, or a client that leaves: whoever waits for long looks.
+                (place @ Place::Waiting(_), Side::Client) => {
+                    entry.has_input = true;
+                    entry.place = place;
+                }
+                (place, _) => entry.place = place,
+            }
+        }
+        None
+    }
+
+    /// How long to wait for events; `None`: nothing has to be looked for meanwhile.
+    fn timeout(&self) -> Option<Duration> {
+        let is_empty = self.entries.len() == self.free.len();
+        (!is_empty).then(|| self.next_tick.saturating_duration_since(Instant::now()))
+    }
+
+    /// Makes what has waited for long an event.
+    fn sweep(&mut self, now: Instant, is_stopping: bool) {
+        self.tick += 1;
+        self.next_tick = now + TICK;
+        for (index, entry) in self.entries.iter().enumerate() {
+            let is_overdue = match entry.place {
+                Place::Idle(_) => is_stopping || entry.since + HOT <= self.tick,
+                Place::Waiting(_) => entry.since + SHORT_WAIT <= self.tick,
+                Place::Free | Place::Taken => false,
+            };
+            if is_overdue {
+                let key = Key::new(index, entry.generation, Side::Overdue);
+                self.events.push_back(key);
+            }
+        }
+    }
+}

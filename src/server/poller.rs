@@ -1,0 +1,165 @@
+//! Readiness of many sockets, awaited by one thread: a small face for epoll.
+//!
+//! Other systems than Linux have no lanes: their threads wait for one socket each.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Names a socket of a lane: the connection's place, and which side of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(u64);
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Upstream,
+    /// The clock: it has waited for long.
+    Overdue,
+}
+
+/// Bits of a key for the place; the two below are for the side, those above for the generation.
+const INDEX_BITS: u32 = 30;
+
+impl Key {
+    pub(super) fn new(index: usize, generation: u32, side: Side) -> Key {
+        debug_assert!(index < 1 << INDEX_BITS, "more places than descriptors");
+        Key(u64::from(generation) << 32 | (index as u64) << 2 | side as u64)
+    }
+
+    pub(super) fn index(self) -> usize {
+        (self.0 >> 2) as usize & ((1 << INDEX_BITS) - 1)
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub(super) fn side(self) -> Side {
+        match self.0 & 3 {
+            0 => Side::Client,
+            1 => Side::Upstream,
+            _ => Side::Overdue,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use epoll::Poller;
+
+#[cfg(target_os = "linux")]
+mod epoll {
+    use super::{Duration, Key, TcpStream, VecDeque, io};
+    use std::mem::MaybeUninit;
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+    use rustix::io::Errno;
+
+    use crate::socket;
+
+    /// How many events one wait reports. More would let the first ones grow old.
+    const AT_ONCE: usize = 64;
+
+    pub(in super::super) struct Poller(OwnedFd);
+
+    impl Poller {
+        pub(in super::super) fn new() -> io::Result<Poller> {
+            Ok(Poller(epoll::create(CreateFlags::CLOEXEC)?))
+        }
+
+        /// Reports `socket` whenever bytes arrive, or the end: edge-triggered, so that a connection
+        /// that keeps busy costs no further call.
+        pub(in super::super) fn add(&self, socket: &TcpStream, key: Key) -> io::Result<()> {
+            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+            Ok(epoll::add(
+                &self.0,
+                socket,
+                EventData::new_u64(key.0),
+                flags,
+            )?)
+        }
+
+        /// Reports `socket` once, when it has something to read. The connection is the handler's,
+        /// which may close it or use it elsewhere afterwards.
+        pub(in super::super) fn await_once(&self, socket: &TcpStream, key: Key) -> io::Result<()> {
+            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+            let data = EventData::new_u64(key.0);
+            match epoll::modify(&self.0, socket, data, flags) {
+                // Its first time here.
+                Err(Errno::NOENT) => Ok(epoll::add(&self.0, socket, data, flags)?),
+                other => Ok(other?),
+            }
+        }
+
+        /// Forgets `socket`. One that is not known is forgotten already.
+        pub(in super::super) fn remove(&self, socket: &TcpStream) {
+            if let Err(error) = epoll::delete(&self.0, socket) {
+                log::debug!("a socket was not watched: {error}");
+            }
+        }
+
+        /// Adds the keys of the sockets that have something to read; none after `timeout`.
+        pub(in super::super) fn wait(
+            &self,
+            timeout: Option<Duration>,
+            keys: &mut VecDeque<Key>,
+        ) -> io::Result<()> {
+            let timeout = timeout.map(socket::timespec);
+            let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
+            let ready = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+                Ok((ready, _)) => ready,
+                Err(Errno::INTR) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            keys.extend(ready.iter().map(|event| {
+                // Copied out: the field of a packed struct cannot be borrowed.
+                let data = event.data;
+                Key(data.u64())
+            }));
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) struct Poller;
+
+#[cfg(not(target_os = "linux"))]
+impl Poller {
+    pub(super) fn new() -> io::Result<Poller> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn add(&self, _: &TcpStream, _: Key) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn await_once(&self, _: &TcpStream, _: Key) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn remove(&self, _: &TcpStream) {}
+
+    pub(super) fn wait(&self, _: Option<Duration>, _: &mut VecDeque<Key>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_holds_place_generation_and_side() {
+        for side in [Side::Client, Side::Upstream, Side::Overdue] {
+            let key = Key::new(16_383, u32::MAX, side);
+            assert_eq!(
+                (key.index(), key.generation(), key.side()),
+                (16_383, u32::MAX, side)
+            );
+        }
+    }
+}

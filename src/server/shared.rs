@@ -1,0 +1,208 @@
+//! What the acceptor, the workers and the owner of the server share: who may be in flight, who waits
+//! for that, and what goes back to the acceptor.
+
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Limits;
+use super::connection::{After, Connection};
+
+/// See the module's documentation.
+pub(crate) struct Shared {
+    pub(super) limits: Limits,
+    /// Requests in flight: at most `limits.workers`.
+    in_flight: AtomicUsize,
+    /// Connections with a request that could not be admitted, and since when.
+    pending: Mutex<VecDeque<(Connection, Instant)>>,
+    /// Their number, readable without the lock.
+    waiting: AtomicUsize,
+    /// Told when a request is over while the server stops; used with `pending`.
+    became_idle: Condvar,
+    /// Connections that workers hand back to the acceptor.
+    returned: Mutex<Vec<After>>,
+    /// Wakes the acceptor's poll; a byte is written only when `woken` was false.
+    waker: UnixStream,
+    woken: AtomicBool,
+    stopping: AtomicBool,
+    aborting: AtomicBool,
+    open: Arc<AtomicUsize>,
+    numbers: AtomicUsize,
+}
+
+/// Counts a connection as open until it is dropped.
+pub(crate) struct OpenGuard(Arc<AtomicUsize>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits, waker: UnixStream) -> Self {
+        Shared {
+            limits,
+            in_flight: AtomicUsize::new(0),
+            pending: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            became_idle: Condvar::new(),
+            returned: Mutex::default(),
+            waker,
+            woken: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            aborting: AtomicBool::new(false),
+            open: Arc::default(),
+            numbers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether connections wait for their turn, so that nobody should keep a thread without need.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether another request could be in flight.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) < self.limits.workers
+    }
+
+    /// Admits a request to be in flight, unless all are taken or others have waited for longer.
+    pub(super) fn admit(&self) -> bool {
+        !self.is_pressed() && self.enter()
+    }
+
+    fn enter(&self) -> bool {
+        let step = |count: usize| (count < self.limits.workers).then_some(count + 1);
+        self.in_flight
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
+            .is_ok()
+    }
+
+    /// A request that was admitted is over. Returns the connection that is admitted in its place.
+    pub(super) fn leave(&self) -> Option<Connection> {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.is_stopping() {
+            // Whoever waits for the end looks under this lock, so that it cannot miss it.
+            drop(self.lock());
+            self.became_idle.notify_all();
+        }
+        self.admit_next()
+    }
+
+    /// Lets `connection` wait until it is admitted. To be followed by [`Shared::admit_next`].
+    pub(super) fn enqueue(&self, connection: Connection) {
+        let mut pending = self.lock();
+        pending.push_back((connection, Instant::now()));
+        self.waiting.store(pending.len(), Ordering::SeqCst);
+    }
+
+    /// Admits the connection that has waited longest, if there is one and room for it.
+    ///
+    /// Whoever makes room looks for those that wait, and whoever lets one wait looks for room
+    /// afterwards: so it cannot be that there is room and somebody waits.
+    pub(super) fn admit_next(&self) -> Option<Connection> {
+        while self.is_pressed() && self.enter() {
+            let mut pending = self.lock();
+            if let Some((connection, _)) = pending.pop_front() {
+                self.waiting.store(pending.len(), Ordering::SeqCst);
+                return Some(connection);
+            }
+            drop(pending);
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        }
+        None
+    }
+
+    /// Takes the connection that has waited since before `before`, if there is one.
+    pub(super) fn take_overdue(&self, before: Instant) -> Option<Connection> {
+        let mut pending = self.lock();
+        if pending.front().is_none_or(|(_, since)| *since > before) {
+            return None;
+        }
+        let (connection, _) = pending.pop_front()?;
+        self.waiting.store(pending.len(), Ordering::SeqCst);
+        Some(connection)
+    }
+
+    /// Since when the connection that waits longest has waited.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        if !self.is_pressed() {
+            return None;
+        }
+        self.lock().front().map(|(_, since)| *since)
+    }
+
+    /// Hands a connection back to the acceptor.
+    pub(super) fn hand_back(&self, after: After) {
+        self.returned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(after);
+        self.wake_acceptor();
+    }
+
+    pub(super) fn take_returned(&self) -> Vec<After> {
+        self.woken.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn wake_acceptor(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            use std::io::Write;
+            // A full pipe wakes the acceptor just as well.
+            let _ = (&self.waker).write(&[1]);
+        }
+    }
+
+    /// Requests in flight go on, no new one is taken.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake_acceptor();
+    }
+
+    pub(super) fn set_aborting(&self) {
+        self.aborting.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until no request is in flight. False: the time was not enough.
+    pub(super) fn wait_until_idle(&self, timeout: Duration) -> bool {
+        let is_busy = |pending: &mut VecDeque<_>| {
+            self.in_flight.load(Ordering::SeqCst) > 0 || !pending.is_empty()
+        };
+        let (_pending, result) = self
+            .became_idle
+            .wait_timeout_while(self.lock(), timeout, is_busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_aborting(&self) -> bool {
+        self.aborting.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open_connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn open_guard(&self) -> OpenGuard {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenGuard(Arc::clone(&self.open))
+    }
+
+    /// Counts up: what is dealt out in turn.
+    pub(super) fn next_number(&self) -> usize {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Connection, Instant)>> {
+        // Nothing that can panic runs under this lock, so a poisoned one is whole.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
