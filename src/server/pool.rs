@@ -185,6 +185,17 @@ impl<H: Handler> Pool<H> {
         }
     }
 
+    /// A kit from the shelf `first`, else from another one: its connection to the upstream is worth
+    /// more than its being close. A new one only where all are in use.
+    fn take_kit(&self, first: usize) -> Box<Kit<H::Worker>> {
+        let (before, from) = self.shelves.split_at(first);
+        let spare = from
+            .iter()
+            .chain(before)
+            .find_map(|shelf| shelf.lock().pop());
+        spare.map_or_else(|| Box::new(Kit::new(self.handler.worker())), |(kit, _)| kit)
+    }
+
     /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
     pub(super) fn drop_cold_kits(&self) {
         let now = Instant::now();
@@ -320,8 +331,7 @@ impl<H: Handler> Worker<'_, H> {
 
     fn serve(&self, connection: Connection, stay: Stay) -> Served<H> {
         let pool = self.pool;
-        let kit = pool.shelves[self.shelf()].lock().pop();
-        let kit = kit.map_or_else(|| Box::new(Kit::new(pool.handler.worker())), |(kit, _)| kit);
+        let kit = pool.take_kit(self.shelf());
         guarded(|| connection::serve(connection, &*pool.handler, kit, &pool.shared, stay))
     }
 
