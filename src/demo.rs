@@ -156,10 +156,10 @@ struct Flow {
 }
 
 impl Handler for Flow {
-    type Worker = ();
+    type Kit = ();
     type Waiting = Infallible;
 
-    fn worker(&self) {}
+    fn kit(&self) {}
 
     fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Option<Infallible> {
         if let Err(fault) = self.answer(exchange) {

@@ -2,7 +2,7 @@
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
 //! only [`upstream`] and what it uses know ureq. A request that has been sent up can be set aside
-//! until its answer comes ([`Waiting`]); all other waits block the worker.
+//! until its answer comes ([`Waiting`]); all other waits block the kit.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct Proxy {
 }
 
 /// What each request in flight has for itself.
-pub struct Worker {
+pub struct Kit {
     upstream: Upstream,
     body: Vec<u8>,
 }
@@ -115,25 +115,25 @@ impl From<ClientFault> for Trouble {
 }
 
 impl Handler for Proxy {
-    type Worker = Worker;
+    type Kit = Kit;
     type Waiting = Waiting;
 
-    fn worker(&self) -> Worker {
-        Worker {
+    fn kit(&self) -> Kit {
+        Kit {
             upstream: Upstream::new(&self.upstreams),
             body: Vec::new(),
         }
     }
 
-    fn handle(&self, worker: &mut Worker, exchange: &mut Exchange<'_>) -> Option<Waiting> {
+    fn handle(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Option<Waiting> {
         let mut record = self.record(exchange);
-        let progress = self.answer(worker, exchange, &mut record);
-        self.conclude(worker, exchange, record, progress)
+        let progress = self.answer(kit, exchange, &mut record);
+        self.conclude(kit, exchange, record, progress)
     }
 
     fn resume(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         waiting: Waiting,
     ) -> Option<Waiting> {
@@ -141,12 +141,12 @@ impl Handler for Proxy {
             mut record,
             forwarding,
         } = waiting;
-        let progress = self.forward(worker, exchange, &mut record, forwarding, Step::Receive);
-        self.conclude(worker, exchange, record, progress)
+        let progress = self.forward(kit, exchange, &mut record, forwarding, Step::Receive);
+        self.conclude(kit, exchange, record, progress)
     }
 
-    fn awaited(&self, worker: &Worker) -> Option<Arc<TcpStream>> {
-        worker.upstream.socket()
+    fn awaited(&self, kit: &Kit) -> Option<Arc<TcpStream>> {
+        kit.upstream.socket()
     }
 
     fn is_quick(&self, request: &[u8]) -> bool {
@@ -232,7 +232,7 @@ impl Proxy {
     /// Ends the request, unless it waits.
     fn conclude(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         mut record: Record,
         progress: Result<Progress, Trouble>,
@@ -242,7 +242,7 @@ impl Proxy {
             Ok(Progress::Answered) => {}
             Err(trouble) => self.explain(exchange, &mut record, trouble),
         }
-        worker.upstream.end();
+        kit.upstream.end();
         record.bytes_in = exchange.body_bytes_in();
         record.bytes_out = exchange.body_bytes_out();
         record.log();
@@ -251,7 +251,7 @@ impl Proxy {
 
     fn answer(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
     ) -> Result<Progress, Trouble> {
@@ -270,7 +270,7 @@ impl Proxy {
         }
         self.admit(exchange, &route)?;
         let path = route.upstream_path(&self.target);
-        let body = request_body::hold(exchange, &mut worker.body)?;
+        let body = request_body::hold(exchange, &mut kit.body)?;
         let mut attempts = Attempts::new();
         let is_last = attempts.next(&self.balancer).is_none();
         let forwarding = Forwarding {
@@ -279,7 +279,7 @@ impl Proxy {
             attempts,
             is_last,
         };
-        self.forward(worker, exchange, record, forwarding, Step::Send)
+        self.forward(kit, exchange, record, forwarding, Step::Send)
     }
 
     /// Section 9 of the contract: a web page must not spend the user's credentials.
@@ -311,7 +311,7 @@ impl Proxy {
     /// Sends the request until an answer can be passed on. This is the main loop of a request.
     fn forward(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
         mut forwarding: Forwarding,
@@ -319,13 +319,13 @@ impl Proxy {
     ) -> Result<Progress, Trouble> {
         loop {
             if step == Step::Send {
-                self.send_attempt(worker, exchange, record, &mut forwarding)?;
+                self.send_attempt(kit, exchange, record, &mut forwarding)?;
                 if exchange.may_wait() {
                     return Ok(Progress::Waits(forwarding));
                 }
             }
             let attempts = &mut forwarding.attempts;
-            let answer = match worker.upstream.receive(&exchange.head.method) {
+            let answer = match kit.upstream.receive(&exchange.head.method) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => {
                     step = Step::Send;
@@ -343,10 +343,10 @@ impl Proxy {
             if forwarding.is_last || !may_fail_over || attempts.next(&self.balancer).is_none() {
                 attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
-                pass_on(exchange, worker, &answer, record);
+                pass_on(exchange, kit, &answer, record);
                 return Ok(Progress::Answered);
             }
-            skip_body(&mut worker.upstream);
+            skip_body(&mut kit.upstream);
             step = Step::Send;
         }
     }
@@ -354,7 +354,7 @@ impl Proxy {
     /// Sends the request with the credential whose turn it is.
     fn send_attempt(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         record: &mut Record,
         forwarding: &mut Forwarding,
@@ -367,7 +367,7 @@ impl Proxy {
         };
         record.config = Some(Arc::clone(&pick.name));
         let sent = self.send(
-            worker,
+            kit,
             exchange,
             &forwarding.path,
             forwarding.body,
@@ -382,7 +382,7 @@ impl Proxy {
 
     fn send(
         &self,
-        worker: &mut Worker,
+        kit: &mut Kit,
         exchange: &mut Exchange<'_>,
         path: &Bytes,
         body: Body,
@@ -390,10 +390,10 @@ impl Proxy {
         id: &[u8],
     ) -> Result<(), Trouble> {
         let client = Arc::clone(exchange.client());
-        let Worker {
+        let Kit {
             upstream,
             body: buffer,
-        } = worker;
+        } = kit;
         if let Body::Streamed(length) = body {
             // The exchange is needed for reading the body.
             let method = exchange.head.method.clone();
@@ -528,9 +528,9 @@ impl Proxy {
 }
 
 /// Passes the upstream's answer on and notes how that ended.
-fn pass_on(exchange: &mut Exchange<'_>, worker: &mut Worker, answer: &Answer, record: &mut Record) {
+fn pass_on(exchange: &mut Exchange<'_>, kit: &mut Kit, answer: &Answer, record: &mut Record) {
     record.status = answer.status.as_u16();
-    record.end = match relay::relay(exchange, &mut worker.upstream, answer, record.id.as_bytes()) {
+    record.end = match relay::relay(exchange, &mut kit.upstream, answer, record.id.as_bytes()) {
         Relayed::Whole => End::Ok,
         Relayed::Client(ClientFault::TimedOut) => End::ClientTimeout,
         Relayed::Client(_) | Relayed::Upstream(Failure::ClientLeft) if exchange.is_aborting() => {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::connection::{self, After, CloseReason, Connection, Kit, Served, Stay};
+use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
 use super::pool::Pool;
 use super::refusal::{Reason, Refusal};
 use super::shared::Shared;
@@ -30,7 +30,7 @@ const MAX_HEAD_BYTES: usize = 64 << 20;
 
 /// A connection without a worker.
 struct Parked {
-    connection: Connection,
+    connection: Box<Connection>,
     state: Parking,
     /// When it is closed, or refused, if nothing comes.
     deadline: Instant,
@@ -63,7 +63,8 @@ pub(super) struct Acceptor<H: Handler> {
     /// Bytes of incomplete heads that the parked connections hold.
     head_bytes: usize,
     /// What serves the few requests that need no worker.
-    kit: Option<Box<Kit<H::Worker>>>,
+    buffers: Buffers,
+    kit: Option<Box<H::Kit>>,
     /// Accepting is paused until then.
     paused_until: Option<Instant>,
 }
@@ -76,6 +77,7 @@ impl<H: Handler> Acceptor<H> {
             shared: Arc::clone(&pool.shared),
             handler: Arc::clone(&pool.handler),
             pool,
+            buffers: Buffers::default(),
             kit: None,
             parked: Vec::new(),
             head_bytes: 0,
@@ -194,7 +196,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    fn park(&mut self, connection: Connection) {
+    fn park(&mut self, connection: Box<Connection>) {
         let since = Instant::now();
         let (state, deadline) = match connection.head_since {
             Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
@@ -220,7 +222,7 @@ impl<H: Handler> Acceptor<H> {
         parked
     }
 
-    fn drain(&mut self, connection: Connection) {
+    fn drain(&mut self, connection: Box<Connection>) {
         let since = Instant::now();
         if connection
             .socket
@@ -259,25 +261,22 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// When all workers are busy, a request that needs none is answered here.
-    fn serve_or_dispatch(&mut self, mut connection: Connection) {
+    fn serve_or_dispatch(&mut self, mut connection: Box<Connection>) {
         if self.shared.has_room() || !connection.is_quick(&*self.handler) {
             return self.pool.dispatch(connection);
         }
         let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
         let kit = self.kit.take();
-        let kit = kit.unwrap_or_else(|| Box::new(Kit::new(handler.worker())));
+        let kit = kit.unwrap_or_else(|| Box::new(handler.kit()));
+        let buffers = &mut self.buffers;
         let served = catch_unwind(AssertUnwindSafe(|| {
-            connection::serve(connection, &*handler, kit, &shared, Stay::OneRequest)
+            let context = (&*handler, &*shared);
+            connection::serve(connection, kit, Stay::OneRequest, buffers, context)
         }));
-        match served {
-            Ok(Served::Done(after, kit)) => {
-                self.kit = Some(kit);
-                self.take_back_one(after);
-            }
-            // It may not wait, so it does not.
-            Ok(Served::Waiting(_) | Served::Panicked) => {}
-            // The panic hook has logged it.
-            Err(_) => {}
+        // It may not wait, so it does not; a panic the hook has logged.
+        if let Ok(Served::Done(after, kit)) = served {
+            self.kit = Some(kit);
+            self.take_back_one(after);
         }
     }
 
@@ -380,7 +379,7 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    fn refuse(&mut self, mut connection: Connection, refusal: Refusal) {
+    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) {
         // The request line, if it is here, says in which dialect the answer is to be.
         connection.read_now();
         if let After::Drain(connection) =
@@ -406,7 +405,7 @@ struct Ready {
     parked: Vec<usize>,
 }
 
-fn close(connection: Connection, reason: CloseReason) {
+fn close(connection: Box<Connection>, reason: CloseReason) {
     connection.log_close(reason);
 }
 

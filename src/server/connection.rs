@@ -42,14 +42,14 @@ pub(crate) struct Connection {
 /// What the worker does with the connection next.
 pub(crate) enum After {
     /// It waits for its next request, which may come soon.
-    Idle(Connection),
+    Idle(Box<Connection>),
     /// It waits for more of a head, without a worker.
-    Park(Connection),
+    Park(Box<Connection>),
     /// It has a request, but others waited for longer.
-    Requeue(Connection),
+    Requeue(Box<Connection>),
     /// It is closed once the client has read the last answer.
-    Drain(Connection),
-    Closed(Connection, CloseReason),
+    Drain(Box<Connection>),
+    Closed(Box<Connection>, CloseReason),
 }
 
 /// How long a connection is served.
@@ -72,36 +72,26 @@ pub(crate) enum CloseReason {
     Drained,
 }
 
-/// What a request needs while it is in flight, kept for the next one.
-pub(crate) struct Kit<W> {
-    pub(super) state: W,
+/// The buffers of a thread, for whichever request it works on.
+#[derive(Default)]
+pub(crate) struct Buffers {
     out: Out,
     spare: Vec<u8>,
 }
 
-impl<W> Kit<W> {
-    pub(super) fn new(state: W) -> Self {
-        Kit {
-            state,
-            out: Out::default(),
-            spare: Vec::new(),
-        }
-    }
-}
-
 /// What came of serving a connection.
 pub(crate) enum Served<H: Handler> {
-    Done(After, Box<Kit<H::Worker>>),
+    Done(After, Box<H::Kit>),
     /// Its request waits for somebody else.
     Waiting(Box<Suspended<H>>),
-    /// The handler has panicked; connection and kit are gone.
+    /// The handler has panicked; all is gone.
     Panicked,
 }
 
 /// A connection whose request waits for somebody else, with all that the request needs.
 pub(crate) struct Suspended<H: Handler> {
-    pub(super) connection: Connection,
-    pub(super) kit: Box<Kit<H::Worker>>,
+    pub(super) connection: Box<Connection>,
+    pub(super) kit: Box<H::Kit>,
     held: Held,
     waiting: H::Waiting,
 }
@@ -115,85 +105,70 @@ enum NextHead {
 
 /// Serves the requests of `connection` that are here.
 pub(crate) fn serve<H: Handler>(
-    mut connection: Connection,
-    handler: &H,
-    mut kit: Box<Kit<H::Worker>>,
-    shared: &Shared,
+    mut connection: Box<Connection>,
+    kit: Box<H::Kit>,
     stay: Stay,
+    buffers: &mut Buffers,
+    (handler, shared): (&H, &Shared),
 ) -> Served<H> {
-    connection.input.lend(&mut kit.spare);
     // Whoever gives it here has seen it, as a rule.
     connection.has_input = true;
-    run(connection, kit, None, (handler, shared, stay))
+    run(connection, kit, None, stay, buffers, (handler, shared))
 }
 
 /// Goes on with a request that waited, and serves those that are here then.
 pub(crate) fn resume<H: Handler>(
-    suspended: Suspended<H>,
-    handler: &H,
-    shared: &Shared,
+    suspended: Box<Suspended<H>>,
+    buffers: &mut Buffers,
+    context: (&H, &Shared),
 ) -> Served<H> {
     let Suspended {
         connection,
         kit,
         held,
         waiting,
-    } = suspended;
-    let context = (handler, shared, Stay::WhileRequestsCome);
-    run(connection, kit, Some((held, waiting)), context)
+    } = *suspended;
+    let waited = Some((held, waiting));
+    run(
+        connection,
+        kit,
+        waited,
+        Stay::WhileRequestsCome,
+        buffers,
+        context,
+    )
 }
 
 /// This is the main loop of a connection.
 fn run<H: Handler>(
-    mut connection: Connection,
-    mut kit: Box<Kit<H::Worker>>,
-    mut resumed: Option<(Held, H::Waiting)>,
-    (handler, shared, stay): (&H, &Shared, Stay),
+    mut connection: Box<Connection>,
+    mut kit: Box<H::Kit>,
+    mut waited: Option<(Held, H::Waiting)>,
+    stay: Stay,
+    buffers: &mut Buffers,
+    (handler, shared): (&H, &Shared),
 ) -> Served<H> {
+    connection.input.lend(&mut buffers.spare);
     for served in 1.. {
-        let (held, waited) = match resumed.take() {
+        let (held, waiting) = match waited.take() {
             Some((held, waiting)) => (held, Some(waiting)),
             None => match connection.next_head() {
-                NextHead::Head(head) if shared.is_stopping() => {
-                    let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-                    return Served::Done(refuse(connection, handler, Some(&head), refusal), kit);
-                }
-                NextHead::Head(head) => {
-                    kit.out.clear();
-                    let stall = match stay {
-                        Stay::WhileRequestsCome => shared.limits.client_timeout,
-                        // The thread that does this waits for nobody.
-                        Stay::OneRequest => Duration::ZERO,
-                    };
-                    (Held::new(head, stall), None)
-                }
-                NextHead::NotYet => {
-                    let is_idle = connection.input.bytes().is_empty();
-                    connection.input.give_back(&mut kit.spare);
-                    let after = if is_idle {
-                        After::Idle(connection)
-                    } else {
-                        After::Park(connection)
-                    };
+                NextHead::Head(head) if !shared.is_stopping() => (Held::new(head), None),
+                other => {
+                    let after = without_request(connection, other, buffers, handler);
                     return Served::Done(after, kit);
-                }
-                NextHead::Closed => {
-                    let after = After::Closed(connection, CloseReason::ClientClosed);
-                    return Served::Done(after, kit);
-                }
-                NextHead::Refused(refusal) => {
-                    return Served::Done(refuse(connection, handler, None, refusal), kit);
                 }
             },
         };
-        let may_wait = stay == Stay::WhileRequestsCome;
-        let mut exchange = Exchange::new(held, &mut connection, &mut kit.out, shared, may_wait);
-        let waits = match waited {
-            None => handler.handle(&mut kit.state, &mut exchange),
-            Some(waiting) => handler.resume(&mut kit.state, &mut exchange, waiting),
+        buffers.out.clear();
+        let mut exchange = Exchange::new(held, &mut connection, &mut buffers.out, shared, stay);
+        let waits = match waiting {
+            None => handler.handle(&mut kit, &mut exchange),
+            Some(waiting) => handler.resume(&mut kit, &mut exchange, waiting),
         };
         if let Some(waiting) = waits {
             let held = exchange.hold();
+            connection.input.give_back(&mut buffers.spare);
             return Served::Waiting(Box::new(Suspended {
                 connection,
                 kit,
@@ -204,12 +179,10 @@ fn run<H: Handler>(
         match exchange.outcome() {
             Outcome::KeepAlive => {}
             Outcome::Close => return Served::Done(After::Drain(connection), kit),
-            Outcome::Broken => {
-                let after = After::Closed(connection, CloseReason::AnswerBroken);
-                return Served::Done(after, kit);
-            }
-            Outcome::BrokenUntilClose => {
-                connection.reset_on_close();
+            Outcome::Broken { by_reset } => {
+                if by_reset {
+                    connection.reset_on_close();
+                }
                 let after = After::Closed(connection, CloseReason::AnswerBroken);
                 return Served::Done(after, kit);
             }
@@ -218,13 +191,7 @@ fn run<H: Handler>(
         // Others wait: whoever has just been served stands in line again, even if its next request
         // is here already.
         if stay == Stay::OneRequest || shared.is_pressed() {
-            let is_idle = connection.input.bytes().is_empty();
-            connection.input.give_back(&mut kit.spare);
-            let after = if is_idle {
-                After::Idle(connection)
-            } else {
-                After::Requeue(connection)
-            };
+            let after = connection.give_way(buffers, After::Requeue);
             return Served::Done(after, kit);
         }
         if served % MAX_IN_A_ROW == 0 {
@@ -234,11 +201,30 @@ fn run<H: Handler>(
     unreachable!("nobody counts so far")
 }
 
+/// Ends the serving of a connection that has no request to be handled.
+#[inline(never)]
+fn without_request<H: Handler>(
+    connection: Box<Connection>,
+    next: NextHead,
+    buffers: &mut Buffers,
+    handler: &H,
+) -> After {
+    match next {
+        NextHead::NotYet => connection.give_way(buffers, After::Park),
+        NextHead::Closed => After::Closed(connection, CloseReason::ClientClosed),
+        NextHead::Refused(refusal) => refuse(connection, handler, None, refusal),
+        NextHead::Head(head) => {
+            let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
+            refuse(connection, handler, Some(&head), refusal)
+        }
+    }
+}
+
 /// Answers with a refusal, without waiting for anybody, and lets the connection drain. Without a
 /// `head` the request line is at the start of what was received.
 #[inline(never)]
 pub(crate) fn refuse<H: Handler>(
-    connection: Connection,
+    connection: Box<Connection>,
     handler: &H,
     head: Option<&RequestHead>,
     refusal: Refusal,
@@ -295,8 +281,8 @@ impl Connection {
         peer: SocketAddr,
         patience: Patience,
         open: OpenGuard,
-    ) -> Self {
-        Connection {
+    ) -> Box<Self> {
+        Box::new(Connection {
             socket: Arc::new(socket),
             peer,
             input: Input::default(),
@@ -306,7 +292,7 @@ impl Connection {
             head_since: None,
             answered: 0,
             _open: open,
-        }
+        })
     }
 
     /// The next request's head, if it is here.
@@ -423,6 +409,22 @@ impl Connection {
     fn reset_on_close(&self) {
         if let Err(error) = socket2::SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)) {
             log::debug!("{}: no reset on close: {error}", self.peer);
+        }
+    }
+
+    /// Gives the thread's buffer back. It is idle, or, where something is here already, what
+    /// `otherwise` says.
+    fn give_way(
+        mut self: Box<Self>,
+        buffers: &mut Buffers,
+        otherwise: fn(Box<Connection>) -> After,
+    ) -> After {
+        let is_idle = self.input.bytes().is_empty();
+        self.input.give_back(&mut buffers.spare);
+        if is_idle {
+            After::Idle(self)
+        } else {
+            otherwise(self)
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Version};
 
 use super::body::{ChunkDecoder, Decoded, Framing};
-use super::connection::Connection;
+use super::connection::{Connection, Stay};
 use super::head::{Persistence, RequestHead};
 use super::refusal::{Reason, Refusal};
 use super::response::{AnswerFraming, Out, WireFraming};
@@ -48,10 +48,9 @@ pub(super) enum Outcome {
     KeepAlive,
     /// The answer is out, the connection ends; the client may still be sending.
     Close,
-    /// The client must see that the answer is not whole.
-    Broken,
-    /// As `Broken`, where only a reset can tell: the body would have ended with the connection.
-    BrokenUntilClose,
+    /// The client must see that the answer is not whole. Only a reset can tell where the body would
+    /// have ended with the connection.
+    Broken { by_reset: bool },
 }
 
 /// One request and its answer.
@@ -63,9 +62,7 @@ pub struct Exchange<'a> {
     connection: &'a mut Connection,
     out: &'a mut Out,
     shared: &'a Shared,
-    /// Whether the request may be set aside while it waits for somebody else.
-    may_wait: bool,
-    stall: Duration,
+    stay: Stay,
     body: Incoming,
     answer: Answer,
     persistence: Persistence,
@@ -77,8 +74,6 @@ pub(super) struct Held {
     head: RequestHead,
     body: Incoming,
     persistence: Persistence,
-    /// The longest stall of the client while it is sent its answer.
-    stall: Duration,
 }
 
 /// The request body as far as it was read.
@@ -99,7 +94,7 @@ enum IncomingState {
 }
 
 impl Held {
-    pub(super) fn new(head: RequestHead, stall: Duration) -> Held {
+    pub(super) fn new(head: RequestHead) -> Held {
         let state = match head.framing {
             Framing::None | Framing::Length(0) => IncomingState::Done,
             Framing::Length(length) => IncomingState::Left(length),
@@ -115,7 +110,6 @@ impl Held {
             },
             persistence: head.persistence,
             head,
-            stall,
         }
     }
 }
@@ -126,15 +120,14 @@ impl<'a> Exchange<'a> {
         connection: &'a mut Connection,
         out: &'a mut Out,
         shared: &'a Shared,
-        may_wait: bool,
+        stay: Stay,
     ) -> Self {
         Exchange {
             head: held.head,
             connection,
             out,
             shared,
-            may_wait,
-            stall: held.stall,
+            stay,
             body: held.body,
             answer: Answer::NotStarted,
             persistence: held.persistence,
@@ -148,13 +141,14 @@ impl<'a> Exchange<'a> {
             head: self.head,
             body: self.body,
             persistence: self.persistence,
-            stall: self.stall,
         }
     }
 
     /// Whether the handler may return while it waits for somebody else. If not, it waits itself.
     pub fn may_wait(&self) -> bool {
-        self.may_wait && self.answer == Answer::NotStarted && socket::has_turn()
+        self.stay == Stay::WhileRequestsCome
+            && self.answer == Answer::NotStarted
+            && socket::has_turn()
     }
 
     /// The client's address.
@@ -405,7 +399,12 @@ impl<'a> Exchange<'a> {
     /// The client left, or read nothing for the client timeout.
     pub fn flush(&mut self) -> Result<(), ClientFault> {
         let pending = self.out.pending();
-        let result = socket::write_all(&self.connection.socket, pending, self.stall, None);
+        let stall = match self.stay {
+            Stay::WhileRequestsCome => self.shared.limits.client_timeout,
+            // The thread that does this waits for nobody.
+            Stay::OneRequest => Duration::ZERO,
+        };
+        let result = socket::write_all(&self.connection.socket, pending, stall, None);
         if self.body_bytes_out > LONG_ANSWER {
             socket::give_up_turn();
         }
@@ -434,8 +433,9 @@ impl<'a> Exchange<'a> {
         match (self.answer, self.persistence) {
             (Answer::Finished, Persistence::KeepAlive) => Outcome::KeepAlive,
             (Answer::Finished, Persistence::Close) => Outcome::Close,
-            (Answer::Body(WireFraming::UntilClose), _) => Outcome::BrokenUntilClose,
-            (Answer::Body(_) | Answer::NotStarted, _) => Outcome::Broken,
+            (answer, _) => Outcome::Broken {
+                by_reset: answer == Answer::Body(WireFraming::UntilClose),
+            },
         }
     }
 }

@@ -64,7 +64,7 @@ enum Place<H: Handler> {
     /// It is being worked on.
     Taken,
     /// It waits for its next request.
-    Idle(Connection),
+    Idle(Box<Connection>),
     /// It waits for the upstream.
     Waiting(Box<Suspended<H>>),
 }
@@ -72,11 +72,11 @@ enum Place<H: Handler> {
 /// What the leader does next. A number is the place of the connection, which is taken.
 pub(super) enum Next<H: Handler> {
     /// The client has sent something.
-    Serve(usize, Connection),
+    Serve(usize, Box<Connection>),
     /// The upstream has sent something, or has been silent for a while.
     Resume(usize, Box<Suspended<H>>),
     /// It has had no request for a while.
-    HandBack(usize, Connection),
+    HandBack(usize, Box<Connection>),
 }
 
 impl<H: Handler> Lane<H> {
@@ -99,7 +99,10 @@ impl<H: Handler> Lane<H> {
     ///
     /// # Errors
     /// The system cannot watch its socket.
-    pub(super) fn adopt(&self, connection: Connection) -> Result<(), (io::Error, Connection)> {
+    pub(super) fn adopt(
+        &self,
+        connection: Box<Connection>,
+    ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.socket);
         let (index, key) = self.lock().enter(Place::Idle(connection), &client);
         match self.poller.add(&client, key) {
@@ -124,8 +127,8 @@ impl<H: Handler> Lane<H> {
         Ok(index)
     }
 
-    /// Waits for what is to be done next.
-    pub(super) fn next(&self, is_stopping: impl Fn() -> bool) -> Next<H> {
+    /// Waits for what is to be done next. `reported` is room for what it hears.
+    pub(super) fn next(&self, reported: &mut Vec<Key>, is_stopping: impl Fn() -> bool) -> Next<H> {
         loop {
             let timeout = {
                 let mut state = self.lock();
@@ -134,14 +137,13 @@ impl<H: Handler> Lane<H> {
                 }
                 state.timeout()
             };
-            let mut reported = VecDeque::new();
-            if let Err(error) = self.poller.wait(timeout, &mut reported) {
+            if let Err(error) = self.poller.wait(timeout, reported) {
                 log::error!("A lane cannot wait: {error}");
                 std::thread::sleep(TICK);
             }
             let now = Instant::now();
             let mut state = self.lock();
-            state.events.append(&mut reported);
+            state.events.extend(reported.iter());
             if now >= state.next_tick {
                 state.sweep(now, is_stopping());
             }
@@ -149,7 +151,7 @@ impl<H: Handler> Lane<H> {
     }
 
     /// The connection in `index` waits for its next request.
-    pub(super) fn put_idle(&self, index: usize, connection: Connection) {
+    pub(super) fn put_idle(&self, index: usize, connection: Box<Connection>) {
         self.lock().put(index, Place::Idle(connection));
     }
 

@@ -80,32 +80,28 @@ pub struct Limits {
 /// Answers requests. Shared by all workers.
 pub trait Handler: Send + Sync + 'static {
     /// What each request in flight has for itself: buffers, an upstream connection.
-    type Worker: Send;
+    type Kit: Send;
 
     /// A request that waits for somebody else, with nothing of its answer started.
     type Waiting: Send;
 
-    /// Makes a [`Handler::Worker`]: for one more request in flight than there were before.
-    fn worker(&self) -> Self::Worker;
+    /// Makes a [`Handler::Kit`]: for one more request in flight than there were before.
+    fn kit(&self) -> Self::Kit;
 
     /// Answers one request. Where [`Exchange::may_wait`] says so it may return before it would have
     /// to wait for somebody else's bytes.
-    fn handle(
-        &self,
-        worker: &mut Self::Worker,
-        exchange: &mut Exchange<'_>,
-    ) -> Option<Self::Waiting>;
+    fn handle(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Option<Self::Waiting>;
 
     /// Goes on where [`Handler::handle`] has returned: bytes have come, or it is to wait itself.
     fn resume(
         &self,
-        worker: &mut Self::Worker,
+        kit: &mut Self::Kit,
         exchange: &mut Exchange<'_>,
         waiting: Self::Waiting,
     ) -> Option<Self::Waiting>;
 
     /// Whose bytes a waiting request waits for.
-    fn awaited(&self, worker: &Self::Worker) -> Option<Arc<TcpStream>>;
+    fn awaited(&self, kit: &Self::Kit) -> Option<Arc<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
     /// a request needs no worker: whoever asks whether the server is well must not wait for others.

@@ -2,7 +2,6 @@
 //!
 //! Other systems than Linux have no lanes: their threads wait for one socket each.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -51,7 +50,7 @@ pub(super) use epoll::Poller;
 
 #[cfg(target_os = "linux")]
 mod epoll {
-    use super::{Duration, Key, TcpStream, VecDeque, io};
+    use super::{Duration, Key, TcpStream, io};
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
 
@@ -101,12 +100,14 @@ mod epoll {
             }
         }
 
-        /// Adds the keys of the sockets that have something to read; none after `timeout`.
+        /// Puts the keys of the sockets that have something to read into `keys`; none after
+        /// `timeout`.
         pub(in super::super) fn wait(
             &self,
             timeout: Option<Duration>,
-            keys: &mut VecDeque<Key>,
+            keys: &mut Vec<Key>,
         ) -> io::Result<()> {
+            keys.clear();
             let timeout = timeout.map(socket::timespec);
             let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
             let ready = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
@@ -143,7 +144,7 @@ impl Poller {
 
     pub(super) fn remove(&self, _: &TcpStream) {}
 
-    pub(super) fn wait(&self, _: Option<Duration>, _: &mut VecDeque<Key>) -> io::Result<()> {
+    pub(super) fn wait(&self, _: Option<Duration>, _: &mut Vec<Key>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

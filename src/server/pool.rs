@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::connection::{self, After, CloseReason, Connection, Kit, Served, Stay, Suspended};
+use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay, Suspended};
 use super::lane::{Lane, Next};
 use super::shared::Shared;
 use super::turn::LaneTurn;
@@ -46,7 +46,7 @@ pub(super) struct Pool<H: Handler> {
 
 /// What requests need while they are in flight, and since when nobody has needed it; the last one is
 /// the warmest. Guarded by a mutex that is held for a push or a pop.
-struct Shelf<H: Handler>(Mutex<Vec<(Box<Kit<H::Worker>>, Instant)>>);
+struct Shelf<H: Handler>(Mutex<Vec<(Box<H::Kit>, Instant)>>);
 
 /// Guarded by one mutex, held for a few instructions.
 struct Threads {
@@ -65,7 +65,7 @@ enum Task {
     /// To lead a lane, as long as nothing makes it wait.
     Lead(usize),
     /// To serve a connection that was admitted.
-    Serve(Connection),
+    Serve(Box<Connection>),
 }
 
 impl<H: Handler> Pool<H> {
@@ -120,7 +120,7 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Sees to `connection`, which has something to read.
-    pub(super) fn dispatch(&self, connection: Connection) {
+    pub(super) fn dispatch(&self, connection: Box<Connection>) {
         if self.shared.has_room() && !self.shared.is_pressed() {
             self.adopt(connection);
         } else {
@@ -129,7 +129,7 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Lets `connection`, which has a request, wait for its turn.
-    pub(super) fn enqueue(&self, connection: Connection) {
+    pub(super) fn enqueue(&self, connection: Box<Connection>) {
         self.shared.enqueue(connection);
         // Somebody may have finished meanwhile.
         if let Some(connection) = self.shared.admit_next() {
@@ -138,7 +138,7 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Puts `connection` into the lane that is next.
-    fn adopt(&self, connection: Connection) {
+    fn adopt(&self, connection: Box<Connection>) {
         let Some(lane) = self
             .lanes
             .get(self.shared.next_number() % self.lanes.len().max(1))
@@ -187,13 +187,13 @@ impl<H: Handler> Pool<H> {
 
     /// A kit from the shelf `first`, else from another one: its connection to the upstream is worth
     /// more than its being close. A new one only where all are in use.
-    fn take_kit(&self, first: usize) -> Box<Kit<H::Worker>> {
+    fn take_kit(&self, first: usize) -> Box<H::Kit> {
         let (before, from) = self.shelves.split_at(first);
         let spare = from
             .iter()
             .chain(before)
             .find_map(|shelf| shelf.lock().pop());
-        spare.map_or_else(|| Box::new(Kit::new(self.handler.worker())), |(kit, _)| kit)
+        spare.map_or_else(|| Box::new(self.handler.kit()), |(kit, _)| kit)
     }
 
     /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
@@ -237,13 +237,15 @@ impl<H: Handler> Pool<H> {
     fn work(self: &Arc<Self>, thread: usize) {
         let turn = Rc::new(LaneTurn::new(Arc::clone(self), thread));
         socket::take_turns(Rc::<LaneTurn<H>>::clone(&turn));
-        let worker = Worker {
-            pool: self,
-            turn: &turn,
-            thread,
-        };
         loop {
-            match self.next_task(thread) {
+            let task = self.next_task(thread);
+            let mut worker = Worker {
+                pool: self,
+                turn: &turn,
+                thread,
+                buffers: Buffers::default(),
+            };
+            match task {
                 Task::Lead(lane) => worker.lead(lane),
                 Task::Serve(connection) => worker.serve_admitted(connection),
             }
@@ -252,7 +254,7 @@ impl<H: Handler> Pool<H> {
 }
 
 impl<H: Handler> Shelf<H> {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Box<Kit<H::Worker>>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Box<H::Kit>, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -262,24 +264,27 @@ struct Worker<'p, H: Handler> {
     pool: &'p Arc<Pool<H>>,
     turn: &'p LaneTurn<H>,
     thread: usize,
+    buffers: Buffers,
 }
 
 impl<H: Handler> Worker<'_, H> {
     /// Works on what happens in a lane, for as long as nothing makes this thread wait. This is the
     /// main loop of a busy proxy.
-    fn lead(&self, number: usize) {
+    fn lead(&mut self, number: usize) {
         let lane = &self.pool.lanes[number];
         let shared = &self.pool.shared;
         self.turn.take(number);
+        let mut reported = Vec::new();
         while self.turn.is_held() {
-            match lane.next(|| shared.is_stopping()) {
+            match lane.next(&mut reported, || shared.is_stopping()) {
                 Next::Serve(place, connection) => {
                     self.turn.enter(place);
                     self.serve_if_admitted(connection);
                 }
                 Next::Resume(place, suspended) => {
                     self.turn.enter(place);
-                    self.go_on(Some(self.resume(suspended)));
+                    let served = self.resume(suspended);
+                    self.go_on(served);
                 }
                 Next::HandBack(place, connection) => {
                     lane.forget(place);
@@ -290,10 +295,10 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Serves a connection of the lane that has sent something, if it need not stand in line.
-    fn serve_if_admitted(&self, mut connection: Connection) {
+    fn serve_if_admitted(&mut self, mut connection: Box<Connection>) {
         if self.pool.shared.admit() {
             let served = self.serve(connection, Stay::WhileRequestsCome);
-            return self.go_on(Some(served));
+            return self.go_on(served);
         }
         if connection.is_quick(&*self.pool.handler) {
             let served = self.serve(connection, Stay::OneRequest);
@@ -304,40 +309,42 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Serves a connection that was admitted, and is in no lane.
-    fn serve_admitted(&self, connection: Connection) {
+    fn serve_admitted(&mut self, connection: Box<Connection>) {
         let client = Some(Arc::clone(&connection.socket));
         self.pool.set_serving(self.thread, client);
-        self.go_on(Some(self.serve(connection, Stay::WhileRequestsCome)));
+        let served = self.serve(connection, Stay::WhileRequestsCome);
+        self.go_on(served);
     }
 
     /// Settles what has been served, and serves those that have waited for that.
-    fn go_on(&self, mut served: Option<Served<H>>) {
-        while let Some(done) = served.take() {
-            if matches!(done, Served::Waiting(_)) {
-                // It is still in flight, and somebody else's when it goes on.
-                return self.settle(done);
+    fn go_on(&mut self, mut served: Served<H>) {
+        // One that waits is still in flight, and somebody else's when it goes on.
+        while !matches!(served, Served::Waiting(_)) {
+            self.settle(served);
+            let Some(connection) = self.pool.shared.leave() else {
+                return;
+            };
+            self.turn.enter_lane_with(&connection.socket);
+            if !self.turn.is_held() {
+                let client = Some(Arc::clone(&connection.socket));
+                self.pool.set_serving(self.thread, client);
             }
-            self.settle(done);
-            if let Some(connection) = self.pool.shared.leave() {
-                self.turn.enter_lane_with(&connection.socket);
-                if !self.turn.is_held() {
-                    let client = Some(Arc::clone(&connection.socket));
-                    self.pool.set_serving(self.thread, client);
-                }
-                served = Some(self.serve(connection, Stay::WhileRequestsCome));
-            }
+            served = self.serve(connection, Stay::WhileRequestsCome);
         }
+        self.settle(served);
     }
 
-    fn serve(&self, connection: Connection, stay: Stay) -> Served<H> {
-        let pool = self.pool;
-        let kit = pool.take_kit(self.shelf());
-        guarded(|| connection::serve(connection, &*pool.handler, kit, &pool.shared, stay))
+    fn serve(&mut self, connection: Box<Connection>, stay: Stay) -> Served<H> {
+        let (pool, kit) = (self.pool, self.pool.take_kit(self.shelf()));
+        let buffers = &mut self.buffers;
+        let context = (&*pool.handler, &*pool.shared);
+        guarded(|| connection::serve(connection, kit, stay, buffers, context))
     }
 
-    fn resume(&self, suspended: Box<Suspended<H>>) -> Served<H> {
-        let pool = self.pool;
-        guarded(|| connection::resume(*suspended, &*pool.handler, &pool.shared))
+    fn resume(&mut self, suspended: Box<Suspended<H>>) -> Served<H> {
+        let (pool, buffers) = (self.pool, &mut self.buffers);
+        let context = (&*pool.handler, &*pool.shared);
+        guarded(|| connection::resume(suspended, buffers, context))
     }
 
     fn shelf(&self) -> usize {
@@ -346,7 +353,7 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Puts the connection where it belongs now.
-    fn settle(&self, served: Served<H>) {
+    fn settle(&mut self, served: Served<H>) {
         let (after, kit) = match served {
             Served::Waiting(suspended) => return self.let_wait(suspended),
             Served::Done(after, kit) => (after, Some(kit)),
@@ -387,10 +394,11 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.
-    fn let_wait(&self, suspended: Box<Suspended<H>>) {
+    fn let_wait(&mut self, suspended: Box<Suspended<H>>) {
         if let Err(suspended) = self.turn.put_waiting(suspended, &*self.pool.handler) {
             self.turn.give_up();
-            self.go_on(Some(self.resume(suspended)));
+            let served = self.resume(suspended);
+            self.go_on(served);
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Shared {
     /// Requests in flight: at most `limits.workers`.
     in_flight: AtomicUsize,
     /// Connections with a request that could not be admitted, and since when.
-    pending: Mutex<VecDeque<(Connection, Instant)>>,
+    pending: Mutex<VecDeque<(Box<Connection>, Instant)>>,
     /// Their number, readable without the lock.
     waiting: AtomicUsize,
     /// Told when a request is over while the server stops; used with `pending`.
@@ -82,7 +82,7 @@ impl Shared {
     }
 
     /// A request that was admitted is over. Returns the connection that is admitted in its place.
-    pub(super) fn leave(&self) -> Option<Connection> {
+    pub(super) fn leave(&self) -> Option<Box<Connection>> {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         if self.is_stopping() {
             // Whoever waits for the end looks under this lock, so that it cannot miss it.
@@ -93,7 +93,7 @@ impl Shared {
     }
 
     /// Lets `connection` wait until it is admitted. To be followed by [`Shared::admit_next`].
-    pub(super) fn enqueue(&self, connection: Connection) {
+    pub(super) fn enqueue(&self, connection: Box<Connection>) {
         let mut pending = self.lock();
         pending.push_back((connection, Instant::now()));
         self.waiting.store(pending.len(), Ordering::SeqCst);
@@ -103,7 +103,7 @@ impl Shared {
     ///
     /// Whoever makes room looks for those that wait, and whoever lets one wait looks for room
     /// afterwards: so it cannot be that there is room and somebody waits.
-    pub(super) fn admit_next(&self) -> Option<Connection> {
+    pub(super) fn admit_next(&self) -> Option<Box<Connection>> {
         while self.is_pressed() && self.enter() {
             let mut pending = self.lock();
             if let Some((connection, _)) = pending.pop_front() {
@@ -117,7 +117,7 @@ impl Shared {
     }
 
     /// Takes the connection that has waited since before `before`, if there is one.
-    pub(super) fn take_overdue(&self, before: Instant) -> Option<Connection> {
+    pub(super) fn take_overdue(&self, before: Instant) -> Option<Box<Connection>> {
         let mut pending = self.lock();
         if pending.front().is_none_or(|(_, since)| *since > before) {
             return None;
@@ -201,7 +201,7 @@ impl Shared {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Connection, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Box<Connection>, Instant)>> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

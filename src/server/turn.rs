@@ -73,7 +73,7 @@ impl<H: Handler> LaneTurn<H> {
     ///
     /// # Errors
     /// It has none.
-    pub(super) fn put_idle(&self, connection: Connection) -> Result<(), Connection> {
+    pub(super) fn put_idle(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
             return Err(connection);
         };
@@ -93,7 +93,7 @@ impl<H: Handler> LaneTurn<H> {
         let (Some(lane), Some(place)) = (self.led(), self.place.get()) else {
             return Err(suspended);
         };
-        let upstream = handler.awaited(&suspended.kit.state);
+        let upstream = handler.awaited(&suspended.kit);
         lane.put_waiting(place, suspended, upstream.as_deref())?;
         self.place.set(None);
         Ok(())
