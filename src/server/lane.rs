@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ const SHORT_WAIT: u64 = 10;
 /// See the module's documentation.
 pub(super) struct Lane<H: Handler> {
     poller: Poller,
+    /// Its connections, readable without the lock.
+    population: AtomicUsize,
     state: Mutex<State<H>>,
 }
 
@@ -85,6 +88,7 @@ impl<H: Handler> Lane<H> {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Lane {
             poller: Poller::new()?,
+            population: AtomicUsize::new(0),
             state: Mutex::new(State {
                 entries: Vec::new(),
                 free: Vec::new(),
@@ -104,10 +108,10 @@ impl<H: Handler> Lane<H> {
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.socket);
-        let (index, key) = self.lock().enter(Place::Idle(connection), &client);
+        let (index, key) = self.enter(Place::Idle(connection), &client);
         match self.poller.add(&client, key) {
             Ok(()) => Ok(()),
-            Err(error) => match self.lock().leave(index) {
+            Err(error) => match self.leave(index) {
                 Place::Idle(connection) => Err((error, connection)),
                 // Nobody else takes what was never watched.
                 _ => Ok(()),
@@ -120,10 +124,10 @@ impl<H: Handler> Lane<H> {
     /// # Errors
     /// The system cannot watch its socket.
     pub(super) fn adopt_taken(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
-        let (index, key) = self.lock().enter(Place::Taken, client);
+        let (index, key) = self.enter(Place::Taken, client);
         self.poller
             .add(client, key)
-            .inspect_err(|_| drop(self.lock().leave(index)))?;
+            .inspect_err(|_| drop(self.leave(index)))?;
         Ok(index)
     }
 
@@ -185,7 +189,7 @@ impl<H: Handler> Lane<H> {
         if let Some(client) = &client {
             self.poller.remove(client);
         }
-        self.lock().leave(index);
+        self.leave(index);
         client
     }
 
@@ -198,6 +202,21 @@ impl<H: Handler> Lane<H> {
                 let _ = client.shutdown(Shutdown::Read);
             }
         }
+    }
+
+    /// How many connections it has.
+    pub(super) fn population(&self) -> usize {
+        self.population.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, place: Place<H>, client: &Arc<TcpStream>) -> (usize, Key) {
+        self.population.fetch_add(1, Ordering::Relaxed);
+        self.lock().enter(place, client)
+    }
+
+    fn leave(&self, index: usize) -> Place<H> {
+        self.population.fetch_sub(1, Ordering::Relaxed);
+        self.lock().leave(index)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<H>> {

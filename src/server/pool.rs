@@ -32,6 +32,14 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
     256 << 10
 };
 
+/// Measured on two processors: where all of them are busy, two lanes for each give the proxy the
+/// share of their time that its work takes, and 128 connections a quarter more answers than one; four
+/// for each take that away again …
+const LANES_PER_PROCESSOR: usize = 2;
+/// … and with 8 connections the second ones cost a tenth, because each finds too little to do. So they
+/// are used from this many connections for each lane on.
+const WORTH_A_LANE: usize = 8;
+
 /// The threads and what they share. One for the server.
 pub(super) struct Pool<H: Handler> {
     pub(super) shared: Arc<Shared>,
@@ -73,7 +81,7 @@ impl<H: Handler> Pool<H> {
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let workers = shared.limits.workers;
-        let lanes: Vec<_> = (0..processors.min(workers))
+        let lanes: Vec<_> = (0..(processors * LANES_PER_PROCESSOR).min(workers))
             .map_while(|_| Lane::new().ok())
             .collect();
         let threads = workers + lanes.len();
@@ -137,12 +145,13 @@ impl<H: Handler> Pool<H> {
         }
     }
 
-    /// Puts `connection` into the lane that is next.
+    /// Puts `connection` into a lane: the emptiest of as many as are worth leading.
     fn adopt(&self, connection: Box<Connection>) {
-        let Some(lane) = self
-            .lanes
-            .get(self.shared.next_number() % self.lanes.len().max(1))
-        else {
+        let population: usize = self.lanes.iter().map(Lane::population).sum();
+        let few = self.lanes.len().div_ceil(LANES_PER_PROCESSOR);
+        let worthwhile = (population / WORTH_A_LANE).max(few);
+        let open = self.lanes.iter().take(worthwhile);
+        let Some(lane) = open.min_by_key(|lane| lane.population()) else {
             return self.enqueue(connection);
         };
         if let Err((error, connection)) = lane.adopt(connection) {

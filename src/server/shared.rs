@@ -29,7 +29,6 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     aborting: AtomicBool,
     open: Arc<AtomicUsize>,
-    numbers: AtomicUsize,
 }
 
 /// Counts a connection as open until it is dropped.
@@ -55,7 +54,6 @@ impl Shared {
             stopping: AtomicBool::new(false),
             aborting: AtomicBool::new(false),
             open: Arc::default(),
-            numbers: AtomicUsize::new(0),
         }
     }
 
@@ -194,11 +192,6 @@ impl Shared {
     pub(super) fn open_guard(&self) -> OpenGuard {
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenGuard(Arc::clone(&self.open))
-    }
-
-    /// Counts up: what is dealt out in turn.
-    pub(super) fn next_number(&self) -> usize {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Box<Connection>, Instant)>> {
