@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::Handler;
@@ -56,6 +56,8 @@ struct Entry<H: Handler> {
     generation: u32,
     place: Place<H>,
     client: Option<Arc<TcpStream>>,
+    /// The upstream connection that is watched for it.
+    upstream: Weak<TcpStream>,
     /// The tick when it began to wait.
     since: u64,
     /// The client has sent something since.
@@ -66,8 +68,8 @@ enum Place<H: Handler> {
     Free,
     /// It is being worked on.
     Taken,
-    /// It waits for its next request.
-    Idle(Box<Connection>),
+    /// It waits for its next request, with what the last one needed.
+    Idle(Box<Connection>, Option<Box<H::Kit>>),
     /// It waits for the upstream.
     Waiting(Box<Suspended<H>>),
 }
@@ -75,11 +77,11 @@ enum Place<H: Handler> {
 /// What the leader does next. A number is the place of the connection, which is taken.
 pub(super) enum Next<H: Handler> {
     /// The client has sent something.
-    Serve(usize, Box<Connection>),
+    Serve(usize, Box<Connection>, Option<Box<H::Kit>>),
     /// The upstream has sent something, or has been silent for a while.
     Resume(usize, Box<Suspended<H>>),
     /// It has had no request for a while.
-    HandBack(usize, Box<Connection>),
+    HandBack(usize, Box<Connection>, Option<Box<H::Kit>>),
 }
 
 impl<H: Handler> Lane<H> {
@@ -108,11 +110,11 @@ impl<H: Handler> Lane<H> {
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.socket);
-        let (index, key) = self.enter(Place::Idle(connection), &client);
+        let (index, key) = self.enter(Place::Idle(connection, None), &client);
         match self.poller.add(&client, key) {
             Ok(()) => Ok(()),
             Err(error) => match self.leave(index) {
-                Place::Idle(connection) => Err((error, connection)),
+                Place::Idle(connection, _) => Err((error, connection)),
                 // Nobody else takes what was never watched.
                 _ => Ok(()),
             },
@@ -154,9 +156,20 @@ impl<H: Handler> Lane<H> {
         }
     }
 
-    /// The connection in `index` waits for its next request.
-    pub(super) fn put_idle(&self, index: usize, connection: Box<Connection>) {
-        self.lock().put(index, Place::Idle(connection));
+    /// The connection in `index` waits for its next request, for which it keeps `kit`.
+    pub(super) fn put_idle(
+        &self,
+        index: usize,
+        connection: Box<Connection>,
+        kit: Option<Box<H::Kit>>,
+    ) {
+        let mut state = self.lock();
+        if kit.is_none()
+            && let Some(upstream) = std::mem::take(&mut state.entries[index].upstream).upgrade()
+        {
+            self.poller.remove(&upstream);
+        }
+        state.put(index, Place::Idle(connection, kit));
     }
 
     /// The connection in `index` waits until `upstream` has something to read.
@@ -167,27 +180,34 @@ impl<H: Handler> Lane<H> {
         &self,
         index: usize,
         suspended: Box<Suspended<H>>,
-        upstream: Option<&TcpStream>,
+        upstream: Option<Arc<TcpStream>>,
     ) -> Result<(), Box<Suspended<H>>> {
         let Some(upstream) = upstream else {
             return Err(suspended);
         };
         let mut state = self.lock();
-        let generation = state.entries[index].generation;
-        let key = Key::new(index, generation, Side::Upstream);
-        if let Err(error) = self.poller.await_once(upstream, key) {
-            log::warn!("A lane cannot watch an upstream connection: {error}");
-            return Err(suspended);
+        let entry = &mut state.entries[index];
+        if entry.upstream.as_ptr() != Arc::as_ptr(&upstream) {
+            let key = Key::new(index, entry.generation, Side::Upstream);
+            if let Err(error) = self.poller.add(&upstream, key) {
+                log::warn!("A lane cannot watch an upstream connection: {error}");
+                return Err(suspended);
+            }
+            entry.upstream = Arc::downgrade(&upstream);
         }
         state.put(index, Place::Waiting(suspended));
         Ok(())
     }
 
-    /// Lets the connection in `index` go; it is not watched any more. Returns its client's socket.
+    /// Lets the connection in `index` go; neither side of it is watched any more. Returns its
+    /// client's socket.
     pub(super) fn forget(&self, index: usize) -> Option<Arc<TcpStream>> {
-        let client = self.lock().entries[index].client.clone();
-        if let Some(client) = &client {
-            self.poller.remove(client);
+        let (client, upstream) = {
+            let entry = &mut self.lock().entries[index];
+            (entry.client.take(), std::mem::take(&mut entry.upstream))
+        };
+        for socket in client.iter().chain(&upstream.upgrade()) {
+            self.poller.remove(socket);
         }
         self.leave(index);
         client
@@ -232,6 +252,7 @@ impl<H: Handler> State<H> {
                 generation: 0,
                 place: Place::Free,
                 client: None,
+                upstream: Weak::new(),
                 since: 0,
                 has_input: false,
             });
@@ -272,12 +293,11 @@ impl<H: Handler> State<H> {
             }
             let place = std::mem::replace(&mut entry.place, Place::Taken);
             match (place, key.side()) {
-                (Place::Idle(mut connection), Side::Client) => {
-                    connection.has_input = true;
-                    return Some(Next::Serve(index, connection));
+                (Place::Idle(connection, kit), Side::Client) => {
+                    return Some(Next::Serve(index, connection, kit));
                 }
-                (Place::Idle(connection), Side::Overdue) => {
-                    return Some(Next::HandBack(index, connection));
+                (Place::Idle(connection, kit), Side::Overdue) => {
+                    return Some(Next::HandBack(index, connection, kit));
                 }
                 (Place::Waiting(mut suspended), Side::Upstream | Side::Overdue) => {
                     suspended.connection.has_input |= entry.has_input;
@@ -306,7 +326,7 @@ impl<H: Handler> State<H> {
         self.next_tick = now + TICK;
         for (index, entry) in self.entries.iter().enumerate() {
             let is_overdue = match entry.place {
-                Place::Idle(_) => is_stopping || entry.since + HOT <= self.tick,
+                Place::Idle(..) => is_stopping || entry.since + HOT <= self.tick,
                 Place::Waiting(_) => entry.since + SHORT_WAIT <= self.tick,
                 Place::Free | Place::Taken => false,
             };

@@ -70,7 +70,8 @@ mod epoll {
         }
 
         /// Reports `socket` whenever bytes arrive, or the end: edge-triggered, so that a connection
-        /// that keeps busy costs no further call.
+        /// that keeps busy costs no further call. What has been read before it is reported is not
+        /// reported.
         pub(in super::super) fn add(&self, socket: &TcpStream, key: Key) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(
@@ -79,18 +80,6 @@ mod epoll {
                 EventData::new_u64(key.0),
                 flags,
             )?)
-        }
-
-        /// Reports `socket` once, when it has something to read. The connection is the handler's,
-        /// which may close it or use it elsewhere afterwards.
-        pub(in super::super) fn await_once(&self, socket: &TcpStream, key: Key) -> io::Result<()> {
-            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
-            let data = EventData::new_u64(key.0);
-            match epoll::modify(&self.0, socket, data, flags) {
-                // Its first time here.
-                Err(Errno::NOENT) => Ok(epoll::add(&self.0, socket, data, flags)?),
-                other => Ok(other?),
-            }
         }
 
         /// Forgets `socket`. One that is not known is forgotten already.
@@ -135,10 +124,6 @@ impl Poller {
     }
 
     pub(super) fn add(&self, _: &TcpStream, _: Key) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn await_once(&self, _: &TcpStream, _: Key) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay, Suspended};
+use super::connection::{self, After, Buffers, Connection, Served, Stay, Suspended};
 use super::lane::{Lane, Next};
 use super::shared::Shared;
 use super::turn::LaneTurn;
@@ -286,17 +286,18 @@ impl<H: Handler> Worker<'_, H> {
         let mut reported = Vec::new();
         while self.turn.is_held() {
             match lane.next(&mut reported, || shared.is_stopping()) {
-                Next::Serve(place, connection) => {
+                Next::Serve(place, connection, kit) => {
                     self.turn.enter(place);
-                    self.serve_if_admitted(connection);
+                    self.serve_if_admitted(connection, kit);
                 }
                 Next::Resume(place, suspended) => {
                     self.turn.enter(place);
                     let served = self.resume(suspended);
                     self.go_on(served);
                 }
-                Next::HandBack(place, connection) => {
+                Next::HandBack(place, connection, kit) => {
                     lane.forget(place);
+                    self.shelve(kit);
                     shared.hand_back(After::Park(connection));
                 }
             }
@@ -304,16 +305,17 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Serves a connection of the lane that has sent something, if it need not stand in line.
-    fn serve_if_admitted(&mut self, mut connection: Box<Connection>) {
+    fn serve_if_admitted(&mut self, mut connection: Box<Connection>, kit: Option<Box<H::Kit>>) {
         if self.pool.shared.admit() {
-            let served = self.serve(connection, Stay::WhileRequestsCome);
+            let served = self.serve(connection, kit, Stay::WhileRequestsCome);
             return self.go_on(served);
         }
         if connection.is_quick(&*self.pool.handler) {
-            let served = self.serve(connection, Stay::OneRequest);
+            let served = self.serve(connection, kit, Stay::OneRequest);
             return self.settle(served);
         }
         self.turn.leave_lane();
+        self.shelve(kit);
         self.pool.enqueue(connection);
     }
 
@@ -321,7 +323,7 @@ impl<H: Handler> Worker<'_, H> {
     fn serve_admitted(&mut self, connection: Box<Connection>) {
         let client = Some(Arc::clone(&connection.socket));
         self.pool.set_serving(self.thread, client);
-        let served = self.serve(connection, Stay::WhileRequestsCome);
+        let served = self.serve(connection, None, Stay::WhileRequestsCome);
         self.go_on(served);
     }
 
@@ -338,13 +340,19 @@ impl<H: Handler> Worker<'_, H> {
                 let client = Some(Arc::clone(&connection.socket));
                 self.pool.set_serving(self.thread, client);
             }
-            served = self.serve(connection, Stay::WhileRequestsCome);
+            served = self.serve(connection, None, Stay::WhileRequestsCome);
         }
         self.settle(served);
     }
 
-    fn serve(&mut self, connection: Box<Connection>, stay: Stay) -> Served<H> {
-        let (pool, kit) = (self.pool, self.pool.take_kit(self.shelf()));
+    fn serve(
+        &mut self,
+        connection: Box<Connection>,
+        kit: Option<Box<H::Kit>>,
+        stay: Stay,
+    ) -> Served<H> {
+        let pool = self.pool;
+        let kit = kit.unwrap_or_else(|| pool.take_kit(self.shelf()));
         let buffers = &mut self.buffers;
         let context = (&*pool.handler, &*pool.shared);
         guarded(|| connection::serve(connection, kit, stay, buffers, context))
@@ -356,6 +364,13 @@ impl<H: Handler> Worker<'_, H> {
         guarded(|| connection::resume(suspended, buffers, context))
     }
 
+    fn shelve(&self, kit: Option<Box<H::Kit>>) {
+        if let Some(kit) = kit {
+            let now = Instant::now();
+            self.pool.shelves[self.shelf()].lock().push((kit, now));
+        }
+    }
+
     fn shelf(&self) -> usize {
         let lane = self.turn.lane().unwrap_or(self.thread);
         lane % self.pool.shelves.len()
@@ -365,41 +380,28 @@ impl<H: Handler> Worker<'_, H> {
     fn settle(&mut self, served: Served<H>) {
         let (after, kit) = match served {
             Served::Waiting(suspended) => return self.let_wait(suspended),
-            Served::Done(after, kit) => (after, Some(kit)),
+            Served::Done(after, kit) => (after, kit),
             // The panic hook has logged it. The client sees a closed connection; nothing is used
             // again that the panic could have left half done.
-            Served::Panicked => {
-                self.turn.leave_lane();
-                return;
-            }
+            Served::Panicked => return self.turn.leave_lane(),
         };
-        if let Some(kit) = kit {
-            let now = Instant::now();
-            self.pool.shelves[self.shelf()].lock().push((kit, now));
-        }
-        let is_stopping = self.pool.shared.is_stopping();
-        match after {
-            After::Idle(connection) if !is_stopping => {
-                // It stays in the lane, or comes into one.
-                if let Err(connection) = self.turn.put_idle(connection) {
+        if let After::Idle(connection) = after {
+            // It stays in the lane, or comes into one.
+            return match self.turn.put_idle(connection, kit) {
+                Ok(spare) => self.shelve(spare),
+                Err((connection, kit)) => {
+                    self.shelve(Some(kit));
                     self.pool.adopt(connection);
                 }
-                return;
-            }
-            After::Idle(connection) | After::Park(connection) if is_stopping => {
-                connection.log_close(CloseReason::Stopping);
-            }
-            After::Closed(connection, reason) => connection.log_close(reason),
-            After::Requeue(connection) => {
-                self.turn.leave_lane();
-                return self.pool.enqueue(connection);
-            }
-            after => {
-                self.turn.leave_lane();
-                return self.pool.shared.hand_back(after);
-            }
+            };
         }
         self.turn.leave_lane();
+        self.shelve(Some(kit));
+        match after {
+            After::Closed(connection, reason) => connection.log_close(reason),
+            After::Requeue(connection) => self.pool.enqueue(connection),
+            after => self.pool.shared.hand_back(after),
+        }
     }
 
     /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.

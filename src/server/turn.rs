@@ -69,16 +69,27 @@ impl<H: Handler> LaneTurn<H> {
         }
     }
 
-    /// The connection stays in its place and waits for its next request.
+    /// The connection stays in its place and waits for its next request. It keeps `kit`, unless so
+    /// many do that there would be more of them than requests that may be in flight.
     ///
     /// # Errors
-    /// It has none.
-    pub(super) fn put_idle(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+    /// It has no place.
+    pub(super) fn put_idle(
+        &self,
+        connection: Box<Connection>,
+        kit: Box<H::Kit>,
+    ) -> Result<Option<Box<H::Kit>>, (Box<Connection>, Box<H::Kit>)> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
-            return Err(connection);
+            return Err((connection, kit));
         };
-        lane.put_idle(place, connection);
-        Ok(())
+        let share = self.pool.shared.limits.workers / self.pool.lanes.len();
+        let (kept, spare) = if lane.population() <= share {
+            (Some(kit), None)
+        } else {
+            (None, Some(kit))
+        };
+        lane.put_idle(place, connection, kept);
+        Ok(spare)
     }
 
     /// The connection stays in its place until the upstream has sent something.
@@ -94,7 +105,7 @@ impl<H: Handler> LaneTurn<H> {
             return Err(suspended);
         };
         let upstream = handler.awaited(&suspended.kit);
-        lane.put_waiting(place, suspended, upstream.as_deref())?;
+        lane.put_waiting(place, suspended, upstream)?;
         self.place.set(None);
         Ok(())
     }
