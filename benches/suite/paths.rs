@@ -26,7 +26,7 @@ pub struct Way {
     pub process: Process,
 }
 
-/// How often the looking relay looks, as flow-proxy does in a crowd.
+/// How often the looking relay looks. Eight is the knee: more finds hardly anything more.
 const LOOKS: u32 = 8;
 /// Enough for every stream of the SSE parts at once.
 pub const STREAM_WORKERS: u32 = 600;

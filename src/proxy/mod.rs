@@ -44,6 +44,7 @@ use self::upstream::{Answer, Failure, Piece, Request, RequestBody, Upstream, Ups
 use crate::pages::{self, Status};
 use crate::secrets::Credential;
 use crate::server::{ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused};
+use crate::socket;
 use crate::target::Target;
 
 /// The most of a rejected answer's body that is read so that its connection can be used again.
@@ -395,6 +396,8 @@ impl Proxy {
             body: buffer,
         } = kit;
         if let Body::Streamed(length) = body {
+            // Work for a while, even where neither side makes it wait.
+            socket::give_up_turn();
             // The exchange is needed for reading the body.
             let method = exchange.head.method.clone();
             let fields = std::mem::take(&mut exchange.head.fields);

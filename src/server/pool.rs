@@ -39,6 +39,8 @@ const LANES_PER_PROCESSOR: usize = 2;
 /// … and with 8 connections the second ones cost a tenth, because each finds too little to do. So they
 /// are used from this many connections for each lane on.
 const WORTH_A_LANE: usize = 8;
+/// More than any upstream has answers for: a lane is good for some 10,000 requests a second.
+const MAX_LANES: usize = 32;
 
 /// The threads and what they share. One for the server.
 pub(super) struct Pool<H: Handler> {
@@ -81,7 +83,8 @@ impl<H: Handler> Pool<H> {
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let workers = shared.limits.workers;
-        let lanes: Vec<_> = (0..(processors * LANES_PER_PROCESSOR).min(workers))
+        let most = (processors * LANES_PER_PROCESSOR).min(MAX_LANES);
+        let lanes: Vec<_> = (0..most.min(workers))
             .map_while(|_| Lane::new().ok())
             .collect();
         let threads = workers + lanes.len();
