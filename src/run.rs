@@ -180,9 +180,10 @@ fn raise_descriptor_limit() -> usize {
         .unwrap_or(1 << 20)
 }
 
-/// Half of the descriptors are for clients: each request in flight needs one for its upstream.
+/// Nearly half of the descriptors are for clients: each request in flight needs one for its upstream,
+/// and eight connections have two for the lane that awaits them.
 fn max_connections(descriptors: usize) -> usize {
-    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 2).max(1)
+    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 9 * 4).max(1)
 }
 
 /// Waits for signals and does what they ask for.

@@ -2,10 +2,10 @@
 //!
 //! A thread for each request in flight costs two thread switches each time that it waits, which is
 //! more than all the rest of a short request. So the short waits are shared: for the next request of
-//! a connection that has just had one, and for the first byte of an answer. There is a lane for each
-//! processor, led by one of the pool's threads, which takes one event after the other and works on
-//! it as any thread does. Before it waits for anybody itself it gives the lane to another thread
-//! ([`crate::socket::Turn`]) and goes on as a thread of its one request.
+//! a connection that has just had one, and for the first byte of an answer. A lane is led by one of
+//! the pool's threads, which takes one event after the other and works on it as any thread does.
+//! Before it waits for anybody itself it gives the lane to another thread ([`crate::socket::Turn`])
+//! and goes on as a thread of its one request.
 //!
 //! What takes longer is not for a lane: an idle connection goes back to the acceptor after
 //! [`HOT`], and a request whose answer has not begun after [`SHORT_WAIT`] gets a thread.
@@ -110,14 +110,10 @@ impl<H: Handler> Lane<H> {
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.socket);
-        let (index, key) = self.enter(Place::Idle(connection, None), &client);
-        match self.poller.add(&client, key) {
-            Ok(()) => Ok(()),
-            Err(error) => match self.leave(index) {
-                Place::Idle(connection, _) => Err((error, connection)),
-                // Nobody else takes what was never watched.
-                _ => Ok(()),
-            },
+        match self.enter(Place::Idle(connection, None), &client) {
+            Ok(_) => Ok(()),
+            Err((error, Place::Idle(connection, _))) => Err((error, connection)),
+            Err(_) => unreachable!("what was put in comes back"),
         }
     }
 
@@ -126,10 +122,27 @@ impl<H: Handler> Lane<H> {
     /// # Errors
     /// The system cannot watch its socket.
     pub(super) fn adopt_taken(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
-        let (index, key) = self.enter(Place::Taken, client);
-        self.poller
-            .add(client, key)
-            .inspect_err(|_| drop(self.leave(index)))?;
+        self.enter(Place::Taken, client).map_err(|(error, _)| error)
+    }
+
+    fn enter(
+        &self,
+        place: Place<H>,
+        client: &Arc<TcpStream>,
+    ) -> Result<usize, (io::Error, Place<H>)> {
+        let mut state = self.lock();
+        let was_empty = state.is_empty();
+        let (index, key) = state.enter(place, client);
+        // Under the lock: what is not watched in the end, nobody may have seen.
+        if let Err(error) = self.poller.add(&**client, key) {
+            return Err((error, state.leave(index)));
+        }
+        drop(state);
+        self.population.fetch_add(1, Ordering::Relaxed);
+        if was_empty {
+            // Whoever leads may be waiting without looking at the clock.
+            self.poller.wake();
+        }
         Ok(index)
     }
 
@@ -167,7 +180,7 @@ impl<H: Handler> Lane<H> {
         if kit.is_none()
             && let Some(upstream) = std::mem::take(&mut state.entries[index].upstream).upgrade()
         {
-            self.poller.remove(&upstream);
+            self.poller.remove(&*upstream);
         }
         state.put(index, Place::Idle(connection, kit));
     }
@@ -189,7 +202,7 @@ impl<H: Handler> Lane<H> {
         let entry = &mut state.entries[index];
         if entry.upstream.as_ptr() != Arc::as_ptr(&upstream) {
             let key = Key::new(index, entry.generation, Side::Upstream);
-            if let Err(error) = self.poller.add(&upstream, key) {
+            if let Err(error) = self.poller.add(&*upstream, key) {
                 log::warn!("A lane cannot watch an upstream connection: {error}");
                 return Err(suspended);
             }
@@ -207,9 +220,10 @@ impl<H: Handler> Lane<H> {
             (entry.client.take(), std::mem::take(&mut entry.upstream))
         };
         for socket in client.iter().chain(&upstream.upgrade()) {
-            self.poller.remove(socket);
+            self.poller.remove(&**socket);
         }
-        self.leave(index);
+        self.population.fetch_sub(1, Ordering::Relaxed);
+        self.lock().leave(index);
         client
     }
 
@@ -227,16 +241,6 @@ impl<H: Handler> Lane<H> {
     /// How many connections it has.
     pub(super) fn population(&self) -> usize {
         self.population.load(Ordering::Relaxed)
-    }
-
-    fn enter(&self, place: Place<H>, client: &Arc<TcpStream>) -> (usize, Key) {
-        self.population.fetch_add(1, Ordering::Relaxed);
-        self.lock().enter(place, client)
-    }
-
-    fn leave(&self, index: usize) -> Place<H> {
-        self.population.fetch_sub(1, Ordering::Relaxed);
-        self.lock().leave(index)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<H>> {
@@ -282,6 +286,10 @@ impl<H: Handler> State<H> {
         entry.has_input = false;
     }
 
+    fn is_empty(&self) -> bool {
+        self.entries.len() == self.free.len()
+    }
+
     fn next_event(&mut self) -> Option<Next<H>> {
         while let Some(key) = self.events.pop_front() {
             let index = key.index();
@@ -316,8 +324,7 @@ impl<H: Handler> State<H> {
 
     /// How long to wait for events; `None`: nothing has to be looked for meanwhile.
     fn timeout(&self) -> Option<Duration> {
-        let is_empty = self.entries.len() == self.free.len();
-        (!is_empty).then(|| self.next_tick.saturating_duration_since(Instant::now()))
+        (!self.is_empty()).then(|| self.next_tick.saturating_duration_since(Instant::now()))
     }
 
     /// Makes what has waited for long an event.
@@ -335,5 +342,140 @@ impl<H: Handler> State<H> {
                 self.events.push_back(key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::shared::Shared;
+    use crate::server::{Exchange, Limits, RefusalAnswer, Refused};
+    use crate::socket::Patience;
+    use std::convert::Infallible;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::thread;
+
+    /// Answers nobody: a lane looks at nothing but sockets.
+    struct Silent;
+
+    impl Handler for Silent {
+        type Kit = ();
+        type Waiting = Infallible;
+
+        fn kit(&self) {}
+
+        fn handle(&self, (): &mut (), _: &mut Exchange<'_>) -> Option<Infallible> {
+            None
+        }
+
+        fn resume(
+            &self,
+            (): &mut (),
+            _: &mut Exchange<'_>,
+            waiting: Infallible,
+        ) -> Option<Infallible> {
+            match waiting {}
+        }
+
+        fn awaited(&self, (): &()) -> Option<Arc<TcpStream>> {
+            None
+        }
+
+        fn refuse(&self, _: &Refused<'_>) -> RefusalAnswer {
+            RefusalAnswer {
+                fields: vec![],
+                body: vec![],
+            }
+        }
+    }
+
+    fn shared() -> Shared {
+        let limits = Limits {
+            workers: 1,
+            max_connections: 10,
+            client_timeout: Duration::from_secs(1),
+            max_body: None,
+        };
+        Shared::new(limits, UnixStream::pair().unwrap().0)
+    }
+
+    fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let connection = Connection::new(socket, peer, Patience::default(), shared.open_guard());
+        (connection, client)
+    }
+
+    fn next(lane: &Lane<Silent>) -> Next<Silent> {
+        lane.next(&mut vec![], || false)
+    }
+
+    #[test]
+    fn a_connection_that_says_nothing_is_handed_back_also_from_a_lane_that_was_empty() {
+        let lane = Arc::new(Lane::<Silent>::new().unwrap());
+        let shared = shared();
+        for _ in 0..2 {
+            let leader = Arc::clone(&lane);
+            let (sender, receiver) = mpsc::channel();
+            thread::spawn(move || sender.send(next(&leader)));
+            // Long enough for it to wait without a limit, as a rule.
+            thread::sleep(Duration::from_millis(30));
+            let (connection, _client) = connection(&shared);
+            assert!(lane.adopt(connection).is_ok());
+            let heard = receiver.recv_timeout(Duration::from_secs(5));
+            let Ok(Next::HandBack(place, connection, _)) = heard else {
+                panic!("nothing, or something else");
+            };
+            assert!(lane.forget(place).is_some());
+            drop(connection);
+            assert_eq!((lane.population(), shared.open_connections()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn who_speaks_is_served_and_again_after_having_been_idle() {
+        let lane = Lane::<Silent>::new().unwrap();
+        let shared = shared();
+        let (quiet, _quiet_client) = connection(&shared);
+        assert!(lane.adopt(quiet).is_ok());
+        let (first, mut client) = connection(&shared);
+        assert!(lane.adopt(first).is_ok());
+        for _ in 0..3 {
+            client.write_all(b"x").unwrap();
+            let (place, connection) = loop {
+                match next(&lane) {
+                    Next::Serve(place, connection, _) => break (place, connection),
+                    // The quiet one, if this takes long.
+                    Next::HandBack(place, ..) => drop(lane.forget(place)),
+                    Next::Resume(..) => panic!("nobody waits"),
+                }
+            };
+            assert_eq!(connection.peer, client.local_addr().unwrap());
+            lane.put_idle(place, connection, Some(Box::new(())));
+        }
+    }
+
+    #[test]
+    fn what_is_reported_about_a_connection_that_left_is_not_the_next_ones() {
+        let lane = Lane::<Silent>::new().unwrap();
+        let shared = shared();
+        let (first, mut client) = connection(&shared);
+        assert!(lane.adopt(first).is_ok());
+        client.write_all(b"x").unwrap();
+        let Next::Serve(place, ..) = next(&lane) else {
+            panic!("something else");
+        };
+        // Its key is heard of once more, behind its back.
+        let key = Key::new(place, lane.lock().entries[place].generation, Side::Client);
+        lane.lock().events.push_back(key);
+        lane.forget(place);
+        let (second, _second_client) = connection(&shared);
+        assert!(lane.adopt(second).is_ok());
+        assert_eq!(lane.lock().entries.len(), 1, "the place is used again");
+        assert!(lane.lock().next_event().is_none());
     }
 }

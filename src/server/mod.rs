@@ -51,7 +51,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes it may send meanwhile.
 const MAX_DRAIN: usize = 8 << 20;
 /// Buffers and upstream connections that no request has needed for this long are given up.
-const WORKER_IDLE: Duration = Duration::from_secs(60);
+const KIT_IDLE: Duration = Duration::from_secs(60);
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
 

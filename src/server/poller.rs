@@ -3,7 +3,7 @@
 //! Other systems than Linux have no lanes: their threads wait for one socket each.
 
 use std::io;
-use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Names a socket of a lane: the connection's place, and which side of it.
@@ -50,11 +50,12 @@ pub(super) use epoll::Poller;
 
 #[cfg(target_os = "linux")]
 mod epoll {
-    use super::{Duration, Key, TcpStream, io};
+    use super::{AsFd, Duration, Key, io};
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
 
     use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+    use rustix::event::{EventfdFlags, eventfd};
     use rustix::io::Errno;
 
     use crate::socket;
@@ -62,20 +63,31 @@ mod epoll {
     /// How many events one wait reports. More would let the first ones grow old.
     const AT_ONCE: usize = 64;
 
-    pub(in super::super) struct Poller(OwnedFd);
+    pub(in super::super) struct Poller {
+        epoll: OwnedFd,
+        /// Ends a wait when it is written to.
+        waker: OwnedFd,
+    }
+
+    /// No place has so high a number.
+    const WOKEN: u64 = u64::MAX;
 
     impl Poller {
         pub(in super::super) fn new() -> io::Result<Poller> {
-            Ok(Poller(epoll::create(CreateFlags::CLOEXEC)?))
+            let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+            let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let flags = EventFlags::IN | EventFlags::ET;
+            epoll::add(&epoll, &waker, EventData::new_u64(WOKEN), flags)?;
+            Ok(Poller { epoll, waker })
         }
 
         /// Reports `socket` whenever bytes arrive, or the end: edge-triggered, so that a connection
         /// that keeps busy costs no further call. What has been read before it is reported is not
         /// reported.
-        pub(in super::super) fn add(&self, socket: &TcpStream, key: Key) -> io::Result<()> {
+        pub(in super::super) fn add(&self, socket: impl AsFd, key: Key) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(
-                &self.0,
+                &self.epoll,
                 socket,
                 EventData::new_u64(key.0),
                 flags,
@@ -83,10 +95,16 @@ mod epoll {
         }
 
         /// Forgets `socket`. One that is not known is forgotten already.
-        pub(in super::super) fn remove(&self, socket: &TcpStream) {
-            if let Err(error) = epoll::delete(&self.0, socket) {
+        pub(in super::super) fn remove(&self, socket: impl AsFd) {
+            if let Err(error) = epoll::delete(&self.epoll, socket) {
                 log::debug!("a socket was not watched: {error}");
             }
+        }
+
+        /// Ends a wait, or the next one.
+        pub(in super::super) fn wake(&self) {
+            // A counter that is full wakes just as well.
+            let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
 
         /// Puts the keys of the sockets that have something to read into `keys`; none after
@@ -99,16 +117,17 @@ mod epoll {
             keys.clear();
             let timeout = timeout.map(socket::timespec);
             let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
-            let ready = match epoll::wait(&self.0, &mut events, timeout.as_ref()) {
+            let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,
                 Err(Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            keys.extend(ready.iter().map(|event| {
+            let keys_of_sockets = ready.iter().filter_map(|event| {
                 // Copied out: the field of a packed struct cannot be borrowed.
                 let data = event.data;
-                Key(data.u64())
-            }));
+                (data.u64() != WOKEN).then(|| Key(data.u64()))
+            });
+            keys.extend(keys_of_sockets);
             Ok(())
         }
     }
@@ -123,11 +142,13 @@ impl Poller {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn add(&self, _: &TcpStream, _: Key) -> io::Result<()> {
+    pub(super) fn add(&self, _: impl AsFd, _: Key) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn remove(&self, _: &TcpStream) {}
+    pub(super) fn remove(&self, _: impl AsFd) {}
+
+    pub(super) fn wake(&self) {}
 
     pub(super) fn wait(&self, _: Option<Duration>, _: &mut Vec<Key>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())

@@ -22,7 +22,7 @@ use super::connection::{self, After, Buffers, Connection, Served, Stay, Suspende
 use super::lane::{Lane, Next};
 use super::shared::Shared;
 use super::turn::LaneTurn;
-use super::{Handler, WORKER_IDLE};
+use super::{Handler, KIT_IDLE};
 use crate::socket::{self, Turn};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
@@ -79,11 +79,13 @@ enum Task {
 }
 
 impl<H: Handler> Pool<H> {
-    /// With as many lanes as there are processors, and as the system can have.
+    /// With a lane or two for each processor, if the system has such a thing.
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let workers = shared.limits.workers;
-        let most = (processors * LANES_PER_PROCESSOR).min(MAX_LANES);
+        let most = (processors * LANES_PER_PROCESSOR)
+            .min(shared.limits.max_connections / WORTH_A_LANE)
+            .clamp(1, MAX_LANES);
         let lanes: Vec<_> = (0..most.min(workers))
             .map_while(|_| Lane::new().ok())
             .collect();
@@ -213,7 +215,7 @@ impl<H: Handler> Pool<H> {
         let now = Instant::now();
         for shelf in &self.shelves {
             let mut kits = shelf.lock();
-            let is_warm = |(_, since): &(_, Instant)| now.duration_since(*since) < WORKER_IDLE;
+            let is_warm = |(_, since): &(_, Instant)| now.duration_since(*since) < KIT_IDLE;
             // They are in the order in which they were put there.
             let cold = kits.iter().take_while(|kit| !is_warm(kit)).count();
             let cold: Vec<_> = kits.drain(..cold).collect();
