@@ -107,7 +107,9 @@ impl<H: Handler> Acceptor<H> {
         self.listener = None;
         let is_over = |parked: &Parked| !matches!(parked.state, Parking::Draining { .. });
         while let Some(index) = self.parked.iter().position(is_over) {
-            close(self.unpark(index).connection, CloseReason::Stopping);
+            self.unpark(index)
+                .connection
+                .log_close(CloseReason::Stopping);
         }
         while let Some(connection) = self.shared.take_overdue(Instant::now()) {
             let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
@@ -192,7 +194,7 @@ impl<H: Handler> Acceptor<H> {
             After::Idle(connection) | After::Park(connection) => self.park(connection),
             After::Drain(connection) => self.drain(connection),
             After::Requeue(connection) => self.pool.enqueue(connection),
-            After::Closed(connection, reason) => close(connection, reason),
+            After::Closed(connection, reason) => connection.log_close(reason),
         }
     }
 
@@ -229,7 +231,7 @@ impl<H: Handler> Acceptor<H> {
             .shutdown(std::net::Shutdown::Write)
             .is_err()
         {
-            return close(connection, CloseReason::ClientClosed);
+            return connection.log_close(CloseReason::ClientClosed);
         }
         let state = Parking::Draining { drained: 0 };
         self.parked.push(Parked {
@@ -252,7 +254,7 @@ impl<H: Handler> Acceptor<H> {
                 continue;
             };
             if let Some(reason) = parked.connection.drain(drained) {
-                close(self.unpark(index).connection, reason);
+                self.unpark(index).connection.log_close(reason);
             }
         }
         for connection in connections.into_iter().rev() {
@@ -342,7 +344,9 @@ impl<H: Handler> Acceptor<H> {
             .min();
         match oldest {
             Some((_, index)) => {
-                close(self.unpark(index).connection, CloseReason::GaveWay);
+                self.unpark(index)
+                    .connection
+                    .log_close(CloseReason::GaveWay);
                 true
             }
             None => false,
@@ -361,8 +365,10 @@ impl<H: Handler> Acceptor<H> {
             let parked = self.unpark(index);
             match parked.state {
                 Parking::InHead => self.refuse(parked.connection, connection::head_timeout()),
-                Parking::Idle => close(parked.connection, CloseReason::IdleTooLong),
-                Parking::Draining { .. } => close(parked.connection, CloseReason::LastAnswerSent),
+                Parking::Idle => parked.connection.log_close(CloseReason::IdleTooLong),
+                Parking::Draining { .. } => {
+                    parked.connection.log_close(CloseReason::LastAnswerSent)
+                }
             }
         }
         self.pool.drop_cold_kits();
@@ -403,10 +409,6 @@ struct Ready {
     listener: bool,
     /// Indices into `Acceptor::parked`, rising.
     parked: Vec<usize>,
-}
-
-fn close(connection: Box<Connection>, reason: CloseReason) {
-    connection.log_close(reason);
 }
 
 /// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows

@@ -118,7 +118,7 @@ pub(crate) fn serve<H: Handler>(
 
 /// Goes on with a request that waited, and serves those that are here then.
 pub(crate) fn resume<H: Handler>(
-    suspended: Box<Suspended<H>>,
+    suspended: Suspended<H>,
     buffers: &mut Buffers,
     context: (&H, &Shared),
 ) -> Served<H> {
@@ -127,7 +127,7 @@ pub(crate) fn resume<H: Handler>(
         kit,
         held,
         waiting,
-    } = *suspended;
+    } = suspended;
     let waited = Some((held, waiting));
     run(
         connection,

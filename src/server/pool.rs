@@ -366,7 +366,7 @@ impl<H: Handler> Worker<'_, H> {
     fn resume(&mut self, suspended: Box<Suspended<H>>) -> Served<H> {
         let (pool, buffers) = (self.pool, &mut self.buffers);
         let context = (&*pool.handler, &*pool.shared);
-        guarded(|| connection::resume(suspended, buffers, context))
+        guarded(|| connection::resume(*suspended, buffers, context))
     }
 
     fn shelve(&self, kit: Option<Box<H::Kit>>) {

@@ -10,6 +10,9 @@ use super::lane::Lane;
 use super::pool::Pool;
 use crate::socket::Turn;
 
+/// A connection and its kit, for which there is no place.
+pub(super) type NoPlace<H> = (Box<Connection>, Box<<H as Handler>::Kit>);
+
 /// A thread's turn at leading. Belongs to one thread.
 pub(super) struct LaneTurn<H: Handler> {
     pool: Arc<Pool<H>>,
@@ -78,7 +81,7 @@ impl<H: Handler> LaneTurn<H> {
         &self,
         connection: Box<Connection>,
         kit: Box<H::Kit>,
-    ) -> Result<Option<Box<H::Kit>>, (Box<Connection>, Box<H::Kit>)> {
+    ) -> Result<Option<Box<H::Kit>>, NoPlace<H>> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
             return Err((connection, kit));
         };
