@@ -5,7 +5,8 @@
 //!
 //! - [`cli`], [`secrets`], [`jwt`], [`target`], [`logging`]: what runs, with which credentials
 //! - [`run`]: from start to stop
-//! - [`server`]: the client's side, HTTP/1.1 on blocking threads; knows nothing of Flow
+//! - [`server`]: the client's side, HTTP/1.1 on blocking threads that share short waits; knows
+//!   nothing of Flow
 //! - [`proxy`]: one request's life: who may come in, which credential, upstream, relay, log
 //! - [`pages`]: the proxy's own pages
 //! - [`socket`]: the one place where a thread waits for a socket, for both sides

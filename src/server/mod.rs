@@ -1,8 +1,9 @@
 //! The client's side: an HTTP/1.1 server on blocking threads. It knows nothing of Flow.
 //!
-//! A connection that has something to read gets a worker from the `pool`; `connection` reads
-//! request heads and calls the [`Handler`] with an [`Exchange`]; between requests the connection is
-//! parked with the accept thread. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
+//! A connection that has something to read comes from the `acceptor` into a `lane`, where a worker of
+//! the `pool` takes it up: `connection` reads request heads and calls the [`Handler`] with an
+//! [`Exchange`]. It stays there while requests follow each other; then it is parked with the acceptor
+//! again. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,7 @@ mod connection;
 mod exchange;
 mod fields;
 pub mod head;
+mod input;
 mod lane;
 mod poller;
 mod pool;
