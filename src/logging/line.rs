@@ -115,8 +115,10 @@ impl Scratch {
         let level_at = self.line.len();
         self.line.push_str(level_name(level));
         self.line.push_str(" - ");
+        let message_at = self.line.len();
         // Fails only if a Display does; what it wrote until then is still worth logging.
-        let _ = Escaped(&mut self.line).write_fmt(*message);
+        let _ = self.line.write_fmt(*message);
+        escape_from(&mut self.line, message_at);
         self.line.push('\n');
         deliver(Line {
             text: &self.line,
@@ -128,24 +130,21 @@ impl Scratch {
     }
 }
 
-/// Writes text so that it stays one line and cannot command a terminal: a message may quote
-/// what a client sent, and a client may try to forge a line.
-struct Escaped<'a>(&'a mut String);
-
-impl Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-            self.0.push_str(text);
-            return Ok(());
+/// Changes what is in `line` from `start` on so that it stays one line and cannot command a terminal:
+/// a message may quote what a client sent, and a client may try to forge a line.
+fn escape_from(line: &mut String, start: usize) {
+    // All of it is looked at, without a branch for each byte: a message is plain as a rule.
+    let is_plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'~');
+    if line.as_bytes()[start..].iter().fold(true, is_plain) {
+        return;
+    }
+    let message = line.split_off(start);
+    for c in message.chars() {
+        if is_hazardous(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
         }
-        for c in text.chars() {
-            if is_hazardous(c) {
-                self.0.extend(c.escape_default());
-            } else {
-                self.0.push(c);
-            }
-        }
-        Ok(())
     }
 }
 

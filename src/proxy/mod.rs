@@ -150,7 +150,7 @@ impl Handler for Proxy {
             _ => End::Ok,
         };
         Record {
-            peer: refused.peer,
+            peer: Arc::clone(&refused.peer),
             method: refused.method.clone(),
             path,
             status: error.code.status(),
@@ -197,7 +197,7 @@ impl Proxy {
         let id = id.filter(|id| !id.is_empty());
         let id = id.map(|id| RequestId::Client(id.into()));
         Record {
-            peer: exchange.peer(),
+            peer: Arc::clone(exchange.peer()),
             method: head.method.clone(),
             path: target_path::path_of(&head.target),
             status: 0,

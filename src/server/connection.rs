@@ -23,7 +23,8 @@ const MAX_IN_A_ROW: u64 = 16;
 /// A client's connection between and during its requests.
 pub(crate) struct Connection {
     pub(super) socket: Arc<TcpStream>,
-    pub(super) peer: SocketAddr,
+    /// The client's address, as it stands in the log.
+    pub(super) peer: Arc<str>,
     pub(super) input: Input,
     /// The socket may hold bytes that no read has asked for.
     pub(super) has_input: bool,
@@ -232,7 +233,7 @@ pub(crate) fn refuse<H: Handler>(
         None => request_line_so_far(connection.input.bytes()),
     };
     let answer = handler.refuse(&Refused {
-        peer: connection.peer,
+        peer: Arc::clone(&connection.peer),
         method,
         target,
         refusal: &refusal,
@@ -282,7 +283,7 @@ impl Connection {
     ) -> Box<Self> {
         Box::new(Connection {
             socket: Arc::new(socket),
-            peer,
+            peer: peer.to_string().into(),
             input: Input::default(),
             has_input: true,
             patience,

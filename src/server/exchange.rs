@@ -1,6 +1,6 @@
 //! One request and its answer, as a [`Handler`](super::Handler) sees them.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,9 +151,9 @@ impl<'a> Exchange<'a> {
             && socket::has_turn()
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.connection.peer
+    /// The client's address, as it stands in the log.
+    pub fn peer(&self) -> &Arc<str> {
+        &self.connection.peer
     }
 
     /// The client's socket, to be watched while waiting for somebody else.

@@ -454,7 +454,7 @@ mod tests {
                     Next::Resume(..) => panic!("nobody waits"),
                 }
             };
-            assert_eq!(connection.peer, client.local_addr().unwrap());
+            assert_eq!(*connection.peer, client.local_addr().unwrap().to_string());
             lane.put_idle(place, connection, Some(Box::new(())));
         }
     }

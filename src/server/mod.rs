@@ -120,7 +120,8 @@ pub trait Handler: Send + Sync + 'static {
 /// A request that the server cannot take.
 #[derive(Debug)]
 pub struct Refused<'a> {
-    pub peer: SocketAddr,
+    /// The client's address, as it stands in the log.
+    pub peer: Arc<str>,
     /// `-` where it could not be read.
     pub method: Method,
     /// `-` where it could not be read.
