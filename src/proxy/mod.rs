@@ -80,8 +80,6 @@ struct Forwarding {
     path: Bytes,
     body: Body,
     attempts: Attempts,
-    /// There is no credential for a further attempt.
-    is_last: bool,
 }
 
 /// Whether a request is over for now.
@@ -255,12 +253,11 @@ impl Proxy {
         let path = route.upstream_path(&self.target);
         let body = request_body::hold(exchange, &mut kit.body)?;
         let mut attempts = Attempts::new();
-        let is_last = attempts.next(&self.balancer).is_none();
+        attempts.next(&self.balancer);
         let forwarding = Forwarding {
             path,
             body,
             attempts,
-            is_last,
         };
         self.forward(kit, exchange, record, forwarding, Step::Send)
     }
@@ -323,7 +320,7 @@ impl Proxy {
             attempts.judged(&self.balancer, verdict, answer.status);
             let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
                 && !matches!(forwarding.body, Body::Streamed(_));
-            if forwarding.is_last || !may_fail_over || attempts.next(&self.balancer).is_none() {
+            if !may_fail_over || attempts.next(&self.balancer).is_none() {
                 attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
                 pass_on(exchange, kit, &answer, record);

@@ -271,7 +271,7 @@ impl Upstream {
     pub fn receive(&mut self, method: &Method) -> Result<Option<Answer>, Failure> {
         let silence = each_time(self.factory.silence);
         let Some(mut connection) = self.connection.take() else {
-            return Ok(None);
+            return Err(Failure::Broke("nothing was sent".into()));
         };
         match connection.read_head(method, silence) {
             Ok(answer) => {
@@ -313,6 +313,8 @@ impl Upstream {
         request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
     ) -> Result<(), Trouble> {
         connection.is_answering = false;
+        // Until its answer has been taken whole, nobody else may have it.
+        connection.persists = false;
         let silence = each_time(self.factory.silence);
         Ok(Output::new(&mut *connection.transport, silence).send(request)?)
     }

@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     /// The client's address, as it stands in the log.
     pub(super) peer: Arc<str>,
     pub(super) input: Input,
-    /// The socket may hold bytes that no read has asked for.
+    /// A read for the next head might find bytes. Reads of a body do not change it.
     pub(super) has_input: bool,
     patience: Patience,
     /// How much of `input` has been searched for the end of the head.
@@ -367,6 +367,7 @@ impl Connection {
         let length = match socket::read_now(socket, space).map_err(Stall::Io)? {
             Some(length) => length,
             None => {
+                socket::give_up_turn();
                 let how = Wait {
                     longest,
                     watched: None,

@@ -19,8 +19,8 @@ const MIN_BODY_RATE: u64 = 500;
 /// … once it has been waited for this long. Apache's mod_reqtimeout has the same figures.
 const BODY_GRACE: Duration = Duration::from_secs(20);
 
-/// An answer of more than so many bytes is work enough for a thread of its own.
-const LONG_ANSWER: u64 = 64 * 1024;
+/// A body of more than so many bytes, of a request or an answer, is work for a thread of its own.
+const LONG_BODY: u64 = 64 * 1024;
 
 /// Why the client's side of an exchange ended early.
 #[derive(Debug)]
@@ -218,6 +218,9 @@ impl<'a> Exchange<'a> {
             IncomingState::Done => 0,
         };
         self.body.bytes += length as u64;
+        if self.body.bytes > LONG_BODY {
+            socket::give_up_turn();
+        }
         if self
             .shared
             .limits
@@ -405,7 +408,7 @@ impl<'a> Exchange<'a> {
             Stay::OneRequest => Duration::ZERO,
         };
         let result = socket::write_all(&self.connection.socket, pending, stall, None);
-        if self.body_bytes_out > LONG_ANSWER {
+        if self.body_bytes_out > LONG_BODY {
             socket::give_up_turn();
         }
         self.out.clear();

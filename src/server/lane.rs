@@ -48,6 +48,8 @@ struct State<H: Handler> {
     events: VecDeque<Key>,
     tick: u64,
     next_tick: Instant,
+    /// The server stops: nobody stays.
+    is_stopping: bool,
 }
 
 /// A place for a connection.
@@ -97,6 +99,7 @@ impl<H: Handler> Lane<H> {
                 events: VecDeque::new(),
                 tick: 0,
                 next_tick: Instant::now() + TICK,
+                is_stopping: false,
             }),
         })
     }
@@ -137,8 +140,9 @@ impl<H: Handler> Lane<H> {
         if let Err(error) = self.poller.add(&**client, key) {
             return Err((error, state.leave(index)));
         }
-        drop(state);
+        // Counted before anybody can take it out again.
         self.population.fetch_add(1, Ordering::Relaxed);
+        drop(state);
         if was_empty {
             // Whoever leads may be waiting without looking at the clock.
             self.poller.wake();
@@ -182,6 +186,11 @@ impl<H: Handler> Lane<H> {
         {
             self.poller.remove(&*upstream);
         }
+        if connection.has_input {
+            // Nobody will report what came before the last read.
+            let key = Key::new(index, state.entries[index].generation, Side::Client);
+            state.events.push_back(key);
+        }
         state.put(index, Place::Idle(connection, kit));
     }
 
@@ -193,20 +202,17 @@ impl<H: Handler> Lane<H> {
         &self,
         index: usize,
         suspended: Box<Suspended<H>>,
-        upstream: Option<Arc<TcpStream>>,
+        upstream: &Arc<TcpStream>,
     ) -> Result<(), Box<Suspended<H>>> {
-        let Some(upstream) = upstream else {
-            return Err(suspended);
-        };
         let mut state = self.lock();
         let entry = &mut state.entries[index];
-        if entry.upstream.as_ptr() != Arc::as_ptr(&upstream) {
+        if entry.upstream.as_ptr() != Arc::as_ptr(upstream) {
             let key = Key::new(index, entry.generation, Side::Upstream);
-            if let Err(error) = self.poller.add(&*upstream, key) {
+            if let Err(error) = self.poller.add(&**upstream, key) {
                 log::warn!("A lane cannot watch an upstream connection: {error}");
                 return Err(suspended);
             }
-            entry.upstream = Arc::downgrade(&upstream);
+            entry.upstream = Arc::downgrade(upstream);
         }
         state.put(index, Place::Waiting(suspended));
         Ok(())
@@ -246,6 +252,17 @@ impl<H: Handler> Lane<H> {
     fn lock(&self) -> MutexGuard<'_, State<H>> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<H: Handler> Entry<H> {
+    /// Whether it has waited for longer than is for a lane.
+    fn is_overdue(&self, tick: u64, is_stopping: bool) -> bool {
+        match self.place {
+            Place::Idle(..) => is_stopping || self.since + HOT <= tick,
+            Place::Waiting(_) => self.since + SHORT_WAIT <= tick,
+            Place::Free | Place::Taken => false,
+        }
     }
 }
 
@@ -296,7 +313,9 @@ impl<H: Handler> State<H> {
             let Some(entry) = self.entries.get_mut(index) else {
                 continue;
             };
-            if entry.generation != key.generation() {
+            let is_early =
+                key.side() == Side::Overdue && !entry.is_overdue(self.tick, self.is_stopping);
+            if entry.generation != key.generation() || is_early {
                 continue;
             }
             let place = std::mem::replace(&mut entry.place, Place::Taken);
@@ -316,6 +335,8 @@ impl<H: Handler> State<H> {
                     entry.has_input = true;
                     entry.place = place;
                 }
+                // An idle upstream connection that was closed or has spoken: whoever wants to use
+                // it next looks at it once more.
                 (place, _) => entry.place = place,
             }
         }
@@ -331,13 +352,9 @@ impl<H: Handler> State<H> {
     fn sweep(&mut self, now: Instant, is_stopping: bool) {
         self.tick += 1;
         self.next_tick = now + TICK;
+        self.is_stopping = is_stopping;
         for (index, entry) in self.entries.iter().enumerate() {
-            let is_overdue = match entry.place {
-                Place::Idle(..) => is_stopping || entry.since + HOT <= self.tick,
-                Place::Waiting(_) => entry.since + SHORT_WAIT <= self.tick,
-                Place::Free | Place::Taken => false,
-            };
-            if is_overdue {
+            if entry.is_overdue(self.tick, is_stopping) {
                 let key = Key::new(index, entry.generation, Side::Overdue);
                 self.events.push_back(key);
             }
@@ -349,57 +366,16 @@ impl<H: Handler> State<H> {
 mod tests {
     use super::*;
     use crate::server::shared::Shared;
-    use crate::server::{Exchange, Limits, RefusalAnswer, Refused};
+    use crate::server::tests::{Greeter, limits};
     use crate::socket::Patience;
-    use std::convert::Infallible;
     use std::io::Write;
     use std::net::TcpListener;
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::thread;
 
-    /// Answers nobody: a lane looks at nothing but sockets.
-    struct Silent;
-
-    impl Handler for Silent {
-        type Kit = ();
-        type Waiting = Infallible;
-
-        fn kit(&self) {}
-
-        fn handle(&self, (): &mut (), _: &mut Exchange<'_>) -> Option<Infallible> {
-            None
-        }
-
-        fn resume(
-            &self,
-            (): &mut (),
-            _: &mut Exchange<'_>,
-            waiting: Infallible,
-        ) -> Option<Infallible> {
-            match waiting {}
-        }
-
-        fn awaited(&self, (): &()) -> Option<Arc<TcpStream>> {
-            None
-        }
-
-        fn refuse(&self, _: &Refused<'_>) -> RefusalAnswer {
-            RefusalAnswer {
-                fields: vec![],
-                body: vec![],
-            }
-        }
-    }
-
     fn shared() -> Shared {
-        let limits = Limits {
-            workers: 1,
-            max_connections: 10,
-            client_timeout: Duration::from_secs(1),
-            max_body: None,
-        };
-        Shared::new(limits, UnixStream::pair().unwrap().0)
+        Shared::new(limits(), UnixStream::pair().unwrap().0)
     }
 
     fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
@@ -410,13 +386,13 @@ mod tests {
         (connection, client)
     }
 
-    fn next(lane: &Lane<Silent>) -> Next<Silent> {
+    fn next(lane: &Lane<Greeter>) -> Next<Greeter> {
         lane.next(&mut vec![], || false)
     }
 
     #[test]
     fn a_connection_that_says_nothing_is_handed_back_also_from_a_lane_that_was_empty() {
-        let lane = Arc::new(Lane::<Silent>::new().unwrap());
+        let lane = Arc::new(Lane::<Greeter>::new().unwrap());
         let shared = shared();
         for _ in 0..2 {
             let leader = Arc::clone(&lane);
@@ -438,7 +414,7 @@ mod tests {
 
     #[test]
     fn who_speaks_is_served_and_again_after_having_been_idle() {
-        let lane = Lane::<Silent>::new().unwrap();
+        let lane = Lane::<Greeter>::new().unwrap();
         let shared = shared();
         let (quiet, _quiet_client) = connection(&shared);
         assert!(lane.adopt(quiet).is_ok());
@@ -461,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_is_reported_about_a_connection_that_left_is_not_the_next_ones() {
-        let lane = Lane::<Silent>::new().unwrap();
+        let lane = Lane::<Greeter>::new().unwrap();
         let shared = shared();
         let (first, mut client) = connection(&shared);
         assert!(lane.adopt(first).is_ok());

@@ -181,11 +181,19 @@ impl Server {
     /// # Errors
     /// The system does not allow so many threads.
     pub fn start<H: Handler>(self, handler: Arc<H>, limits: Limits) -> io::Result<Running> {
+        self.start_with(limits, |shared| Pool::new(shared, handler))
+    }
+
+    fn start_with<H: Handler>(
+        self,
+        limits: Limits,
+        pool: impl FnOnce(Arc<Shared>) -> Pool<H>,
+    ) -> io::Result<Running> {
         let (waker, wakes) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let shared = Arc::new(Shared::new(limits, waker));
-        let pool = Arc::new(Pool::new(Arc::clone(&shared), handler));
+        let pool = Arc::new(pool(Arc::clone(&shared)));
         pool.start()?;
         let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&pool));
         thread::Builder::new()
@@ -221,3 +229,6 @@ impl Running {
         (self.cut_off)();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,7 @@ mod epoll {
 
         /// Ends a wait, or the next one.
         pub(in super::super) fn wake(&self) {
-            // A counter that is full wakes just as well.
+            // Fails when it has been called 2^64 times.
             let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
 

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -82,10 +82,15 @@ impl<H: Handler> Pool<H> {
     /// With a lane or two for each processor, if the system has such a thing.
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let workers = shared.limits.workers;
         let most = (processors * LANES_PER_PROCESSOR)
             .min(shared.limits.max_connections / WORTH_A_LANE)
             .clamp(1, MAX_LANES);
+        Pool::with_lanes(most, shared, handler)
+    }
+
+    /// With `most` lanes, if the system allows.
+    pub(super) fn with_lanes(most: usize, shared: Arc<Shared>, handler: Arc<H>) -> Self {
+        let workers = shared.limits.workers;
         let lanes: Vec<_> = (0..most.min(workers))
             .map_while(|_| Lane::new().ok())
             .collect();
@@ -135,7 +140,9 @@ impl<H: Handler> Pool<H> {
     /// Sees to `connection`, which has something to read.
     pub(super) fn dispatch(&self, connection: Box<Connection>) {
         if self.shared.has_room() && !self.shared.is_pressed() {
-            self.adopt(connection);
+            if let Err(connection) = self.adopt(connection) {
+                self.enqueue(connection);
+            }
         } else {
             self.enqueue(connection);
         }
@@ -151,18 +158,21 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Puts `connection` into a lane: the emptiest of as many as are worth leading.
-    fn adopt(&self, connection: Box<Connection>) {
+    ///
+    /// # Errors
+    /// No lane can have it.
+    fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let population: usize = self.lanes.iter().map(Lane::population).sum();
         let few = self.lanes.len().div_ceil(LANES_PER_PROCESSOR);
         let worthwhile = (population / WORTH_A_LANE).max(few);
         let open = self.lanes.iter().take(worthwhile);
         let Some(lane) = open.min_by_key(|lane| lane.population()) else {
-            return self.enqueue(connection);
+            return Err(connection);
         };
-        if let Err((error, connection)) = lane.adopt(connection) {
+        lane.adopt(connection).map_err(|(error, connection)| {
             log::debug!("no lane for {}: {error}", connection.peer);
-            self.enqueue(connection);
-        }
+            connection
+        })
     }
 
     /// Gives `lane` to another thread.
@@ -182,9 +192,13 @@ impl<H: Handler> Pool<H> {
         }
     }
 
-    /// `thread` serves the client of this socket without a lane, or (`None`) does not any more.
+    /// `thread` serves the client of this socket without a lane, if it is at one.
     pub(super) fn set_serving(&self, thread: usize, client: Option<Arc<TcpStream>>) {
-        self.lock().serving[thread] = client;
+        self.lock().serving[thread].clone_from(&client);
+        if let Some(client) = client.filter(|_| self.shared.is_aborting()) {
+            // Whoever cuts all off may have looked before it was there.
+            let _ = client.shutdown(Shutdown::Read);
+        }
     }
 
     /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
@@ -195,7 +209,7 @@ impl<H: Handler> Pool<H> {
         }
         for socket in self.lock().serving.iter().flatten() {
             // An error means that it is closed already.
-            let _ = socket.shutdown(std::net::Shutdown::Read);
+            let _ = socket.shutdown(Shutdown::Read);
         }
     }
 
@@ -257,11 +271,17 @@ impl<H: Handler> Pool<H> {
                 pool: self,
                 turn: &turn,
                 thread,
+                // Threads without work hold no memory.
                 buffers: Buffers::default(),
             };
-            match task {
+            let work = AssertUnwindSafe(|| match task {
                 Task::Lead(lane) => worker.lead(lane),
                 Task::Serve(connection) => worker.serve_admitted(connection),
+            });
+            // What a handler does is caught closer by. A panic of our own, which the hook has
+            // logged, costs a request; the thread and its lane go on.
+            if catch_unwind(work).is_err() {
+                turn.give_up();
             }
         }
     }
@@ -303,7 +323,7 @@ impl<H: Handler> Worker<'_, H> {
                 Next::HandBack(place, connection, kit) => {
                     lane.forget(place);
                     self.shelve(kit);
-                    shared.hand_back(After::Park(connection));
+                    shared.hand_back(After::Idle(connection));
                 }
             }
         }
@@ -337,7 +357,7 @@ impl<H: Handler> Worker<'_, H> {
         // One that waits is still in flight, and somebody else's when it goes on.
         while !matches!(served, Served::Waiting(_)) {
             self.settle(served);
-            let Some(connection) = self.pool.shared.leave() else {
+            let Some(connection) = self.pool.shared.release() else {
                 return;
             };
             self.turn.enter_lane_with(&connection.socket);
@@ -396,7 +416,9 @@ impl<H: Handler> Worker<'_, H> {
                 Ok(spare) => self.shelve(spare),
                 Err((connection, kit)) => {
                     self.shelve(Some(kit));
-                    self.pool.adopt(connection);
+                    if let Err(connection) = self.pool.adopt(connection) {
+                        self.pool.shared.hand_back(After::Idle(connection));
+                    }
                 }
             };
         }

@@ -69,10 +69,10 @@ impl Shared {
 
     /// Admits a request to be in flight, unless all are taken or others have waited for longer.
     pub(super) fn admit(&self) -> bool {
-        !self.is_pressed() && self.enter()
+        !self.is_pressed() && self.take_permit()
     }
 
-    fn enter(&self) -> bool {
+    fn take_permit(&self) -> bool {
         let step = |count: usize| (count < self.limits.workers).then_some(count + 1);
         self.in_flight
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// A request that was admitted is over. Returns the connection that is admitted in its place.
-    pub(super) fn leave(&self) -> Option<Box<Connection>> {
+    pub(super) fn release(&self) -> Option<Box<Connection>> {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         if self.is_stopping() {
             // Whoever waits for the end looks under this lock, so that it cannot miss it.
@@ -102,7 +102,7 @@ impl Shared {
     /// Whoever makes room looks for those that wait, and whoever lets one wait looks for room
     /// afterwards: so it cannot be that there is room and somebody waits.
     pub(super) fn admit_next(&self) -> Option<Box<Connection>> {
-        while self.is_pressed() && self.enter() {
+        while self.is_pressed() && self.take_permit() {
             let mut pending = self.lock();
             if let Some((connection, _)) = pending.pop_front() {
                 self.waiting.store(pending.len(), Ordering::SeqCst);

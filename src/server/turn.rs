@@ -107,8 +107,10 @@ impl<H: Handler> LaneTurn<H> {
         let (Some(lane), Some(place)) = (self.led(), self.place.get()) else {
             return Err(suspended);
         };
-        let upstream = handler.awaited(&suspended.kit);
-        lane.put_waiting(place, suspended, upstream)?;
+        let Some(upstream) = handler.awaited(&suspended.kit) else {
+            return Err(suspended);
+        };
+        lane.put_waiting(place, suspended, &upstream)?;
         self.place.set(None);
         Ok(())
     }
