@@ -11,8 +11,8 @@ const MAX_HELD: usize = 2 << 20;
 const FIRST_STEP: usize = 16 * 1024;
 /// The most it grows by: nothing is allocated from a declared length.
 const MAX_STEP: usize = 256 * 1024;
-/// A worker keeps a buffer up to this size for the next request.
-const KEPT: usize = 256 * 1024;
+/// A buffer up to this size is kept for the next request.
+const KEPT: usize = 64 * 1024;
 
 /// What was read before the request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,7 +48,9 @@ const HEAD_IS_WHOLE: u32 = u32::MAX;
 const MAX_BEFORE_BODY: u32 = 256 * 1024;
 
 /// After so many reads the client is looked at. None of them waits for longer than [`BLIND_WAIT`]
-/// without a look, so a client that left is seen within a second.
+/// without a look, so a client that left is seen within a second. It is also how much an answer may
+/// bring before it is work for a thread of its own, and before what has come of it goes out, however
+/// little that is: of an answer whose chunks are mostly extensions.
 const READS_PER_LOOK: u32 = 8;
 
 /// Whether a read of the answer waits for bytes.
@@ -117,6 +119,9 @@ impl Wire {
         let reads = self.reads.load(Ordering::Relaxed).wrapping_add(1);
         self.reads.store(reads, Ordering::Relaxed);
         let is_time = reads.is_multiple_of(READS_PER_LOOK);
+        if is_time {
+            socket::give_up_turn();
+        }
         if is_time
             && self
                 .client()
@@ -142,6 +147,12 @@ impl Wire {
             fault if fault == Fault::TimedOut as u8 => Fault::TimedOut,
             _ => Fault::None,
         }
+    }
+
+    /// Whether it is time to send on what has come, instead of looking for more.
+    fn has_looked_often(&self) -> bool {
+        let reads = self.reads.load(Ordering::Relaxed);
+        reads % READS_PER_LOOK == READS_PER_LOOK - 1
     }
 
     fn looks_only(&self) -> bool {
@@ -316,7 +327,7 @@ impl Transport for TcpTransport {
         let room = space.len();
         let arrived = if wire.looks_only() {
             // A read that did not fill its buffer has emptied the socket.
-            if std::mem::replace(is_emptied, false) {
+            if std::mem::replace(is_emptied, false) || wire.has_looked_often() {
                 return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into()));
             }
             match socket::read_now(socket, space) {

@@ -19,8 +19,11 @@ const MIN_BODY_RATE: u64 = 500;
 /// … once it has been waited for this long. Apache's mod_reqtimeout has the same figures.
 const BODY_GRACE: Duration = Duration::from_secs(20);
 
-/// A body of more than so many bytes, of a request or an answer, is work for a thread of its own.
-const LONG_BODY: u64 = 64 * 1024;
+/// An answer of more than so many bytes is work for a thread of its own …
+const LONG_ANSWER: u64 = 64 * 1024;
+/// … and so is a request body that has taken so many reads, of 16 KiB at most: what is in them can be
+/// far less, where its chunks are small.
+const LONG_BODY_READS: u32 = 4;
 
 /// Why the client's side of an exchange ended early.
 #[derive(Debug)]
@@ -83,6 +86,8 @@ struct Incoming {
     owes_continue: bool,
     /// Decoded bytes so far.
     bytes: u64,
+    /// Reads so far.
+    reads: u32,
     /// Time spent waiting for the client: it is not to blame for the time that the upstream takes.
     waited: Duration,
 }
@@ -106,6 +111,7 @@ impl Held {
                 state,
                 owes_continue,
                 bytes: 0,
+                reads: 0,
                 waited: Duration::ZERO,
             },
             persistence: head.persistence,
@@ -218,9 +224,6 @@ impl<'a> Exchange<'a> {
             IncomingState::Done => 0,
         };
         self.body.bytes += length as u64;
-        if self.body.bytes > LONG_BODY {
-            socket::give_up_turn();
-        }
         if self
             .shared
             .limits
@@ -300,6 +303,10 @@ impl<'a> Exchange<'a> {
 
     /// Waits for bytes of the body, into `direct` or else into the connection's buffer.
     fn wait_for_body(&mut self, direct: Option<&mut [u8]>) -> Result<usize, ClientFault> {
+        self.body.reads = self.body.reads.saturating_add(1);
+        if self.body.reads > LONG_BODY_READS {
+            socket::give_up_turn();
+        }
         let timeout = self.shared.limits.client_timeout;
         let started = Instant::now();
         let slow = |what: String| {
@@ -408,7 +415,7 @@ impl<'a> Exchange<'a> {
             Stay::OneRequest => Duration::ZERO,
         };
         let result = socket::write_all(&self.connection.socket, pending, stall, None);
-        if self.body_bytes_out > LONG_BODY {
+        if self.body_bytes_out > LONG_ANSWER {
             socket::give_up_turn();
         }
         self.out.clear();
