@@ -461,3 +461,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
