@@ -21,7 +21,7 @@ fn answering_with_framing(chunks: usize) -> (Target, thread::JoinHandle<TcpStrea
         socket.write_all(answer.as_bytes()).unwrap();
         socket
     });
-    (url.parse().unwrap(), written)
+    (Target::parse(&url).unwrap(), written)
 }
 
 #[test]
