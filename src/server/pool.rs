@@ -138,12 +138,18 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Sees to `connection`, which has something to read.
+    ///
+    /// Where there is no spare kit its request will wait for a connection to the upstream to be made:
+    /// it gets a thread at once, so that many at the same time need not pass a lane on one by one.
     pub(super) fn dispatch(&self, connection: Box<Connection>) {
-        if self.shared.has_room() && !self.shared.is_pressed() {
-            if let Err(connection) = self.adopt(connection) {
-                self.enqueue(connection);
-            }
+        let is_for_a_lane =
+            self.shared.has_room() && !self.shared.is_pressed() && self.has_spare_kit();
+        let connection = if is_for_a_lane {
+            self.adopt(connection).err()
         } else {
+            Some(connection)
+        };
+        if let Some(connection) = connection {
             self.enqueue(connection);
         }
     }
@@ -222,6 +228,10 @@ impl<H: Handler> Pool<H> {
             .chain(before)
             .find_map(|shelf| shelf.lock().pop());
         spare.map_or_else(|| Box::new(self.handler.kit()), |(kit, _)| kit)
+    }
+
+    fn has_spare_kit(&self) -> bool {
+        self.shelves.iter().any(|shelf| !shelf.lock().is_empty())
     }
 
     /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
