@@ -16,6 +16,7 @@
 
 pub mod attack;
 mod clock;
+pub mod echo;
 mod fake_flow;
 mod jwt;
 mod log_lines;
