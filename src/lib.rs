@@ -9,7 +9,7 @@
 //!   nothing of Flow
 //! - [`proxy`]: one request's life: who may come in, which credential, upstream, relay, log
 //! - [`pages`]: the proxy's own pages
-//! - [`socket`]: the one place where a thread waits for a socket, for both sides
+//! - [`socket`]: the one place where a thread waits for one socket, for both sides
 //! - [`reload`]: the secrets file, loaded again when it changes
 //! - [`online`]: whether the target can be reached and accepts each credential
 //! - [`demo`]: a simulated Flow in the same process

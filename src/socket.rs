@@ -1,4 +1,5 @@
-//! The one place where a thread waits for a socket, used for both sides.
+//! The one place where a thread waits for one socket, used for both sides; the waits that many share
+//! are in [`crate::server`], in its lanes.
 //!
 //! While a worker waits for one side it watches the other: a client that leaves ends the wait for
 //! its upstream ([`Stall::WatchedLeft`]), so that nobody pays for an answer that nobody reads.

@@ -1,4 +1,4 @@
-//! A worker's way to the upstream: one request at a time, on a connection that is kept.
+//! A request's way to the upstream, on a connection that is kept for the next one.
 //!
 //! What lies on the way (TCP, TLS, proxies) are ureq's connectors and transports, some of them ours
 //! (`transport`, `tls`, `socks`); what goes over it is written and read here, into their buffers.
