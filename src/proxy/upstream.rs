@@ -46,7 +46,7 @@ pub struct UpstreamFactory {
     silence: Duration,
 }
 
-/// A worker's way to the upstream.
+/// A request's way to the upstream.
 pub struct Upstream {
     factory: Arc<UpstreamFactory>,
     wire: Arc<Wire>,
