@@ -139,11 +139,12 @@ impl<H: Handler> Pool<H> {
 
     /// Sees to `connection`, which has something to read.
     ///
-    /// Where there is no spare kit its request will wait for a connection to the upstream to be made:
+    /// Where there are no spare kits its request will wait for a connection to the upstream to be made:
     /// it gets a thread at once, so that many at the same time need not pass a lane on one by one.
     pub(super) fn dispatch(&self, connection: Box<Connection>) {
-        let is_for_a_lane =
-            self.shared.has_room() && !self.shared.is_pressed() && self.has_spare_kit();
+        let is_for_a_lane = self.shared.has_room()
+            && !self.shared.is_pressed()
+            && self.spare_kits() > self.population();
         let connection = if is_for_a_lane {
             self.adopt(connection).err()
         } else {
@@ -168,9 +169,8 @@ impl<H: Handler> Pool<H> {
     /// # Errors
     /// No lane can have it.
     fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let population: usize = self.lanes.iter().map(Lane::population).sum();
         let few = self.lanes.len().div_ceil(LANES_PER_PROCESSOR);
-        let worthwhile = (population / WORTH_A_LANE).max(few);
+        let worthwhile = (self.population() / WORTH_A_LANE).max(few);
         let open = self.lanes.iter().take(worthwhile);
         let Some(lane) = open.min_by_key(|lane| lane.population()) else {
             return Err(connection);
@@ -230,8 +230,13 @@ impl<H: Handler> Pool<H> {
         spare.map_or_else(|| Box::new(self.handler.kit()), |(kit, _)| kit)
     }
 
-    fn has_spare_kit(&self) -> bool {
-        self.shelves.iter().any(|shelf| !shelf.lock().is_empty())
+    fn spare_kits(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.lock().len()).sum()
+    }
+
+    /// How many connections the lanes have.
+    fn population(&self) -> usize {
+        self.lanes.iter().map(Lane::population).sum()
     }
 
     /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
