@@ -2,10 +2,13 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, Response, SOON, chunked, get};
+use support::{
+    FakeFlow, ProxyProcess, RawClient, RawUpstream, Response, SOON, chunked, get, wait_until,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -434,6 +437,39 @@ fn whoever_asks_for_its_health_waits_for_no_worker() {
     assert!(started.elapsed() < Duration::from_secs(2));
     commands.send("k");
     assert_eq!(streaming.read_body_to_end().1, b"ok");
+}
+
+#[test]
+fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
+    let (upstream, commands) = RawUpstream::on_command();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "1")
+        .start();
+    let (asked, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut client = RawClient::connect(proxy.address());
+            while !is_over.load(Ordering::SeqCst) {
+                let started = Instant::now();
+                assert_eq!(client.request("GET", "/-/health", &[], b"").status, 200);
+                assert!(started.elapsed() < Duration::from_secs(2));
+                asked.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        wait_until("it asks", SOON, || asked.load(Ordering::SeqCst) > 10);
+        let mut streaming = RawClient::connect(proxy.address());
+        streaming.send_request("GET", "/v1/x", &[], b"");
+        commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+        streaming.read_head();
+        let before = asked.load(Ordering::SeqCst);
+        wait_until("it still asks", SOON, || {
+            asking.is_finished() || asked.load(Ordering::SeqCst) > before + 20
+        });
+        is_over.store(true, Ordering::SeqCst);
+        commands.send("k");
+        assert_eq!(streaming.read_body_to_end().1, b"ok");
+        asking.join().expect("each answer came in time");
+    });
 }
 
 #[test]

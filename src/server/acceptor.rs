@@ -263,9 +263,12 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// When all workers are busy, a request that needs none is answered here.
-    fn serve_or_dispatch(&mut self, mut connection: Box<Connection>) {
-        if self.shared.has_room() || !connection.is_quick(&*self.handler) {
-            return self.pool.dispatch(connection);
+    fn serve_or_dispatch(&mut self, connection: Box<Connection>) {
+        let Some(mut connection) = self.pool.dispatch(connection) else {
+            return;
+        };
+        if !connection.is_quick(&*self.handler) {
+            return self.pool.enqueue(connection);
         }
         let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
         let kit = self.kit.take();

@@ -95,6 +95,14 @@ pub(crate) struct Suspended<H: Handler> {
     waiting: H::Waiting,
 }
 
+/// What a client has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    Something,
+    Nothing,
+    End,
+}
+
 enum NextHead {
     Head(RequestHead),
     NotYet,
@@ -386,6 +394,24 @@ impl Connection {
         // Nothing, an end or an error: what is here already must do.
         if let Ok(Some(length)) = socket::read_now(&self.socket, self.input.space()) {
             self.input.filled(length);
+        }
+    }
+
+    /// Takes in what has arrived. Returns what is known about the next head without reading it.
+    pub(super) fn take_in(&mut self) -> Arrived {
+        if !self.input.bytes().is_empty() {
+            return Arrived::Something;
+        }
+        match socket::read_now(&self.socket, self.input.space()) {
+            Ok(Some(0)) | Err(_) => Arrived::End,
+            Ok(Some(length)) => {
+                self.input.filled(length);
+                Arrived::Something
+            }
+            Ok(None) => {
+                self.has_input = false;
+                Arrived::Nothing
+            }
         }
     }
 

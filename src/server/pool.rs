@@ -18,7 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::connection::{self, After, Buffers, Connection, Served, Stay, Suspended};
+use super::connection::{
+    self, After, Arrived, Buffers, CloseReason, Connection, Served, Stay, Suspended,
+};
 use super::lane::{Lane, Next};
 use super::shared::Shared;
 use super::turn::LaneTurn;
@@ -137,22 +139,24 @@ impl<H: Handler> Pool<H> {
         Ok(())
     }
 
-    /// Sees to `connection`, which has something to read.
+    /// Sees to `connection`, which has something to read. Returned is one that cannot be admitted.
     ///
     /// Where there are no spare kits its request will wait for a connection to the upstream to be made:
     /// it gets a thread at once, so that many at the same time need not pass a lane on one by one.
-    pub(super) fn dispatch(&self, connection: Box<Connection>) {
+    pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_for_a_lane = self.shared.has_room()
             && !self.shared.is_pressed()
             && self.spare_kits() > self.population();
         let connection = if is_for_a_lane {
-            self.adopt(connection).err()
+            self.adopt(connection).err()?
         } else {
-            Some(connection)
+            connection
         };
-        if let Some(connection) = connection {
-            self.enqueue(connection);
+        if self.shared.admit() {
+            self.give(Task::Serve(connection));
+            return None;
         }
+        Some(connection)
     }
 
     /// Lets `connection`, which has a request, wait for its turn.
@@ -350,6 +354,22 @@ impl<H: Handler> Worker<'_, H> {
             let served = self.serve(connection, kit, Stay::WhileRequestsCome);
             return self.go_on(served);
         }
+        let after: fn(Box<Connection>) -> After = match connection.take_in() {
+            Arrived::Something => return self.serve_quick_or_enqueue(connection, kit),
+            // What was reported has been read before: it is as idle as it was.
+            Arrived::Nothing => After::Idle,
+            Arrived::End => |connection| After::Closed(connection, CloseReason::ClientClosed),
+        };
+        let kit = self.kit_or(kit);
+        self.settle(Served::Done(after(connection), kit));
+    }
+
+    /// A request that cannot be admitted stands in line, unless it is answered without waiting.
+    fn serve_quick_or_enqueue(
+        &mut self,
+        mut connection: Box<Connection>,
+        kit: Option<Box<H::Kit>>,
+    ) {
         if connection.is_quick(&*self.pool.handler) {
             let served = self.serve(connection, kit, Stay::OneRequest);
             return self.settle(served);
@@ -391,11 +411,14 @@ impl<H: Handler> Worker<'_, H> {
         kit: Option<Box<H::Kit>>,
         stay: Stay,
     ) -> Served<H> {
-        let pool = self.pool;
-        let kit = kit.unwrap_or_else(|| pool.take_kit(self.shelf()));
+        let (pool, kit) = (self.pool, self.kit_or(kit));
         let buffers = &mut self.buffers;
         let context = (&*pool.handler, &*pool.shared);
         guarded(|| connection::serve(connection, kit, stay, buffers, context))
+    }
+
+    fn kit_or(&self, kit: Option<Box<H::Kit>>) -> Box<H::Kit> {
+        kit.unwrap_or_else(|| self.pool.take_kit(self.shelf()))
     }
 
     fn resume(&mut self, suspended: Box<Suspended<H>>) -> Served<H> {
