@@ -316,7 +316,7 @@ impl Connection {
                 .head_since
                 .is_some_and(|since| since.elapsed() >= HEAD_TIMEOUT)
             {
-                return NextHead::Refused(head_timeout());
+                return NextHead::Refused(Refusal::head_timeout());
             }
             if !self.has_input {
                 return NextHead::NotYet;
@@ -477,16 +477,6 @@ impl Connection {
             self.answered
         );
     }
-}
-
-pub(super) fn head_timeout() -> Refusal {
-    Refusal::new(
-        Reason::RequestTimeout,
-        format!(
-            "the request head was not complete after {} s",
-            HEAD_TIMEOUT.as_secs()
-        ),
-    )
 }
 
 impl fmt::Display for CloseReason {
