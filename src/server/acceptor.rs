@@ -367,7 +367,7 @@ impl<H: Handler> Acceptor<H> {
             }
             let parked = self.unpark(index);
             match parked.state {
-                Parking::InHead => self.refuse(parked.connection, Refusal::head_timeout()),
+                Parking::InHead => self.refuse(parked.connection, super::head_timeout()),
                 Parking::Idle => parked.connection.log_close(CloseReason::IdleTooLong),
                 Parking::Draining { .. } => {
                     parked.connection.log_close(CloseReason::LastAnswerSent)

@@ -316,7 +316,7 @@ impl Connection {
                 .head_since
                 .is_some_and(|since| since.elapsed() >= HEAD_TIMEOUT)
             {
-                return NextHead::Refused(Refusal::head_timeout());
+                return NextHead::Refused(super::head_timeout());
             }
             if !self.has_input {
                 return NextHead::NotYet;

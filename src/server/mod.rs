@@ -230,5 +230,12 @@ impl Running {
     }
 }
 
+/// The refusal of a head that was not complete in [`HEAD_TIMEOUT`].
+fn head_timeout() -> Refusal {
+    let limit_s = HEAD_TIMEOUT.as_secs();
+    let message = format!("the request head was not complete after {limit_s} s");
+    Refusal::new(Reason::RequestTimeout, message)
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::HEAD_TIMEOUT;
-
 /// Why a request is refused before, or instead of, its handler's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -49,12 +47,5 @@ impl Refusal {
             reason,
             message: message.into(),
         }
-    }
-
-    /// The head was not complete in [`HEAD_TIMEOUT`].
-    pub(super) fn head_timeout() -> Self {
-        let limit_s = HEAD_TIMEOUT.as_secs();
-        let message = format!("the request head was not complete after {limit_s} s");
-        Refusal::new(Reason::RequestTimeout, message)
     }
 }
