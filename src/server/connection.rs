@@ -312,10 +312,8 @@ impl Connection {
                 Ok(None) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
                 Err(refusal) => return NextHead::Refused(refusal),
             }
-            if self
-                .head_since
-                .is_some_and(|since| since.elapsed() >= HEAD_TIMEOUT)
-            {
+            let is_late = |since: Instant| since.elapsed() >= HEAD_TIMEOUT;
+            if self.head_since.is_some_and(is_late) {
                 return NextHead::Refused(super::head_timeout());
             }
             if !self.has_input {
@@ -397,12 +395,13 @@ impl Connection {
         }
     }
 
-    /// Takes in what has arrived. Returns what is known about the next head without reading it.
-    pub(super) fn take_in(&mut self) -> Arrived {
+    /// Takes in what has arrived, and only that: a connection that waits keeps no buffer.
+    pub(super) fn take_in(&mut self, buffers: &mut Buffers) -> Arrived {
         if !self.input.bytes().is_empty() {
             return Arrived::Something;
         }
-        match socket::read_now(&self.socket, self.input.space()) {
+        self.input.lend(&mut buffers.spare);
+        let arrived = match socket::read_now(&self.socket, self.input.space()) {
             Ok(Some(0)) | Err(_) => Arrived::End,
             Ok(Some(length)) => {
                 self.input.filled(length);
@@ -412,7 +411,9 @@ impl Connection {
                 self.has_input = false;
                 Arrived::Nothing
             }
-        }
+        };
+        self.input.give_back(&mut buffers.spare);
+        arrived
     }
 
     /// Whether a whole head is here that `handler` answers without waiting for anybody. Only a
@@ -493,3 +494,6 @@ impl fmt::Display for CloseReason {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! while it is served; one that waits keeps only what it has received. No I/O.
 
 /// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
-const INPUT_SIZE: usize = 16 * 1024;
+pub(super) const INPUT_SIZE: usize = 16 * 1024;
 
 /// Received bytes that are not yet used.
 #[derive(Default)]

@@ -365,26 +365,10 @@ impl<H: Handler> State<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::shared::Shared;
-    use crate::server::tests::{Greeter, limits};
-    use crate::socket::Patience;
+    use crate::server::tests::{Greeter, connection, shared};
     use std::io::Write;
-    use std::net::TcpListener;
-    use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::thread;
-
-    fn shared() -> Shared {
-        Shared::new(limits(), UnixStream::pair().unwrap().0)
-    }
-
-    fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, peer) = listener.accept().unwrap();
-        let connection = Connection::new(socket, peer, Patience::default(), shared.open_guard());
-        (connection, client)
-    }
 
     fn next(lane: &Lane<Greeter>) -> Next<Greeter> {
         lane.next(&mut vec![], || false)

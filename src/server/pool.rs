@@ -141,8 +141,9 @@ impl<H: Handler> Pool<H> {
 
     /// Sees to `connection`, which has something to read. Returned is one that cannot be admitted.
     ///
-    /// Where there are no spare kits its request will wait for a connection to the upstream to be made:
-    /// it gets a thread at once, so that many at the same time need not pass a lane on one by one.
+    /// Where there are no spare kits its request will wait for a connection to the upstream to be
+    /// made: it gets a thread at once, so that many at the same time need not pass a lane on one by
+    /// one.
     pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_for_a_lane = self.shared.has_room()
             && !self.shared.is_pressed()
@@ -354,14 +355,19 @@ impl<H: Handler> Worker<'_, H> {
             let served = self.serve(connection, kit, Stay::WhileRequestsCome);
             return self.go_on(served);
         }
-        let after: fn(Box<Connection>) -> After = match connection.take_in() {
-            Arrived::Something => return self.serve_quick_or_enqueue(connection, kit),
+        match connection.take_in(&mut self.buffers) {
+            Arrived::Something => self.serve_quick_or_enqueue(connection, kit),
             // What was reported has been read before: it is as idle as it was.
-            Arrived::Nothing => After::Idle,
-            Arrived::End => |connection| After::Closed(connection, CloseReason::ClientClosed),
-        };
-        let kit = self.kit_or(kit);
-        self.settle(Served::Done(after(connection), kit));
+            Arrived::Nothing => {
+                let kit = self.kit_or(kit);
+                self.settle(Served::Done(After::Idle(connection), kit));
+            }
+            Arrived::End => {
+                self.turn.leave_lane();
+                self.shelve(kit);
+                connection.log_close(CloseReason::ClientClosed);
+            }
+        }
     }
 
     /// A request that cannot be admitted stands in line, unless it is answered without waiting.

@@ -1,6 +1,8 @@
 //! The server by itself, with a handler that answers at once.
 
+use super::connection::Connection;
 use super::*;
+use crate::socket::Patience;
 use http::StatusCode;
 use std::convert::Infallible;
 use std::io::{Read, Write};
@@ -53,6 +55,19 @@ pub(super) fn limits() -> Limits {
         client_timeout: Duration::from_secs(1),
         max_body: None,
     }
+}
+
+pub(super) fn shared() -> Shared {
+    Shared::new(limits(), UnixStream::pair().unwrap().0)
+}
+
+/// A connection and the client at its other end.
+pub(super) fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().unwrap();
+    let connection = Connection::new(socket, peer, Patience::default(), shared.open_guard());
+    (connection, client)
 }
 
 fn assert_greeted(client: &mut TcpStream) {
