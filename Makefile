@@ -1,6 +1,8 @@
 # make run and make test are all that is needed; make help lists the rest.
 
 CARGO ?= cargo
+# The scripts look for what was built here, also where cargo has another place by default.
+export CARGO_TARGET_DIR := $(CURDIR)/target
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -69,6 +71,7 @@ test-smuggling: ## Send ambiguous requests directly and through nginx and HAProx
 	tests/smuggling.py
 
 .PHONY: fuzz
+fuzz: export CARGO_TARGET_DIR := $(CURDIR)/fuzz/target
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz and nightly
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
 	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "make fuzz: the nightly compiler is missing: rustup toolchain install nightly" >&2; exit 1; }
