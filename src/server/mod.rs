@@ -28,6 +28,7 @@ mod pool;
 mod refusal;
 mod response;
 mod shared;
+mod shelves;
 mod turn;
 
 pub use exchange::{ClientFault, Exchange};

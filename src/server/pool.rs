@@ -18,13 +18,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use super::Handler;
 use super::connection::{
     self, After, Arrived, Buffers, CloseReason, Connection, Served, Stay, Suspended,
 };
 use super::lane::{Lane, Next};
 use super::shared::Shared;
+use super::shelves::Shelves;
 use super::turn::LaneTurn;
-use super::{Handler, KIT_IDLE};
 use crate::socket::{self, Turn};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
@@ -49,16 +50,12 @@ pub(super) struct Pool<H: Handler> {
     pub(super) shared: Arc<Shared>,
     pub(super) handler: Arc<H>,
     pub(super) lanes: Vec<Lane<H>>,
-    /// Spare kits, a shelf for each lane or, without any, for all threads.
-    shelves: Vec<Shelf<H>>,
+    /// Spare kits: what requests need while they are in flight.
+    shelves: Shelves<H::Kit>,
     threads: Mutex<Threads>,
     /// One for each thread, all used with `threads`.
     wake: Vec<Condvar>,
 }
-
-/// What requests need while they are in flight, and since when nobody has needed it; the last one is
-/// the warmest. Guarded by a mutex that is held for a push or a pop.
-struct Shelf<H: Handler>(Mutex<Vec<(Box<H::Kit>, Instant)>>);
 
 /// Guarded by one mutex, held for a few instructions.
 struct Threads {
@@ -100,9 +97,7 @@ impl<H: Handler> Pool<H> {
         Pool {
             shared,
             handler,
-            shelves: (0..lanes.len().max(1))
-                .map(|_| Shelf(Mutex::default()))
-                .collect(),
+            shelves: Shelves::new(lanes.len().div_ceil(LANES_PER_PROCESSOR)),
             threads: Mutex::new(Threads {
                 idle: Vec::with_capacity(threads),
                 given: (0..threads).map(|_| None).collect(),
@@ -147,7 +142,7 @@ impl<H: Handler> Pool<H> {
     pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_for_a_lane = self.shared.has_room()
             && !self.shared.is_pressed()
-            && self.spare_kits() > self.population();
+            && self.shelves.count() > self.population();
         let connection = if is_for_a_lane {
             self.adopt(connection).err()?
         } else {
@@ -224,38 +219,14 @@ impl<H: Handler> Pool<H> {
         }
     }
 
-    /// A kit from the shelf `first`, else from another one: its connection to the upstream is worth
-    /// more than its being close. A new one only where all are in use.
-    fn take_kit(&self, first: usize) -> Box<H::Kit> {
-        let (before, from) = self.shelves.split_at(first);
-        let spare = from
-            .iter()
-            .chain(before)
-            .find_map(|shelf| shelf.lock().pop());
-        spare.map_or_else(|| Box::new(self.handler.kit()), |(kit, _)| kit)
-    }
-
-    fn spare_kits(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.lock().len()).sum()
-    }
-
     /// How many connections the lanes have.
     fn population(&self) -> usize {
         self.lanes.iter().map(Lane::population).sum()
     }
 
-    /// Gives up kits that nobody has needed for long: buffers, and connections to the upstream.
+    /// Gives up kits that nobody has needed for long.
     pub(super) fn drop_cold_kits(&self) {
-        let now = Instant::now();
-        for shelf in &self.shelves {
-            let mut kits = shelf.lock();
-            let is_warm = |(_, since): &(_, Instant)| now.duration_since(*since) < KIT_IDLE;
-            // They are in the order in which they were put there.
-            let cold = kits.iter().take_while(|kit| !is_warm(kit)).count();
-            let cold: Vec<_> = kits.drain(..cold).collect();
-            drop(kits);
-            drop(cold);
-        }
+        self.shelves.drop_cold(Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, Threads> {
@@ -304,12 +275,6 @@ impl<H: Handler> Pool<H> {
                 turn.give_up();
             }
         }
-    }
-}
-
-impl<H: Handler> Shelf<H> {
-    fn lock(&self) -> MutexGuard<'_, Vec<(Box<H::Kit>, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -423,8 +388,11 @@ impl<H: Handler> Worker<'_, H> {
         guarded(|| connection::serve(connection, kit, stay, buffers, context))
     }
 
+    /// `kit`, else a spare one. A new one is made only where all are in use.
     fn kit_or(&self, kit: Option<Box<H::Kit>>) -> Box<H::Kit> {
-        kit.unwrap_or_else(|| self.pool.take_kit(self.shelf()))
+        let pool = self.pool;
+        kit.or_else(|| pool.shelves.take(self.shelf()))
+            .unwrap_or_else(|| Box::new(pool.handler.kit()))
     }
 
     fn resume(&mut self, suspended: Box<Suspended<H>>) -> Served<H> {
@@ -434,15 +402,16 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     fn shelve(&self, kit: Option<Box<H::Kit>>) {
-        if let Some(kit) = kit {
-            let now = Instant::now();
-            self.pool.shelves[self.shelf()].lock().push((kit, now));
-        }
+        let Some(kit) = kit else { return };
+        let upstream = self.pool.handler.awaited(&kit);
+        self.pool
+            .shelves
+            .put(kit, upstream.as_deref(), self.shelf());
     }
 
+    /// The number of the shelf whose kits this thread uses first.
     fn shelf(&self) -> usize {
-        let lane = self.turn.lane().unwrap_or(self.thread);
-        lane % self.pool.shelves.len()
+        self.turn.lane().unwrap_or(self.thread)
     }
 
     /// Puts the connection where it belongs now.
