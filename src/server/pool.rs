@@ -39,9 +39,9 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
 /// share of their time that its work takes, and 128 connections a quarter more answers than one; four
 /// for each take that away again …
 const LANES_PER_PROCESSOR: usize = 2;
-/// … and with 8 connections the second ones cost a tenth, because each finds too little to do. So they
-/// are used from this many connections for each lane on.
-const WORTH_A_LANE: usize = 8;
+/// … and with few connections each finds too little to do. So the second ones are used once there are
+/// this many connections for each lane; all of them then, since an odd one makes processors uneven.
+const WORTH_A_LANE: usize = 16;
 /// More than any upstream has answers for: a lane is good for some 10,000 requests a second.
 const MAX_LANES: usize = 32;
 
@@ -164,13 +164,17 @@ impl<H: Handler> Pool<H> {
         }
     }
 
-    /// Puts `connection` into a lane: the emptiest of as many as are worth leading.
+    /// Puts `connection` into a lane: the emptiest of those that are worth leading.
     ///
     /// # Errors
     /// No lane can have it.
     fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
         let few = self.lanes.len().div_ceil(LANES_PER_PROCESSOR);
-        let worthwhile = (self.population() / WORTH_A_LANE).max(few);
+        let worthwhile = if self.population() < self.lanes.len() * WORTH_A_LANE {
+            few
+        } else {
+            self.lanes.len()
+        };
         let open = self.lanes.iter().take(worthwhile);
         let Some(lane) = open.min_by_key(|lane| lane.population()) else {
             return Err(connection);
