@@ -258,7 +258,6 @@ fn random_step(
     model: &mut Model,
     seed: u64,
 ) {
-    let credential_of = |pick: &Pick| pick.name.parse::<usize>().unwrap() % 4;
     let pick = balancer.pick(*now, &[]).expect("somebody is always picked");
     let picked = credential_of(&pick);
     let is_available = |credential: usize| model.until[credential] <= *now;
@@ -281,14 +280,8 @@ fn random_step(
             *until = (*until).max(*now + rest);
         }
         1 => {
-            // Without an epoch in the way a failure rests a minute at least.
             let before = balancer.remaining(*now);
-            if balancer.failed(&pick, *now).is_some() {
-                let health_until = balancer
-                    .lock()
-                    .health(pick.name.parse().unwrap())
-                    .rests_until();
-                let until = health_until.expect("it rests");
+            if let Some(until) = failed_until(balancer, &pick, *now) {
                 assert!(
                     until >= model.until[picked].max(*now + FIRST_REST),
                     "seed {seed}"
@@ -304,20 +297,39 @@ fn random_step(
             model.until[picked] = limited.unwrap_or(*now);
         }
         3 => *now += Duration::from_millis(random.below(30_000) as u64),
-        4 => {
-            let second = balancer.pick(*now, std::slice::from_ref(&pick));
-            if let Some(second) = second {
-                assert_ne!(
-                    credential_of(&second),
-                    picked,
-                    "seed {seed}: the same credential"
-                );
-                assert!(
-                    model.until[credential_of(&second)] <= *now,
-                    "seed {seed}: it rests"
-                );
-            }
-        }
+        4 => assert_second_is_another(balancer, &pick, *now, model, seed),
         _ => {}
     }
+}
+
+/// Which of the four credentials it is.
+fn credential_of(pick: &Pick) -> usize {
+    pick.name.parse::<usize>().unwrap() % 4
+}
+
+/// Reports a failure. If it counts, the end of the rest: without an epoch in the way, a minute at least.
+fn failed_until(balancer: &Balancer, pick: &Pick, now: Instant) -> Option<Instant> {
+    balancer.failed(pick, now)?;
+    let turn = pick.name.parse().unwrap();
+    let until = balancer.lock().health(turn).rests_until();
+    Some(until.expect("it rests"))
+}
+
+fn assert_second_is_another(
+    balancer: &Balancer,
+    first: &Pick,
+    now: Instant,
+    model: &Model,
+    seed: u64,
+) {
+    let Some(second) = balancer.pick(now, std::slice::from_ref(first)) else {
+        return;
+    };
+    let second = credential_of(&second);
+    assert_ne!(
+        second,
+        credential_of(first),
+        "seed {seed}: the same credential"
+    );
+    assert!(model.until[second] <= now, "seed {seed}: it rests");
 }
