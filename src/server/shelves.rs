@@ -4,7 +4,8 @@
 //! processor: the one that serves the queue of the network card, or the sender's where the upstream is
 //! on this machine. So the lanes of a processor use the kits of its shelf first: whoever wakes a
 //! lane's thread is then where it runs, and finds more for it to do each time. Measured with 8
-//! connections on two processors: a tenth more answers than with kits from anywhere.
+//! connections on two processors: 0.13 instead of 0.22 interrupts from one processor to the other for
+//! each request, and a fifth less processor time.
 //!
 //! Called by all worker threads; the locks are held for a push or a pop.
 
