@@ -462,3 +462,32 @@ impl<H: Handler> Worker<'_, H> {
 fn guarded<H: Handler>(serve: impl FnOnce() -> Served<H>) -> Served<H> {
     catch_unwind(AssertUnwindSafe(serve)).unwrap_or(Served::Panicked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Limits;
+    use crate::server::tests::{Greeter, connection, limits, shared_with};
+
+    #[test]
+    fn the_second_lanes_of_the_processors_are_used_all_at_once() {
+        let roomy = Limits {
+            workers: 4,
+            ..limits()
+        };
+        let pool = Pool::with_lanes(4, Arc::new(shared_with(roomy)), Arc::new(Greeter));
+        let mut clients = vec![];
+        let mut adopt = |count| {
+            for _ in 0..count {
+                let (connection, client) = connection(&pool.shared);
+                assert!(pool.adopt(connection).is_ok());
+                clients.push(client);
+            }
+            let lanes = pool.lanes.iter();
+            lanes.map(Lane::population).collect::<Vec<_>>()
+        };
+        let few = 2 * WORTH_A_LANE;
+        assert_eq!(adopt(2 * few), [few, few, 0, 0]);
+        assert_eq!(adopt(3), [few, few, 2, 1]);
+    }
+}

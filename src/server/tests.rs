@@ -58,7 +58,11 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn shared() -> Shared {
-    Shared::new(limits(), UnixStream::pair().unwrap().0)
+    shared_with(limits())
+}
+
+pub(super) fn shared_with(limits: Limits) -> Shared {
+    Shared::new(limits, UnixStream::pair().unwrap().0)
 }
 
 /// A connection and the client at its other end.
