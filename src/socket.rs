@@ -241,9 +241,13 @@ pub fn peer_left(socket: &TcpStream) -> bool {
 /// Linux: socket(7)).
 pub fn incoming_processor(socket: &TcpStream) -> Option<usize> {
     #[cfg(target_os = "linux")]
-    return socket2::SockRef::from(socket).cpu_affinity().ok();
+    let processor = socket2::SockRef::from(socket).cpu_affinity().ok();
     #[cfg(not(target_os = "linux"))]
-    return None;
+    let processor = {
+        let _ = socket;
+        None
+    };
+    processor
 }
 
 /// Looks at what is there now and leaves it there. Returns how many bytes of `buffer` it filled.

@@ -55,6 +55,19 @@ impl Process {
         self.sum_status("Threads:")
     }
 
+    /// Waits until all threads of the child sleep: it has started, and nobody asks it anything. False:
+    /// they do not, for `longest`.
+    pub fn await_sleep(&self, longest: Duration) -> bool {
+        let deadline = Instant::now() + longest;
+        while !all_threads_sleep(self.child.id()) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     pub fn descriptors(&self) -> u64 {
         let path = format!("/proc/{}/fd", self.child.id());
         fs::read_dir(path).map_or(0, |entries| entries.count() as u64)
@@ -103,13 +116,27 @@ fn send(pid: u32, signal: Signal) {
     }
 }
 
+fn all_threads_sleep(pid: u32) -> bool {
+    let sleeps = |stat: String| after_name(&stat).next() == Some("S");
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| {
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            stat.is_ok_and(sleeps)
+        })
+    })
+}
+
+/// The fields of a `stat` file that follow the name, which may hold anything and ends at the last
+/// ')': the state is the first (proc(5)).
+fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    fields.split_ascii_whitespace()
+}
+
 fn cpu_ticks(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // proc(5): the name, which may hold anything, ends at the last ')'; utime and stime are the
-    // 12th and 13th fields after it.
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    after_name
-        .split_ascii_whitespace()
+    // utime and stime.
+    after_name(&stat)
         .skip(11)
         .take(2)
         .filter_map(|ticks| ticks.parse::<f64>().ok())

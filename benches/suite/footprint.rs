@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::thread;
 use std::time::Duration;
 
 use super::Plan;
@@ -12,16 +11,18 @@ use crate::kit::report::{Report, Section, median};
 use crate::kit::roles;
 
 const STARTS: usize = 10;
-/// Until all workers are surely up.
-const SETTLING: Duration = Duration::from_millis(500);
+/// All workers are up, and asleep, in this time.
+const SETTLING: Duration = Duration::from_secs(10);
 
 pub fn run(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
     let (_upstream, address) = roles::start_upstream()?;
     let idle_mib = flow_proxy(plan, scratch, FLOW, address, None)
         .start()
-        .map(|front| {
-            thread::sleep(SETTLING);
-            front.process.rss_kib() as f64 / 1024.0
+        .and_then(|front| {
+            if !front.process.await_sleep(SETTLING) {
+                return Err(io::Error::other("its threads do not come to rest"));
+            }
+            Ok(front.process.rss_kib() as f64 / 1024.0)
         });
     let starter = flow_proxy(plan, scratch, FLOW_INFO, address, None);
     let starts: io::Result<Vec<_>> = (0..STARTS)

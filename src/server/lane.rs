@@ -415,7 +415,7 @@ mod tests {
                 }
             };
             assert_eq!(*connection.peer, client.local_addr().unwrap().to_string());
-            lane.put_idle(place, connection, Some(Box::new(())));
+            lane.put_idle(place, connection, Some(Box::new(0)));
         }
     }
 

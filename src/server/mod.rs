@@ -103,7 +103,8 @@ pub trait Handler: Send + Sync + 'static {
         waiting: Self::Waiting,
     ) -> Option<Self::Waiting>;
 
-    /// Whose bytes a waiting request waits for.
+    /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes, and
+    /// spare kits are sorted by where those come in.
     fn awaited(&self, kit: &Self::Kit) -> Option<Arc<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such

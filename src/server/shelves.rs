@@ -2,10 +2,10 @@
 //!
 //! A kit holds a connection to the upstream, and what comes on that connection is taken in by one
 //! processor: the one that serves the queue of the network card, or the sender's where the upstream is
-//! on this machine. So the lanes of a processor use the kits of its shelf first: whoever wakes a
-//! lane's thread is then where it runs, and finds more for it to do each time. Measured with 8
-//! connections on two processors: 0.13 instead of 0.22 interrupts from one processor to the other for
-//! each request, and a fifth less processor time.
+//! on this machine. So there are lanes for each shelf, and they use its kits first: the scheduler keeps
+//! a thread near who wakes it, and where that is always the same processor fewer wake-ups have to cross
+//! to another one, and each finds more to do. Measured with 8 connections on two processors: 0.13
+//! instead of 0.22 interrupts from one to the other for each request, and a fifth less processor time.
 //!
 //! Called by all worker threads; the locks are held for a push or a pop.
 
@@ -107,16 +107,24 @@ mod tests {
         use std::io::{Read, Write};
         use std::net::TcpListener;
 
+        /// Sends something from `processor`, by a thread of its own: a test's may be used again.
+        fn send_from(processor: usize, mut peer: &TcpStream) {
+            let mut only = CpuSet::new();
+            only.set(processor);
+            let send = || {
+                sched_setaffinity(None, &only).unwrap();
+                peer.write_all(b"x").unwrap();
+            };
+            std::thread::scope(|scope| scope.spawn(send).join().unwrap());
+        }
+
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut upstream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut peer = listener.accept().unwrap().0;
+        let peer = listener.accept().unwrap().0;
         let allowed = sched_getaffinity(None).unwrap();
         let shelves = Shelves::new(CpuSet::MAX_CPU);
         for processor in (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number)) {
-            let mut only = CpuSet::new();
-            only.set(processor);
-            sched_setaffinity(None, &only).unwrap();
-            peer.write_all(b"x").unwrap();
+            send_from(processor, &peer);
             upstream.read_exact(&mut [0]).unwrap();
             shelves.put(Box::new(processor), Some(&upstream), CpuSet::MAX_CPU - 1);
             assert_eq!(lock(shelves.shelf(processor)).len(), 1, "of {processor}");

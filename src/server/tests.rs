@@ -8,16 +8,18 @@ use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-/// Answers every request with `hello`.
+/// Answers every request with `hello`. Its kits are numbers; new ones are 0.
 pub(super) struct Greeter;
 
 impl Handler for Greeter {
-    type Kit = ();
+    type Kit = usize;
     type Waiting = Infallible;
 
-    fn kit(&self) {}
+    fn kit(&self) -> usize {
+        0
+    }
 
-    fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Option<Infallible> {
+    fn handle(&self, _: &mut usize, exchange: &mut Exchange<'_>) -> Option<Infallible> {
         let fields = [(
             HeaderName::from_static("content-length"),
             HeaderValue::from(5),
@@ -32,11 +34,16 @@ impl Handler for Greeter {
         None
     }
 
-    fn resume(&self, (): &mut (), _: &mut Exchange<'_>, waiting: Infallible) -> Option<Infallible> {
+    fn resume(
+        &self,
+        _: &mut usize,
+        _: &mut Exchange<'_>,
+        waiting: Infallible,
+    ) -> Option<Infallible> {
         match waiting {}
     }
 
-    fn awaited(&self, (): &()) -> Option<Arc<TcpStream>> {
+    fn awaited(&self, _: &usize) -> Option<Arc<TcpStream>> {
         None
     }
 
