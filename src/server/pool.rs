@@ -224,7 +224,7 @@ impl<H: Handler> Pool<H> {
     }
 
     /// How many connections the lanes have.
-    fn population(&self) -> usize {
+    pub(super) fn population(&self) -> usize {
         self.lanes.iter().map(Lane::population).sum()
     }
 

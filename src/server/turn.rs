@@ -85,8 +85,7 @@ impl<H: Handler> LaneTurn<H> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
             return Err((connection, kit));
         };
-        let share = self.pool.shared.limits.workers / self.pool.lanes.len();
-        let (kept, spare) = if lane.population() <= share {
+        let (kept, spare) = if self.pool.population() <= self.pool.shared.limits.workers {
             (Some(kit), None)
         } else {
             (None, Some(kit))

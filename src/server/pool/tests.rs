@@ -56,3 +56,20 @@ fn the_second_lanes_of_the_processors_are_used_all_at_once() {
     assert_eq!(adopt(2 * few), [few, few, 0, 0]);
     assert_eq!(adopt(3), [few, few, 2, 1]);
 }
+
+#[test]
+fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever_lane() {
+    let pool = pool();
+    let turn = LaneTurn::new(Arc::clone(&pool), 0);
+    turn.take(0);
+    let mut clients = vec![];
+    let spare: Vec<_> = (1..6)
+        .map(|kit| {
+            let (connection, client) = connection(&pool.shared);
+            clients.push(client);
+            turn.enter_lane_with(&connection.socket);
+            turn.put_idle(connection, Box::new(kit)).ok().unwrap()
+        })
+        .collect();
+    assert_eq!(spare, [None, None, None, None, Some(Box::new(5))]);
+}
