@@ -10,8 +10,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -173,7 +173,7 @@ impl Handler for Flow {
         match waiting {}
     }
 
-    fn awaited(&self, (): &()) -> Option<Arc<TcpStream>> {
+    fn awaited<'k>(&self, (): &'k ()) -> Option<&'k Weak<TcpStream>> {
         None
     }
 

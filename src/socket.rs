@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -67,13 +68,19 @@ pub fn give_up_turn() {
     }
 }
 
+/// Tells whose leaving ends a wait, if anybody's does. Asked where there is one: most reads and writes
+/// need not wait.
+pub type Watched<'w> = &'w dyn Fn() -> Option<Arc<TcpStream>>;
+
+/// A wait that nobody's leaving ends.
+pub const NOBODY: Watched<'static> = &|| None;
+
 /// How one read waits.
-#[derive(Debug, Clone, Copy)]
-pub struct Wait<'s> {
+#[derive(Clone, Copy)]
+pub struct Wait<'w> {
     /// How long at most.
     pub longest: Duration,
-    /// Whose leaving ends the wait.
-    pub watched: Option<&'s TcpStream>,
+    pub watched: Watched<'w>,
 }
 
 /// How long a plain read of a socket blocks before both sides are watched.
@@ -134,8 +141,9 @@ pub fn read(
         left = left.saturating_sub(patience.blocks_for);
     }
     let deadline = Instant::now() + left;
+    let watched = (how.watched)();
     loop {
-        wait(socket, PollFlags::IN, deadline, how.watched)?;
+        wait(socket, PollFlags::IN, deadline, watched.as_deref())?;
         if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
             return Ok(length);
         }
@@ -147,12 +155,15 @@ pub fn write_all(
     socket: &TcpStream,
     mut bytes: &[u8],
     stall: Duration,
-    watched: Option<&TcpStream>,
+    watched: Watched<'_>,
 ) -> Result<(), Stall> {
     while !bytes.is_empty() {
         match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],
-            Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, Instant::now() + stall, watched)?,
+            Err(Errno::AGAIN) => {
+                let deadline = Instant::now() + stall;
+                wait(socket, PollFlags::OUT, deadline, watched().as_deref())?;
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -299,15 +310,22 @@ mod tests {
     fn alone(longest: Duration) -> Wait<'static> {
         Wait {
             longest,
-            watched: None,
+            watched: NOBODY,
         }
     }
 
-    fn watching(watched: &TcpStream) -> Wait<'_> {
+    fn watching(watched: Watched<'_>) -> Wait<'_> {
         Wait {
-            watched: Some(watched),
+            watched,
             ..alone(SOON)
         }
+    }
+
+    /// As [`pair`], the near end to be watched.
+    fn watched_pair() -> (impl Fn() -> Option<Arc<TcpStream>>, TcpStream) {
+        let (near, far) = pair();
+        let near = Arc::new(near);
+        (move || Some(Arc::clone(&near)), far)
     }
 
     #[test]
@@ -337,7 +355,7 @@ mod tests {
         let result = read(&near, &mut [0; 4], patience, alone(longest));
         assert!(matches!(result, Err(Stall::TimedOut)));
         assert!(begun.elapsed() >= longest);
-        let (client, client_far) = pair();
+        let (client, client_far) = watched_pair();
         drop(client_far);
         let result = read(&near, &mut [0; 4], patience, watching(&client));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
@@ -349,7 +367,7 @@ mod tests {
     #[test]
     fn a_wait_ends_when_the_watched_peer_leaves() {
         let (near, _far) = pair();
-        let (client, client_far) = pair();
+        let (client, client_far) = watched_pair();
         drop(client_far);
         let result = read(&near, &mut [0; 4], Patience::default(), watching(&client));
         assert!(matches!(result, Err(Stall::WatchedLeft)));
@@ -358,7 +376,7 @@ mod tests {
     #[test]
     fn bytes_from_the_watched_peer_do_not_end_the_wait() {
         let (near, mut far) = pair();
-        let (client, mut client_far) = pair();
+        let (client, mut client_far) = watched_pair();
         client_far.write_all(b"a pipelined request").unwrap();
         far.write_all(b"answer").unwrap();
         let mut buffer = [0; 16];
@@ -382,7 +400,7 @@ mod tests {
     fn a_write_gives_up_on_a_peer_that_reads_nothing() {
         let (near, _far) = pair();
         let flood = vec![0; 64 << 20];
-        let result = write_all(&near, &flood, Duration::from_millis(30), None);
+        let result = write_all(&near, &flood, Duration::from_millis(30), NOBODY);
         assert!(matches!(result, Err(Stall::TimedOut)));
     }
 

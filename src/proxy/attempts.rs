@@ -1,11 +1,13 @@
 //! The attempts at one request: what an answer's status says about the credential, and what the
 //! outcome of the whole request proves.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
 use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
+use crate::secrets::Configuration;
 use crate::server::Fields;
 
 /// A request is sent to the upstream at most this often, each time with another credential.
@@ -61,7 +63,9 @@ fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
 
 /// The attempts at one request so far.
 pub struct Attempts {
-    picks: Vec<Pick>,
+    /// The first `count` are there.
+    picks: [Option<Pick>; MAX_ATTEMPTS],
+    count: usize,
     /// Of each pick in turn whose attempt is over.
     verdicts: [Option<Verdict>; MAX_ATTEMPTS],
 }
@@ -69,49 +73,54 @@ pub struct Attempts {
 impl Attempts {
     pub fn new() -> Self {
         Attempts {
-            picks: Vec::new(),
+            picks: [const { None }; MAX_ATTEMPTS],
+            count: 0,
             verdicts: [None; MAX_ATTEMPTS],
         }
     }
 
     pub fn count(&self) -> usize {
-        self.picks.len()
+        self.count
     }
 
     pub fn current(&self) -> Option<&Pick> {
-        self.picks.last()
+        self.picks[..self.count].last()?.as_ref()
     }
 
     /// Chooses the configuration of the next attempt, if there may be one.
     pub fn next(&mut self, balancer: &Balancer) -> Option<&Pick> {
-        if self.picks.len() == MAX_ATTEMPTS {
+        if self.count == MAX_ATTEMPTS {
             return None;
         }
-        let pick = balancer.pick(Instant::now(), &self.picks)?;
-        log::info!("Using configuration '{}'", pick.name);
-        self.picks.push(pick);
-        self.picks.last()
+        let pick = balancer.pick(Instant::now(), self.picks.iter().flatten())?;
+        log::info!("Using configuration '{}'", pick.configuration.name);
+        let place = &mut self.picks[self.count];
+        self.count += 1;
+        Some(place.insert(pick))
     }
 
     /// The current attempt has got an answer.
     pub fn judged(&mut self, balancer: &Balancer, verdict: Verdict, status: StatusCode) {
-        let Some(pick) = self.picks.last() else {
+        let Some(last) = self.count.checked_sub(1) else {
             return;
         };
-        self.verdicts[self.picks.len() - 1] = Some(verdict);
-        let now = Instant::now();
+        self.verdicts[last] = Some(verdict);
+        let Some(pick) = &self.picks[last] else {
+            return;
+        };
+        let now = Instant::now;
         match verdict {
             Verdict::Rejected => log::error!(
                 "Authentication failed for config '{}': upstream answered {}",
-                pick.name,
+                pick.configuration.name,
                 status.as_u16()
             ),
             Verdict::Limited(Some(rest)) => {
-                tell(balancer.limited(pick, rest, now, Announce::Now));
+                tell(balancer.limited(pick, rest, now(), Announce::Now));
             }
             // How long is known at the end: others must not run into the limit meanwhile.
             Verdict::Limited(None) => {
-                tell(balancer.limited(pick, SHORT_REST, now, Announce::Later));
+                tell(balancer.limited(pick, SHORT_REST, now(), Announce::Later));
             }
             Verdict::Accepted | Verdict::Nothing => {}
         }
@@ -122,27 +131,32 @@ impl Attempts {
     /// A rejected credential is at fault only if another one was accepted for the same request: a
     /// request that all of them reject must not empty the pool.
     ///
-    /// Ends all trials, however long the answer lasts.
-    pub fn settle(&mut self, balancer: &Balancer, last_status: Option<StatusCode>) {
-        let now = Instant::now();
-        let verdicts = &self.verdicts[..self.picks.len()];
+    /// Ends all trials, however long the answer lasts. Returns the configuration of the last attempt.
+    pub fn settle(
+        &mut self,
+        balancer: &Balancer,
+        last_status: Option<StatusCode>,
+    ) -> Option<Arc<Configuration>> {
+        let now = Instant::now;
+        let verdicts = &self.verdicts[..self.count];
         let is_limited = |verdict: &Option<Verdict>| matches!(verdict, Some(Verdict::Limited(_)));
         let all_limited = verdicts.iter().all(is_limited);
         let last = verdicts.last().copied().flatten();
         let is_accepted = last == Some(Verdict::Accepted);
-        let judged = self.picks.iter().zip(verdicts);
+        let judged = self.picks.iter().flatten().zip(verdicts);
         for (pick, verdict) in judged.filter_map(|(pick, verdict)| Some((pick, (*verdict)?))) {
             let event = match verdict {
-                Verdict::Rejected if is_accepted => balancer.failed(pick, now),
+                Verdict::Rejected if is_accepted => balancer.failed(pick, now()),
                 Verdict::Limited(None) => {
                     let rest = if all_limited {
                         SHORT_REST
                     } else {
                         LIMITED_REST
                     };
-                    balancer.limited(pick, rest, now, Announce::Now)
+                    balancer.limited(pick, rest, now(), Announce::Now)
                 }
-                Verdict::Accepted => balancer.accepted(pick, now),
+                // Nothing follows from it for a healthy credential.
+                Verdict::Accepted if pick.was_failed => balancer.accepted(pick, now()),
                 _ => None,
             };
             tell(event);
@@ -152,12 +166,16 @@ impl Attempts {
                 "All configurations failed for this request (last answer: {})",
                 status.as_u16()
             ),
-            (Some(Verdict::Accepted), _, Some(pick)) if self.picks.len() > 1 => {
-                log::info!("Failover successful - using config '{}'", pick.name);
+            (Some(Verdict::Accepted), _, Some(pick)) if self.count > 1 => {
+                let name = &pick.configuration.name;
+                log::info!("Failover successful - using config '{name}'");
             }
             _ => {}
         }
-        self.picks.clear();
+        let last = self.count.checked_sub(1)?;
+        let last = self.picks[last].take()?;
+        *self = Attempts::new();
+        Some(last.configuration)
     }
 }
 

@@ -36,7 +36,7 @@ struct State {
 
 #[derive(Debug)]
 struct Turn {
-    name: Arc<str>,
+    configuration: Arc<Configuration>,
     /// Index into `State::credentials`.
     credential: usize,
 }
@@ -61,10 +61,10 @@ struct Health {
 /// A configuration that was chosen for one attempt.
 #[derive(Debug)]
 pub struct Pick {
-    pub name: Arc<str>,
-    pub credential: Arc<Credential>,
+    pub configuration: Arc<Configuration>,
     epoch: u64,
-    was_failed: bool,
+    /// An attempt that is accepted restores the credential.
+    pub was_failed: bool,
     _trial: Option<Trial>,
 }
 
@@ -145,18 +145,17 @@ impl Balancer {
     ///
     /// For a first attempt (`tried` is empty) there is always one: when none is available, the one
     /// whose rest ends first.
-    pub fn pick(&self, now: Instant, tried: &[Pick]) -> Option<Pick> {
+    pub fn pick<'p>(
+        &self,
+        now: Instant,
+        tried: impl IntoIterator<Item = &'p Pick> + Clone,
+    ) -> Option<Pick> {
         self.lock().pick(now, tried)
     }
 
     /// An attempt with `pick` got an answer that only an accepted credential gets.
     pub fn accepted(&self, pick: &Pick, now: Instant) -> Option<Event> {
-        // By far the most frequent verdict, and nothing follows from it for a healthy credential.
-        if pick.was_failed {
-            self.lock().restore(pick, now)
-        } else {
-            None
-        }
+        self.lock().restore(pick, now)
     }
 
     /// `pick`'s credential was rejected, and another one was accepted for the same request.
@@ -207,11 +206,16 @@ impl Balancer {
 }
 
 impl State {
-    fn pick(&mut self, now: Instant, tried: &[Pick]) -> Option<Pick> {
+    fn pick<'p>(
+        &mut self,
+        now: Instant,
+        tried: impl IntoIterator<Item = &'p Pick> + Clone,
+    ) -> Option<Pick> {
         let order = (0..self.turns.len()).map(|step| (self.next + step) % self.turns.len());
         let is_fresh = |turn: usize| {
             let credential = &self.credentials[self.turns[turn].credential].credential;
-            tried.iter().all(|pick| pick.credential != *credential)
+            let mut tried = tried.clone().into_iter();
+            tried.all(|pick| pick.configuration.credential != *credential)
         };
         let available = |turn: usize| self.health(turn).is_available(now);
         let turn = order
@@ -220,7 +224,7 @@ impl State {
         let turn = match turn {
             Some(turn) => turn,
             // The proxy never refuses on its own account what the upstream might accept.
-            None if tried.is_empty() => {
+            None if tried.clone().into_iter().next().is_none() => {
                 order.min_by_key(|&turn| self.health(turn).rests_until())?
             }
             None => return None,
@@ -233,8 +237,7 @@ impl State {
             Trial(Arc::clone(&health.on_trial))
         });
         Some(Pick {
-            name: Arc::clone(&self.turns[turn].name),
-            credential: Arc::clone(&health.credential),
+            configuration: Arc::clone(&self.turns[turn].configuration),
             epoch: health.epoch,
             was_failed,
             _trial: trial,
@@ -249,7 +252,7 @@ impl State {
     fn health_of(&mut self, pick: &Pick) -> Option<&mut Health> {
         self.credentials
             .iter_mut()
-            .find(|health| health.credential == pick.credential)
+            .find(|health| health.credential == pick.configuration.credential)
     }
 
     fn fail(&mut self, pick: &Pick, now: Instant) -> Option<Event> {
@@ -316,7 +319,7 @@ impl State {
                 }
             };
             self.turns.push(Turn {
-                name: Arc::clone(&configuration.name),
+                configuration: Arc::new(configuration.clone()),
                 credential,
             });
         }
@@ -338,7 +341,7 @@ impl State {
     fn event(&self, pick: &Pick, kind: EventKind, now: Instant) -> Event {
         let (remaining, total) = self.remaining(now);
         Event {
-            name: Arc::clone(&pick.name),
+            name: Arc::clone(&pick.configuration.name),
             kind,
             remaining,
             total,

@@ -5,10 +5,9 @@
 //! until its answer comes ([`Waiting`]); all other waits block the kit.
 
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 mod answer;
@@ -37,10 +36,10 @@ use self::attempts::{Attempts, Verdict};
 use self::balancer::Balancer;
 use self::error::{Code, Dialect, ProxyError};
 use self::gate::Gate;
-use self::record::{CLIENT_GONE_STATUS, End, Record, RequestId, RequestIds};
+use self::record::{CLIENT_GONE_STATUS, End, Numbers, Record, RequestId, RequestIds};
 use self::relay::Relayed;
 use self::request_body::{Body, Streaming};
-use self::target_path::{Form, Route};
+use self::target_path::{Form, Piece as TargetPiece, Route};
 use self::trouble::Trouble;
 use self::upstream::{Answer, Failure, Piece, Request, RequestBody, Upstream, UpstreamFactory};
 use crate::pages::{self, Status};
@@ -66,6 +65,8 @@ pub struct Proxy {
 pub struct Kit {
     upstream: Upstream,
     body: Vec<u8>,
+    /// Of request ids.
+    numbers: Numbers,
 }
 
 /// A request that has been sent up and waits for its answer.
@@ -77,7 +78,7 @@ pub struct Waiting {
 /// What is on its way up, and how far it is.
 struct Forwarding {
     /// Path and query.
-    path: Bytes,
+    path: TargetPiece,
     body: Body,
     attempts: Attempts,
 }
@@ -103,11 +104,12 @@ impl Handler for Proxy {
         Kit {
             upstream: Upstream::new(&self.upstreams),
             body: Vec::new(),
+            numbers: Numbers::default(),
         }
     }
 
     fn handle(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Option<Waiting> {
-        let mut record = self.record(exchange);
+        let mut record = self.record(kit, exchange);
         let progress = self.answer(kit, exchange, &mut record);
         self.conclude(kit, exchange, record, progress)
     }
@@ -126,8 +128,8 @@ impl Handler for Proxy {
         self.conclude(kit, exchange, record, progress)
     }
 
-    fn awaited(&self, kit: &Kit) -> Option<Arc<TcpStream>> {
-        kit.upstream.socket()
+    fn awaited<'k>(&self, kit: &'k Kit) -> Option<&'k Weak<TcpStream>> {
+        Some(kit.upstream.socket())
     }
 
     fn is_quick(&self, request: &[u8]) -> bool {
@@ -138,8 +140,8 @@ impl Handler for Proxy {
         let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
         let path = target_path::path_of(&refused.target);
-        let (mut fields, body) = error.answer(Dialect::of(&path, &self.target.base_path));
-        let id = self.ids.make();
+        let (mut fields, body) = error.answer(Dialect::of(path, &self.target.base_path));
+        let id = self.ids.make(&mut Numbers::default());
         if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), id));
         }
@@ -148,9 +150,8 @@ impl Handler for Proxy {
             _ => End::Ok,
         };
         Record {
-            peer: Arc::clone(&refused.peer),
             method: refused.method.clone(),
-            path,
+            path: TargetPiece::In(0..path.len()),
             status: error.code.status(),
             config: None,
             attempts: 0,
@@ -161,7 +162,7 @@ impl Handler for Proxy {
             end,
             id,
         }
-        .log();
+        .log(&refused.peer, &refused.target);
         RefusalAnswer { fields, body }
     }
 }
@@ -189,15 +190,14 @@ impl Proxy {
         })
     }
 
-    fn record(&self, exchange: &Exchange<'_>) -> Record {
+    fn record(&self, kit: &mut Kit, exchange: &Exchange<'_>) -> Record {
         let head = &exchange.head;
         let id = head.fields.value(headers::REQUEST_ID);
         let id = id.filter(|id| !id.is_empty());
         let id = id.map(|id| RequestId::Client(id.into()));
         Record {
-            peer: Arc::clone(exchange.peer()),
             method: head.method.clone(),
-            path: target_path::path_of(&head.target),
+            path: TargetPiece::In(0..target_path::path_of(&head.target).len()),
             status: 0,
             config: None,
             attempts: 0,
@@ -206,7 +206,7 @@ impl Proxy {
             bytes_in: 0,
             bytes_out: 0,
             end: End::Ok,
-            id: id.unwrap_or_else(|| self.ids.make()),
+            id: id.unwrap_or_else(|| self.ids.make(&mut kit.numbers)),
         }
     }
 
@@ -226,7 +226,7 @@ impl Proxy {
         kit.upstream.end();
         record.bytes_in = exchange.body_bytes_in();
         record.bytes_out = exchange.body_bytes_out();
-        record.log();
+        record.log(exchange.peer(), &exchange.head.target);
         None
     }
 
@@ -238,19 +238,20 @@ impl Proxy {
     ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target)?;
-        record.path = route.path();
+        record.path = route.path.clone();
+        let asked = route.path.of(&head.target);
         let status = || Status {
             remaining: self.balancer.available(Instant::now()),
             is_stopping: exchange.is_stopping(),
         };
-        if record.path.starts_with(b"/-")
-            && let Some(page) = pages::page(&record.path, &head.method, status())
+        if asked.starts_with(b"/-")
+            && let Some(page) = pages::page(asked, &head.method, status())
         {
             own_answer::show(exchange, record, &page?);
             return Ok(Progress::Answered);
         }
         self.admit(exchange, &route)?;
-        let path = route.upstream_path(&self.target);
+        let path = route.upstream_path(&head.target, &self.target);
         let body = request_body::hold(exchange, &mut kit.body)?;
         let mut attempts = Attempts::new();
         attempts.next(&self.balancer);
@@ -267,8 +268,9 @@ impl Proxy {
         let forbidden = |what: String| Err(ProxyError::new(Code::Forbidden, what));
         if route.form == Form::Origin {
             let host = exchange.head.fields.value("host");
-            let host = host.map(String::from_utf8_lossy);
-            if !self.gate.admits_host(host.as_deref()) {
+            // What is not ASCII has been refused before.
+            let host = host.map(|host| std::str::from_utf8(host).unwrap_or_default());
+            if !self.gate.admits_host(host) {
                 return forbidden(
                     "the Host field names neither this machine nor a private address: \
                      use http://localhost:PORT or the machine's own name as the base URL"
@@ -312,7 +314,7 @@ impl Proxy {
                     continue;
                 }
                 Err(failure) => {
-                    attempts.settle(&self.balancer, None);
+                    record.config = attempts.settle(&self.balancer, None);
                     return Err(Trouble::Upstream(failure));
                 }
             };
@@ -321,7 +323,7 @@ impl Proxy {
             let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
                 && !matches!(forwarding.body, Body::Streamed(_));
             if !may_fail_over || attempts.next(&self.balancer).is_none() {
-                attempts.settle(&self.balancer, Some(answer.status));
+                record.config = attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
                 pass_on(exchange, kit, &answer, record);
                 return Ok(Progress::Answered);
@@ -345,17 +347,16 @@ impl Proxy {
             // The secrets loader refuses an empty file, so there is always somebody.
             return Err(ProxyError::new(Code::InternalError, "no configuration").into());
         };
-        record.config = Some(Arc::clone(&pick.name));
         let sent = self.send(
             kit,
             exchange,
             &forwarding.path,
             forwarding.body,
-            &pick.credential,
+            &pick.configuration.credential,
             record.id.as_bytes(),
         );
         if sent.is_err() {
-            attempts.settle(&self.balancer, None);
+            record.config = attempts.settle(&self.balancer, None);
         }
         sent
     }
@@ -364,27 +365,29 @@ impl Proxy {
         &self,
         kit: &mut Kit,
         exchange: &mut Exchange<'_>,
-        path: &Bytes,
+        path: &TargetPiece,
         body: Body,
         credential: &Credential,
         id: &[u8],
     ) -> Result<(), Trouble> {
-        let client = Arc::clone(exchange.client());
         let Kit {
             upstream,
             body: buffer,
+            ..
         } = kit;
         if let Body::Streamed(length) = body {
             // Work for a while, even where neither side makes it wait.
             socket::give_up_turn();
             // The exchange is needed for reading the body.
+            let client = Arc::clone(exchange.client());
+            let path = path.of(&exchange.head.target).to_vec();
             let method = exchange.head.method.clone();
             let fields = std::mem::take(&mut exchange.head.fields);
             let mut reader = Streaming::new(buffer, exchange);
             let sent = upstream.send(
                 Request {
                     method: &method,
-                    target: path,
+                    target: &path,
                     fields: headers::for_upstream(
                         &fields,
                         credential.authorization(),
@@ -408,7 +411,7 @@ impl Proxy {
         let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
         let request = Request {
             method: &head.method,
-            target: path,
+            target: path.of(&head.target),
             fields: headers::for_upstream(&head.fields, credential.authorization(), &self.host, id),
             body: match body {
                 Body::None if has_empty_body => RequestBody::Held(b""),
@@ -417,7 +420,7 @@ impl Proxy {
             },
         };
         upstream
-            .send(request, Some(&client))
+            .send(request, Some(exchange.client()))
             .map_err(Trouble::Upstream)
     }
 }

@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Method;
 use log::Level;
+
+use super::target_path::Piece;
+use crate::secrets::Configuration;
 
 /// The status in the log of a request whose client left before it had its answer; nginx's.
 pub const CLIENT_GONE_STATUS: u16 = 499;
@@ -27,15 +30,14 @@ pub enum End {
     Shutdown,
 }
 
-/// The facts of one request.
+/// The facts of one request, as far as they are known only here.
 #[derive(Debug)]
 pub struct Record {
-    pub peer: Arc<str>,
     pub method: Method,
     /// Without its query.
-    pub path: Bytes,
+    pub path: Piece,
     pub status: u16,
-    pub config: Option<Arc<str>>,
+    pub config: Option<Arc<Configuration>>,
     pub attempts: usize,
     pub started: Instant,
     /// From the request's head to the head of the answer.
@@ -55,30 +57,43 @@ impl Record {
         }
     }
 
-    /// Writes the line, if its level is on.
-    pub fn log(&self) {
-        log::log!(self.level(), "{self}");
+    /// Writes the line, if its level is on, with the client's address and the request target.
+    pub fn log(&self, peer: &str, target: &[u8]) {
+        let line = Line {
+            peer,
+            path: self.path.of(target),
+            record: self,
+        };
+        log::log!(self.level(), "{line}");
     }
 }
 
-impl fmt::Display for Record {
+/// The access line.
+struct Line<'r> {
+    peer: &'r str,
+    path: &'r [u8],
+    record: &'r Record,
+}
+
+impl fmt::Display for Line<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let duration = self.started.elapsed();
+        let Line { peer, path, record } = self;
+        let duration = record.started.elapsed();
+        let id = record.id.as_bytes();
         write!(
             formatter,
-            "{} \"{} {}\" {} config='{}' attempts={} ttfb_ms={} duration_ms={} in={} out={} end={} id={}",
-            self.peer,
-            self.method,
-            Shown(&self.path),
-            self.status,
-            self.config.as_deref().unwrap_or("-"),
-            self.attempts,
-            milliseconds(self.time_to_first_byte.unwrap_or(duration)),
+            "{peer} \"{} {}\" {} config='{}' attempts={} ttfb_ms={} duration_ms={} in={} out={} end={} id={}",
+            record.method,
+            Shown(path),
+            record.status,
+            record.config.as_ref().map_or("-", |config| &config.name),
+            record.attempts,
+            milliseconds(record.time_to_first_byte.unwrap_or(duration)),
             milliseconds(duration),
-            self.bytes_in,
-            self.bytes_out,
-            self.end,
-            Shown(&self.id.as_bytes()[..self.id.as_bytes().len().min(MAX_ID)]),
+            record.bytes_in,
+            record.bytes_out,
+            record.end,
+            Shown(&id[..id.len().min(MAX_ID)]),
         )
     }
 }
@@ -144,8 +159,16 @@ impl RequestId {
 #[derive(Debug)]
 pub struct RequestIds {
     seed: u64,
+    /// No number from here on has been given out.
     next: AtomicU64,
 }
+
+/// Numbers of request ids that somebody has for himself: a counter that all processors write to is
+/// what each of them waits for.
+pub type Numbers = Range<u64>;
+
+/// So many numbers are given out at once.
+const NUMBERS: u64 = 1024;
 
 impl RequestIds {
     pub fn new() -> RequestIds {
@@ -157,10 +180,16 @@ impl RequestIds {
         }
     }
 
-    pub fn make(&self) -> RequestId {
+    /// Makes one from `numbers`, which are filled up when they are used up.
+    pub fn make(&self, numbers: &mut Numbers) -> RequestId {
         // An odd factor: a bijection, so that no two numbers give the same id.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if numbers.is_empty() {
+            let start = self.next.fetch_add(NUMBERS, Ordering::Relaxed);
+            *numbers = start..start + NUMBERS;
+        }
+        let number = numbers.start;
+        numbers.start += 1;
         let id = number.wrapping_mul(SPREAD) ^ self.seed;
         let mut digits = [0; 16];
         for (index, digit) in digits.iter_mut().enumerate() {
@@ -179,15 +208,19 @@ impl Default for RequestIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Credential;
 
     #[test]
     fn the_line_has_the_facts_in_the_order_that_scripts_expect() {
+        let configuration = Configuration {
+            name: "primary-2".into(),
+            credential: Arc::new(Credential::new("fake", "fake", "fake")),
+        };
         let record = Record {
-            peer: "127.0.0.1:53422".into(),
             method: Method::POST,
-            path: "/v1/chat\"x".into(),
+            path: Piece::In(0..10),
             status: 200,
-            config: Some("primary-2".into()),
+            config: Some(Arc::new(configuration)),
             attempts: 2,
             started: Instant::now(),
             time_to_first_byte: Some(Duration::from_millis(12)),
@@ -196,7 +229,9 @@ mod tests {
             end: End::Ok,
             id: RequestId::Client(b"a b'c".as_slice().into()),
         };
-        let line = record.to_string();
+        let (peer, path) = ("127.0.0.1:53422", record.path.of(b"/v1/chat\"x?query"));
+        let record = &record;
+        let line = Line { peer, path, record }.to_string();
         let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
                      ttfb_ms=12 duration_ms=";
         assert!(line.starts_with(start), "{line}");
@@ -217,9 +252,8 @@ mod tests {
             (504, Level::Error),
         ] {
             let record = Record {
-                peer: "127.0.0.1:1".into(),
                 method: Method::GET,
-                path: "/".into(),
+                path: Piece::In(0..1),
                 status,
                 config: None,
                 attempts: 0,
@@ -237,8 +271,10 @@ mod tests {
     #[test]
     fn request_ids_are_different() {
         let ids = RequestIds::new();
-        let some: std::collections::HashSet<_> =
-            (0..1000).map(|_| ids.make().as_bytes().to_vec()).collect();
-        assert_eq!(some.len(), 1000);
+        let mut numbers = [0..0, 0..0];
+        let some: std::collections::HashSet<_> = (0..4096)
+            .map(|turn| ids.make(&mut numbers[turn % 2]).as_bytes().to_vec())
+            .collect();
+        assert_eq!(some.len(), 4096);
     }
 }

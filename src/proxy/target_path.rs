@@ -1,16 +1,46 @@
 //! Where a request goes: its target, taken apart and put behind the target URL's path. Pure.
 
-use bytes::Bytes;
+use std::ops::Range;
+
 use http::Method;
 
 use super::error::{Code, ProxyError};
 use crate::target::Target;
 
+/// A piece of a request target, kept apart from it, or what stands in for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// These bytes of it.
+    In(Range<usize>),
+    Other(Vec<u8>),
+}
+
+impl Piece {
+    /// The bytes, `target` being the request target that it is a piece of.
+    pub fn of<'t>(&'t self, target: &'t [u8]) -> &'t [u8] {
+        match self {
+            Piece::In(range) => &target[range.clone()],
+            Piece::Other(bytes) => bytes,
+        }
+    }
+
+    /// What of it is before the query.
+    fn path(&self, target: &[u8]) -> Piece {
+        let length = path_of(self.of(target)).len();
+        match self {
+            Piece::In(range) => Piece::In(range.start..range.start + length),
+            Piece::Other(bytes) => Piece::Other(bytes[..length].to_vec()),
+        }
+    }
+}
+
 /// A request target that can be forwarded, or answered here.
 #[derive(Debug)]
 pub struct Route {
     /// Path and query as the client sent them, scheme and host of an absolute form left out.
-    pub path_and_query: Bytes,
+    path_and_query: Piece,
+    /// Without the query.
+    pub path: Piece,
     pub form: Form,
 }
 
@@ -29,7 +59,7 @@ impl Route {
     /// What cannot be forwarded: CONNECT, other hosts, `*`, dot segments.
     pub fn of(
         method: &Method,
-        request_target: &Bytes,
+        request_target: &[u8],
         target: &Target,
     ) -> Result<Route, ProxyError> {
         if method == Method::CONNECT {
@@ -40,46 +70,44 @@ impl Route {
             ));
         }
         let (path_and_query, form) = if request_target.starts_with(b"/") {
-            (request_target.clone(), Form::Origin)
+            (Piece::In(0..request_target.len()), Form::Origin)
         } else {
             (from_absolute_form(request_target, target)?, Form::Absolute)
         };
-        if path_and_query.contains(&b'#') {
+        if memchr::memchr(b'#', path_and_query.of(request_target)).is_some() {
             return Err(bad("a request target has no fragment ('#')"));
         }
-        if has_dot_segment(&path_of(&path_and_query)) {
+        let path = path_and_query.path(request_target);
+        if has_dot_segment(path.of(request_target)) {
             return Err(bad(
                 "the path has dot segments ('.' or '..'): send the path that is meant",
             ));
         }
         Ok(Route {
             path_and_query,
+            path,
             form,
         })
     }
 
-    /// The path, without the query.
-    pub fn path(&self) -> Bytes {
-        path_of(&self.path_and_query)
-    }
-
     /// What is asked of the upstream: the target's path once, then the request's path and query.
-    pub fn upstream_path(&self, target: &Target) -> Bytes {
+    pub fn upstream_path(self, request_target: &[u8], target: &Target) -> Piece {
         let base = target.base_path.as_bytes();
-        let rest = self.path_and_query.strip_prefix(base);
+        let asked = self.path_and_query.of(request_target);
+        let rest = asked.strip_prefix(base);
         let has_base = rest.is_some_and(|rest| rest.is_empty() || b"/?".contains(&rest[0]));
         if has_base || base.is_empty() {
-            self.path_and_query.clone()
+            self.path_and_query
         } else {
-            [base, &self.path_and_query].concat().into()
+            Piece::Other([base, asked].concat())
         }
     }
 }
 
 /// What is before the query.
-pub fn path_of(request_target: &Bytes) -> Bytes {
-    let query = request_target.iter().position(|&byte| byte == b'?');
-    request_target.slice(..query.unwrap_or(request_target.len()))
+pub fn path_of(request_target: &[u8]) -> &[u8] {
+    let query = memchr::memchr(b'?', request_target);
+    &request_target[..query.unwrap_or(request_target.len())]
 }
 
 fn bad(what: &str) -> ProxyError {
@@ -87,7 +115,7 @@ fn bad(what: &str) -> ProxyError {
 }
 
 /// The path and query of `http://host[:port]/path?query`, if the host is the target's.
-fn from_absolute_form(request_target: &Bytes, target: &Target) -> Result<Bytes, ProxyError> {
+fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<Piece, ProxyError> {
     let text = std::str::from_utf8(request_target).unwrap_or_default();
     let rest = ["http://", "https://"].iter().find_map(|scheme| {
         let start = text.get(..scheme.len())?;
@@ -109,9 +137,9 @@ fn from_absolute_form(request_target: &Bytes, target: &Target) -> Result<Bytes, 
         ));
     }
     Ok(match path.as_bytes().first() {
-        None => Bytes::from_static(b"/"),
-        Some(b'/') => request_target.slice_ref(path.as_bytes()),
-        Some(_) => format!("/{path}").into(),
+        // The path is the end of the target.
+        Some(b'/') => Piece::In(request_target.len() - path.len()..request_target.len()),
+        _ => Piece::Other(format!("/{path}").into()),
     })
 }
 
@@ -174,16 +202,13 @@ mod tests {
     }
 
     fn route(request_target: &str) -> Result<Route, ProxyError> {
-        Route::of(
-            &Method::GET,
-            &Bytes::copy_from_slice(request_target.as_bytes()),
-            &target(),
-        )
+        Route::of(&Method::GET, request_target.as_bytes(), &target())
     }
 
     fn upstream_path(request_target: &str) -> String {
-        let path = route(request_target).unwrap().upstream_path(&target());
-        String::from_utf8(path.to_vec()).unwrap()
+        let route = route(request_target).unwrap();
+        let path = route.upstream_path(request_target.as_bytes(), &target());
+        String::from_utf8(path.of(request_target.as_bytes()).to_vec()).unwrap()
     }
 
     #[test]
@@ -216,8 +241,8 @@ mod tests {
     #[test]
     fn a_target_without_a_path_forwards_paths_as_they_are() {
         let target = Target::parse("https://flow.example").unwrap();
-        let route = Route::of(&Method::GET, &Bytes::from_static(b"/v1?x"), &target).unwrap();
-        assert_eq!(route.upstream_path(&target), "/v1?x");
+        let route = Route::of(&Method::GET, b"/v1?x", &target).unwrap();
+        assert_eq!(route.upstream_path(b"/v1?x", &target), Piece::In(0..5));
     }
 
     #[test]
@@ -269,11 +294,7 @@ mod tests {
         ] {
             assert_eq!(route(asked).unwrap_err().code, code, "{asked}");
         }
-        let connect = Route::of(
-            &Method::CONNECT,
-            &Bytes::from_static(b"flow.example:443"),
-            &target(),
-        );
+        let connect = Route::of(&Method::CONNECT, b"flow.example:443", &target());
         assert_eq!(connect.unwrap_err().code, Code::MethodNotAllowed);
     }
 }

@@ -27,8 +27,8 @@ use crate::socket::{self, Patience, Stall, Wait};
 /// What a worker and its upstream connections tell each other. One call at a time.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
-    /// The client that is waiting for the answer, while there is one.
-    client: Mutex<Option<Arc<TcpStream>>>,
+    /// The client that waits for the answer, of this call or else of the last one.
+    client: Mutex<Weak<TcpStream>>,
     /// The socket of the connection that was made last, as long as there is one.
     upstream: Mutex<Weak<TcpStream>>,
     /// Whether reads wait: [`Mode`].
@@ -73,7 +73,14 @@ pub(super) enum Fault {
 impl Wire {
     /// A call begins, for `client` if it is a client's.
     pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.cloned();
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        match client {
+            // As a rule: a kit stays with its connection.
+            Some(client) if known.as_ptr() == Arc::as_ptr(client) => {}
+            Some(client) => *known = Arc::downgrade(client),
+            None => *known = Weak::new(),
+        }
+        drop(known);
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
@@ -132,11 +139,6 @@ impl Wire {
         Ok(())
     }
 
-    /// The call is over: the client's socket is no longer ours to watch.
-    pub(super) fn end(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     pub(super) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
@@ -160,18 +162,15 @@ impl Wire {
     }
 
     /// The socket on which the answer comes.
-    pub(super) fn upstream(&self) -> Option<Arc<TcpStream>> {
-        self.upstream
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .upgrade()
+    pub(super) fn upstream(&self) -> Weak<TcpStream> {
+        Weak::clone(&self.upstream.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn client(&self) -> Option<Arc<TcpStream>> {
         self.client
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .upgrade()
     }
 
     /// Notes why a socket gave up, and says it in ureq's terms.
@@ -294,10 +293,9 @@ impl Transport for TcpTransport {
             Fault::TimedOut => return Err(self.wire.stalled(Stall::TimedOut)),
             Fault::ClientLeft => return Err(self.wire.stalled(Stall::WatchedLeft)),
         }
-        let client = self.wire.client();
         let stall = longest(timeout.for_write());
         let bytes = &self.buffers.output[..amount];
-        match socket::write_all(&self.socket, bytes, stall, client.as_deref()) {
+        match socket::write_all(&self.socket, bytes, stall, &|| self.wire.client()) {
             Ok(()) => Ok(()),
             // It closed its receiving side, which an upstream does that refuses a body before it
             // has all of it: the answer is what counts, and reading tells if there is none.
@@ -336,14 +334,13 @@ impl Transport for TcpTransport {
                 Err(error) => Err(Stall::Io(error)),
             }
         } else {
-            let client = wire.client();
             let longest = match writes {
                 Writes::TimedOut if !wire.has_head() => Duration::ZERO,
                 _ => longest(timeout.for_read()),
             };
             let how = Wait {
                 longest,
-                watched: client.as_deref(),
+                watched: &|| wire.client(),
             };
             socket::read(socket, space, *patience, how)
         };

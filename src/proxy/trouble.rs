@@ -65,7 +65,8 @@ impl Proxy {
                 if let Code::UpstreamUnreachable | Code::UpstreamBroke = error.code {
                     log::error!("{}", error.message);
                 }
-                let dialect = Dialect::of(&record.path, &self.target.base_path);
+                let path = record.path.of(&exchange.head.target);
+                let dialect = Dialect::of(path, &self.target.base_path);
                 let (fields, body) = error.answer(dialect);
                 own_answer::reply(exchange, record, error.code.status(), &fields, &body);
             }

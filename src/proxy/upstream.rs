@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
@@ -50,6 +50,8 @@ pub struct UpstreamFactory {
 pub struct Upstream {
     factory: Arc<UpstreamFactory>,
     wire: Arc<Wire>,
+    /// That of the connection that was made last.
+    socket: Weak<TcpStream>,
     connection: Option<Connection>,
 }
 
@@ -221,6 +223,7 @@ impl Upstream {
         Upstream {
             factory: Arc::clone(factory),
             wire: Arc::new(Wire::default()),
+            socket: Weak::new(),
             connection: None,
         }
     }
@@ -238,27 +241,25 @@ impl Upstream {
         client: Option<&Arc<TcpStream>>,
     ) -> Result<(), Failure> {
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
+        let silence = each_time(self.factory.silence);
         self.wire.begin(client);
-        let idle = self.connection.take().filter(|_| !is_streamed);
-        if let Some(mut connection) = idle.and_then(Connection::still_usable) {
+        let idle = self.connection.as_mut().filter(|_| !is_streamed);
+        if let Some(connection) = idle
+            && connection.is_still_usable()
+        {
             connection.is_reused = true;
-            match self.put(&mut connection, &mut request) {
+            match connection.put(&mut request, silence) {
+                Ok(()) => return Ok(()),
                 Err(trouble) if self.wire.fault() == Fault::None => {
                     log::debug!("an idle upstream connection was closed: {trouble}");
                     self.wire.begin(client);
                 }
                 Err(trouble) => return Err(self.failed(trouble)),
-                Ok(()) => {
-                    self.connection = Some(connection);
-                    return Ok(());
-                }
             }
         }
-        let result = self.connect().and_then(|mut connection| {
-            self.put(&mut connection, &mut request)?;
-            self.connection = Some(connection);
-            Ok(())
-        });
+        self.connection = None;
+        let made = self.connect().map(|made| self.connection.insert(made));
+        let result = made.and_then(|connection| connection.put(&mut request, silence));
         result.map_err(|trouble| self.failed(trouble))
     }
 
@@ -270,19 +271,19 @@ impl Upstream {
     /// A [`Failure`].
     pub fn receive(&mut self, method: &Method) -> Result<Option<Answer>, Failure> {
         let silence = each_time(self.factory.silence);
-        let Some(mut connection) = self.connection.take() else {
+        let Some(connection) = &mut self.connection else {
             return Err(Failure::Broke("nothing was sent".into()));
         };
         match connection.read_head(method, silence) {
             Ok(answer) => {
                 self.wire.head_is_whole();
-                self.connection = Some(connection);
                 Ok(Some(answer))
             }
             Err(trouble)
                 if connection.was_idle_and_silent() && self.wire.fault() == Fault::None =>
             {
                 log::debug!("an idle upstream connection was closed: {trouble}");
+                self.connection = None;
                 Ok(None)
             }
             Err(trouble) => Err(self.failed(trouble)),
@@ -290,13 +291,14 @@ impl Upstream {
     }
 
     /// The socket on which an answer comes.
-    pub fn socket(&self) -> Option<Arc<TcpStream>> {
-        self.wire.upstream()
+    pub fn socket(&self) -> &Weak<TcpStream> {
+        &self.socket
     }
 
-    fn connect(&self) -> Result<Connection, Trouble> {
+    fn connect(&mut self) -> Result<Connection, Trouble> {
         let made = self.factory.connect(&self.wire);
         let transport = made.map_err(Trouble::Connecting)?;
+        self.socket = self.wire.upstream();
         Ok(Connection {
             transport,
             body: Body::Ended,
@@ -305,18 +307,6 @@ impl Upstream {
             is_reused: false,
             last_used: Instant::now(),
         })
-    }
-
-    fn put<'f>(
-        &self,
-        connection: &mut Connection,
-        request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
-    ) -> Result<(), Trouble> {
-        connection.is_answering = false;
-        // Until its answer has been taken whole, nobody else may have it.
-        connection.persists = false;
-        let silence = each_time(self.factory.silence);
-        Ok(Output::new(&mut *connection.transport, silence).send(request)?)
     }
 
     /// Reads a piece of the answer's body, waiting for one as long as the client does.
@@ -347,7 +337,6 @@ impl Upstream {
 
     /// The exchange with the client is over. A connection that cannot be used again is closed.
     pub fn end(&mut self) {
-        self.wire.end();
         if let Some(connection) = &mut self.connection {
             connection.last_used = Instant::now();
             if !connection.is_reusable() {
@@ -356,14 +345,14 @@ impl Upstream {
         }
     }
 
-    /// The exchange has failed, and its connection was dropped.
-    fn failed(&self, trouble: Trouble) -> Failure {
-        let failure = self.failure(trouble);
-        self.wire.end();
-        failure
+    /// The exchange has failed; its connection is closed.
+    #[cold]
+    fn failed(&mut self, trouble: Trouble) -> Failure {
+        self.connection = None;
+        self.failure(trouble)
     }
 
-    #[inline(never)]
+    #[cold]
     fn failure(&self, trouble: Trouble) -> Failure {
         use rustix::io::Errno;
         let is_connecting = matches!(trouble, Trouble::Connecting(_));
@@ -388,10 +377,21 @@ impl Upstream {
 }
 
 impl Connection {
-    /// This connection, if it was idle and still is.
-    fn still_usable(mut self) -> Option<Connection> {
+    /// Whether it was idle and still is.
+    fn is_still_usable(&mut self) -> bool {
         let is_young = self.last_used.elapsed() < MAX_IDLE_AGE;
-        (is_young && self.is_reusable() && self.transport.is_open()).then_some(self)
+        is_young && self.is_reusable() && self.transport.is_open()
+    }
+
+    fn put<'f>(
+        &mut self,
+        request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+        silence: NextTimeout,
+    ) -> Result<(), Trouble> {
+        self.is_answering = false;
+        // Until its answer has been taken whole, nobody else may have it.
+        self.persists = false;
+        Ok(Output::new(&mut *self.transport, silence).send(request)?)
     }
 
     /// Whether it can have been closed before the request came to it.

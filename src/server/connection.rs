@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Method;
 
 use super::exchange::{Exchange, Held, Outcome};
@@ -265,7 +264,7 @@ pub(crate) fn refuse<H: Handler>(
 
 /// The method and target of a request that was not understood, for its log line; `-` where they
 /// cannot be told.
-fn request_line_so_far(bytes: &[u8]) -> (Method, Bytes) {
+fn request_line_so_far(bytes: &[u8]) -> (Method, Box<[u8]>) {
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
     let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
     let is_method = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
@@ -274,10 +273,10 @@ fn request_line_so_far(bytes: &[u8]) -> (Method, Bytes) {
         .next()
         .filter(|word| word.iter().all(u8::is_ascii_graphic));
     match (Method::from_bytes(method), target) {
-        (Ok(method), Some(target)) => (method, Bytes::copy_from_slice(target)),
+        (Ok(method), Some(target)) => (method, target.into()),
         _ => {
             let unknown = Method::from_bytes(b"-").unwrap_or_default();
-            (unknown, Bytes::from_static(b"-"))
+            (unknown, Box::new(*b"-"))
         }
     }
 }
@@ -376,7 +375,7 @@ impl Connection {
                 socket::give_up_turn();
                 let how = Wait {
                     longest,
-                    watched: None,
+                    watched: socket::NOBODY,
                 };
                 socket::read(socket, space, *patience, how)?
             }

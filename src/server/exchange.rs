@@ -414,7 +414,7 @@ impl<'a> Exchange<'a> {
             // The thread that does this waits for nobody.
             Stay::OneRequest => Duration::ZERO,
         };
-        let result = socket::write_all(&self.connection.socket, pending, stall, None);
+        let result = socket::write_all(&self.connection.socket, pending, stall, socket::NOBODY);
         if self.body_bytes_out > LONG_ANSWER {
             socket::give_up_turn();
         }

@@ -4,7 +4,6 @@
 //! read in two ways is refused, and the connection is closed. Field lines are parsed by httparse;
 //! what it lets through and we must not (bare LF) is looked for here.
 
-use bytes::Bytes;
 use http::{Method, Version};
 
 use super::body::Framing;
@@ -23,7 +22,7 @@ pub const MAX_FIELDS: usize = 128;
 pub struct RequestHead {
     pub method: Method,
     /// The request target as it was sent: origin-form, absolute-form, authority-form or `*`.
-    pub target: Bytes,
+    pub target: Box<[u8]>,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
     pub fields: Fields,
@@ -134,7 +133,7 @@ pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
 }
 
 /// RFC 9112 section 3: method SP request-target SP HTTP-version.
-fn request_line(line: &[u8]) -> Result<(Method, Bytes, Version), Refusal> {
+fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), Refusal> {
     let bad = |what| Refusal::new(Reason::BadRequest, what);
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -162,7 +161,7 @@ fn request_line(line: &[u8]) -> Result<(Method, Bytes, Version), Refusal> {
         }
         _ => return Err(bad(not_http(line))),
     };
-    Ok((method, Bytes::copy_from_slice(target), version))
+    Ok((method, target.into(), version))
 }
 
 fn not_http(line: &[u8]) -> &'static str {

@@ -194,25 +194,31 @@ impl<H: Handler> Lane<H> {
         state.put(index, Place::Idle(connection, kit));
     }
 
-    /// The connection in `index` waits until `upstream` has something to read.
+    /// The connection in `index` waits until its upstream has sent something.
     ///
     /// # Errors
-    /// The system cannot watch it.
+    /// It has no connection to the upstream, or the system cannot watch it.
     pub(super) fn put_waiting(
         &self,
         index: usize,
         suspended: Box<Suspended<H>>,
-        upstream: &Arc<TcpStream>,
+        handler: &H,
     ) -> Result<(), Box<Suspended<H>>> {
         let mut state = self.lock();
         let entry = &mut state.entries[index];
-        if entry.upstream.as_ptr() != Arc::as_ptr(upstream) {
+        let Some(awaited) = handler.awaited(&suspended.kit) else {
+            return Err(suspended);
+        };
+        if !entry.upstream.ptr_eq(awaited) {
+            let Some(upstream) = awaited.upgrade() else {
+                return Err(suspended);
+            };
             let key = Key::new(index, entry.generation, Side::Upstream);
-            if let Err(error) = self.poller.add(&**upstream, key) {
+            if let Err(error) = self.poller.add(&*upstream, key) {
                 log::warn!("A lane cannot watch an upstream connection: {error}");
                 return Err(suspended);
             }
-            entry.upstream = Arc::downgrade(upstream);
+            entry.upstream = Weak::clone(awaited);
         }
         state.put(index, Place::Waiting(suspended));
         Ok(())

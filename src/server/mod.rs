@@ -8,11 +8,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 mod acceptor;
@@ -105,7 +104,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes, and
     /// spare kits are sorted by where those come in.
-    fn awaited(&self, kit: &Self::Kit) -> Option<Arc<TcpStream>>;
+    fn awaited<'k>(&self, kit: &'k Self::Kit) -> Option<&'k Weak<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
     /// a request needs no worker: whoever asks whether the server is well must not wait for others.
@@ -127,7 +126,7 @@ pub struct Refused<'a> {
     /// `-` where it could not be read.
     pub method: Method,
     /// `-` where it could not be read.
-    pub target: Bytes,
+    pub target: Box<[u8]>,
     pub refusal: &'a Refusal,
 }
 

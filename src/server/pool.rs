@@ -14,7 +14,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
 
@@ -412,7 +412,7 @@ impl<H: Handler> Worker<'_, H> {
 
     fn shelve(&self, kit: Option<Box<H::Kit>>) {
         let Some(kit) = kit else { return };
-        let upstream = self.pool.handler.awaited(&kit);
+        let upstream = self.pool.handler.awaited(&kit).and_then(Weak::upgrade);
         self.pool
             .shelves
             .put(kit, upstream.as_deref(), self.shelf());

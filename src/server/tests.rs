@@ -43,7 +43,7 @@ impl Handler for Greeter {
         match waiting {}
     }
 
-    fn awaited(&self, _: &usize) -> Option<Arc<TcpStream>> {
+    fn awaited<'k>(&self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {
         None
     }
 

@@ -106,10 +106,7 @@ impl<H: Handler> LaneTurn<H> {
         let (Some(lane), Some(place)) = (self.led(), self.place.get()) else {
             return Err(suspended);
         };
-        let Some(upstream) = handler.awaited(&suspended.kit) else {
-            return Err(suspended);
-        };
-        lane.put_waiting(place, suspended, &upstream)?;
+        lane.put_waiting(place, suspended, handler)?;
         self.place.set(None);
         Ok(())
     }

@@ -22,7 +22,12 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn name(balancer: &Balancer, now: Instant) -> String {
-    balancer.pick(now, &[]).unwrap().name.to_string()
+    balancer
+        .pick(now, &[])
+        .unwrap()
+        .configuration
+        .name
+        .to_string()
 }
 
 /// Marks the configuration that is next as failed, as a failover does.
@@ -58,7 +63,7 @@ fn a_second_attempt_never_uses_the_same_credential() {
     let now = Instant::now();
     let first = balancer.pick(now, &[]).unwrap();
     let second = balancer.pick(now, std::slice::from_ref(&first)).unwrap();
-    assert_eq!(&*second.name, "b");
+    assert_eq!(&*second.configuration.name, "b");
     assert!(balancer.pick(now, &[first, second]).is_none());
 }
 
@@ -89,7 +94,7 @@ fn one_request_tries_a_failed_credential_and_restores_it() {
     let names = |count: usize| (0..count).map(|_| name(&balancer, now)).collect::<String>();
     assert_eq!(names(2), "bc");
     let trial = balancer.pick(now, &[]).unwrap();
-    assert_eq!(&*trial.name, "a");
+    assert_eq!(&*trial.configuration.name, "a");
     assert_eq!(
         names(3),
         "bcb",
@@ -112,7 +117,13 @@ fn a_trial_without_a_verdict_leaves_the_next_request_to_try() {
     let now = start + seconds(60);
     for _ in 0..3 {
         let picks: Vec<_> = (0..3).map(|_| balancer.pick(now, &[]).unwrap()).collect();
-        assert_eq!(picks.iter().filter(|pick| &*pick.name == "a").count(), 1);
+        assert_eq!(
+            picks
+                .iter()
+                .filter(|pick| &*pick.configuration.name == "a")
+                .count(),
+            1
+        );
     }
 }
 
@@ -120,7 +131,7 @@ fn a_trial_without_a_verdict_leaves_the_next_request_to_try() {
 fn many_requests_in_flight_mark_a_credential_once() {
     let (balancer, now) = (abc(), Instant::now());
     let picks: Vec<_> = (0..30).map(|_| balancer.pick(now, &[]).unwrap()).collect();
-    let of_a = picks.iter().filter(|pick| &*pick.name == "a");
+    let of_a = picks.iter().filter(|pick| &*pick.configuration.name == "a");
     assert_eq!(
         of_a.filter_map(|pick| balancer.failed(pick, now)).count(),
         1
@@ -136,7 +147,7 @@ fn an_answer_to_a_request_from_before_the_failure_restores_nothing() {
         .map(|_| balancer.pick(now, &[]).unwrap())
         .last()
         .unwrap();
-    assert_eq!(late.name, early.name);
+    assert_eq!(late.configuration.name, early.configuration.name);
     balancer.failed(&late, now).unwrap();
     assert!(balancer.accepted(&early, now).is_none());
     assert_eq!(balancer.remaining(now), (2, 3));
@@ -245,7 +256,7 @@ fn over_random_sequences_the_rules_hold() {
         let mut counts = [0; 5];
         for _ in 0..50 {
             let pick = balancer.pick(now, &[]).unwrap();
-            counts[pick.name.parse::<usize>().unwrap()] += 1;
+            counts[pick.configuration.name.parse::<usize>().unwrap()] += 1;
         }
         assert_eq!(counts, [10; 5], "seed {seed}");
     }
@@ -292,7 +303,7 @@ fn random_step(
         }
         2 if balancer.accepted(&pick, *now).is_some() => {
             // Restored: only a limit is left of the rest.
-            let turn = pick.name.parse().unwrap();
+            let turn = pick.configuration.name.parse().unwrap();
             let limited = balancer.lock().health(turn).limited_until;
             model.until[picked] = limited.unwrap_or(*now);
         }
@@ -304,13 +315,13 @@ fn random_step(
 
 /// Which of the four credentials it is.
 fn credential_of(pick: &Pick) -> usize {
-    pick.name.parse::<usize>().unwrap() % 4
+    pick.configuration.name.parse::<usize>().unwrap() % 4
 }
 
 /// Reports a failure. If it counts, the end of the rest: without an epoch in the way, a minute at least.
 fn failed_until(balancer: &Balancer, pick: &Pick, now: Instant) -> Option<Instant> {
     balancer.failed(pick, now)?;
-    let turn = pick.name.parse().unwrap();
+    let turn = pick.configuration.name.parse().unwrap();
     let until = balancer.lock().health(turn).rests_until();
     Some(until.expect("it rests"))
 }

@@ -45,7 +45,7 @@ fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
         body: RequestBody::None,
     };
     upstream.send(request, None).unwrap();
-    let socket = upstream.socket().unwrap();
+    let socket = upstream.socket().upgrade().unwrap();
     let roomy = socket2::SockRef::from(&*socket).set_recv_buffer_size(1 << 20);
     roomy.unwrap();
     go.send(()).unwrap();

@@ -19,7 +19,7 @@ const GET: &[u8] = b"GET /v1/models?x=1 HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\
 fn a_head_is_taken_apart() {
     let head = parsed(GET);
     assert_eq!(head.method, Method::GET);
-    assert_eq!(head.target, "/v1/models?x=1");
+    assert_eq!(*head.target, *b"/v1/models?x=1");
     assert_eq!(head.version, Version::HTTP_11);
     let lines = [("Host", "localhost"), ("X-A", "1"), ("x-a", "2")];
     assert_eq!(head.fields, Fields::of(&lines));
