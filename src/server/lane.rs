@@ -31,7 +31,9 @@ const HOT: u64 = 2;
 /// watches its client too.
 const SHORT_WAIT: u64 = 10;
 
-/// See the module's documentation.
+/// See the module's documentation. Two of them share no cache line (nor a pair of lines, which some
+/// processors fetch together): what one thread writes would be what the other one waits for.
+#[repr(align(128))]
 pub(super) struct Lane<H: Handler> {
     poller: Poller,
     /// Its connections, readable without the lock.

@@ -12,9 +12,9 @@ use super::connection::{After, Connection};
 
 /// See the module's documentation.
 pub(crate) struct Shared {
-    pub(super) limits: Limits,
     /// Requests in flight: at most `limits.workers`.
-    in_flight: AtomicUsize,
+    in_flight: Busy<AtomicUsize>,
+    pub(super) limits: Limits,
     /// Connections with a request that could not be admitted, and since when.
     pending: Mutex<VecDeque<(Box<Connection>, Instant)>>,
     /// Their number, readable without the lock.
@@ -31,6 +31,10 @@ pub(crate) struct Shared {
     open: Arc<AtomicUsize>,
 }
 
+/// What each request writes to, by itself in its cache lines: all else here is mostly read.
+#[repr(align(128))]
+struct Busy<T>(T);
+
 /// Counts a connection as open until it is dropped.
 pub(crate) struct OpenGuard(Arc<AtomicUsize>);
 
@@ -43,8 +47,8 @@ impl Drop for OpenGuard {
 impl Shared {
     pub(super) fn new(limits: Limits, waker: UnixStream) -> Self {
         Shared {
+            in_flight: Busy(AtomicUsize::new(0)),
             limits,
-            in_flight: AtomicUsize::new(0),
             pending: Mutex::default(),
             waiting: AtomicUsize::new(0),
             became_idle: Condvar::new(),
@@ -64,7 +68,7 @@ impl Shared {
 
     /// Whether another request could be in flight.
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight.load(Ordering::SeqCst) < self.limits.workers
+        self.in_flight.0.load(Ordering::SeqCst) < self.limits.workers
     }
 
     /// Admits a request to be in flight, unless all are taken or others have waited for longer.
@@ -75,13 +79,14 @@ impl Shared {
     fn take_permit(&self) -> bool {
         let step = |count: usize| (count < self.limits.workers).then_some(count + 1);
         self.in_flight
+            .0
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
             .is_ok()
     }
 
     /// A request that was admitted is over. Returns the connection that is admitted in its place.
     pub(super) fn release(&self) -> Option<Box<Connection>> {
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
         if self.is_stopping() {
             // Whoever waits for the end looks under this lock, so that it cannot miss it.
             drop(self.lock());
@@ -109,7 +114,7 @@ impl Shared {
                 return Some(connection);
             }
             drop(pending);
-            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
         }
         None
     }
@@ -168,7 +173,7 @@ impl Shared {
     /// Waits until no request is in flight. False: the time was not enough.
     pub(super) fn wait_until_idle(&self, timeout: Duration) -> bool {
         let is_busy = |pending: &mut VecDeque<_>| {
-            self.in_flight.load(Ordering::SeqCst) > 0 || !pending.is_empty()
+            self.in_flight.0.load(Ordering::SeqCst) > 0 || !pending.is_empty()
         };
         let (_pending, result) = self
             .became_idle
