@@ -7,7 +7,6 @@
 //! Out of scope: the proxy in front of it. [`Demo::start`] is called by the main thread; requests
 //! are answered on the worker threads of a [`Server`] of its own.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +19,8 @@ use serde_json::json;
 
 use crate::secrets::{Configuration, Credential};
 use crate::server::{
-    AnswerFraming, ClientFault, Exchange, Handler, Limits, RefusalAnswer, Refused, Running, Server,
-    field_lines,
+    AnswerFraming, ClientFault, Exchange, Handler, Limits, Name, Progress, RefusalAnswer, Refused,
+    Running, Server, field_lines,
 };
 use crate::socket;
 use crate::target::Target;
@@ -157,20 +156,15 @@ struct Flow {
 
 impl Handler for Flow {
     type Kit = ();
-    type Waiting = Infallible;
 
     fn kit(&self) {}
 
-    fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Option<Infallible> {
+    fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Progress {
         if let Err(fault) = self.answer(exchange) {
             // The server closes the connection of an answer that is not finished.
             log::debug!("simulated Flow: broken off: {fault:?}");
         }
-        None
-    }
-
-    fn resume(&self, (): &mut (), _: &mut Exchange<'_>, waiting: Infallible) -> Option<Infallible> {
-        match waiting {}
+        Progress::Over
     }
 
     fn awaited<'k>(&self, (): &'k ()) -> Option<&'k Weak<TcpStream>> {
@@ -228,7 +222,7 @@ fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
     Asked {
         method: &head.method,
         target: &head.target,
-        authorization: head.fields.value("authorization"),
+        authorization: head.fields.value(Name::Authorization),
         body,
     }
 }

@@ -2,8 +2,8 @@
 
 use http::{Method, StatusCode};
 
-use crate::server::Fields;
 use crate::server::body::{ChunkDecoder, Decoded};
+use crate::server::{Fields, Name};
 
 /// The most field lines of an answer.
 const MAX_FIELDS: usize = 128;
@@ -44,13 +44,14 @@ pub enum Parsed {
     Final(usize, Answer),
 }
 
-/// Parses the head of the answer to a request with `method` from the start of `bytes`.
+/// Parses the head of the answer to a request with `method` from the start of `bytes`. A final one's
+/// fields are put where `spare` ones were.
 ///
 /// # Errors
 /// What is wrong with it. Also what the client could understand otherwise than we do.
-pub fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
-    match parse_lines::<FEW_FIELDS>(bytes, method) {
-        Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method),
+pub fn parse(bytes: &[u8], method: &Method, spare: &mut Fields) -> Result<Parsed, &'static str> {
+    match parse_lines::<FEW_FIELDS>(bytes, method, spare) {
+        Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method, spare),
         parsed => parsed,
     }
 }
@@ -58,7 +59,11 @@ pub fn parse(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
 const TOO_MANY_FIELDS: &str = "its head has over 128 fields";
 
 #[inline(never)]
-fn parse_lines<const MOST: usize>(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
+fn parse_lines<const MOST: usize>(
+    bytes: &[u8],
+    method: &Method,
+    spare: &mut Fields,
+) -> Result<Parsed, &'static str> {
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; MOST];
     let mut head = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -81,11 +86,11 @@ fn parse_lines<const MOST: usize>(bytes: &[u8], method: &Method) -> Result<Parse
         return Ok(Parsed::Interim(length));
     }
     let is_http_11 = head.version == Some(1);
-    let mut fields = Fields::copy_of(&bytes[..length], head.headers);
+    let mut fields = std::mem::take(spare).refilled(&bytes[..length], head.headers);
     let framing = framing(method, status, is_http_11, &mut fields)?;
     let persists = is_http_11
         && framing != Framing::UntilClose
-        && !fields.values("connection").any(asks_to_close);
+        && !fields.values(Name::Connection).any(asks_to_close);
     Ok(Parsed::Final(
         length,
         Answer {
@@ -114,7 +119,7 @@ fn framing(
     let has_body = method != Method::HEAD
         && status != StatusCode::NO_CONTENT
         && status != StatusCode::NOT_MODIFIED;
-    let mut codings = fields.values("transfer-encoding");
+    let mut codings = fields.values(Name::TransferEncoding);
     if let Some(coding) = codings.next() {
         // RFC 9112 section 6.1; HTTP/1.0 knows no transfer codings.
         let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
@@ -123,7 +128,7 @@ fn framing(
         }
         drop(codings);
         // It overrides a Content-Length.
-        fields.remove("content-length");
+        fields.remove(Name::ContentLength);
         return Ok(if has_body {
             Framing::Chunked
         } else {
@@ -134,7 +139,7 @@ fn framing(
     let length = content_length(fields)?;
     if status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: not in an answer that never has a body.
-        fields.remove("content-length");
+        fields.remove(Name::ContentLength);
     }
     Ok(match length {
         _ if !has_body => Framing::None,
@@ -148,7 +153,7 @@ fn framing(
 fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
     let mut length = None;
     let mut is_plain = true;
-    let values = fields.values("content-length");
+    let values = fields.values(Name::ContentLength);
     for value in values.flat_map(|value| value.split(|&byte| byte == b',')) {
         let digits = value.trim_ascii();
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -166,7 +171,7 @@ fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
         length = Some(number);
     }
     if let Some(length) = length.filter(|_| !is_plain) {
-        fields.unite("content-length", &length.to_string());
+        fields.unite(Name::ContentLength, &length.to_string());
     }
     Ok(length)
 }
@@ -257,8 +262,12 @@ impl Body {
 mod tests {
     use super::*;
 
+    fn parse_fresh(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
+        parse(bytes, method, &mut Fields::default())
+    }
+
     fn parse_whole(head: &str) -> Result<Answer, &'static str> {
-        match parse(head.as_bytes(), &Method::GET)? {
+        match parse_fresh(head.as_bytes(), &Method::GET)? {
             Parsed::Final(length, answer) => {
                 assert_eq!(length, head.len());
                 Ok(answer)
@@ -272,10 +281,10 @@ mod tests {
         let head = b"HTTP/1.1 200 OK\r\nX-A:  1 \r\nx-a: 2\r\n\r\nbody";
         let end = head.len() - 4;
         for length in 0..end {
-            let parsed = parse(&head[..length], &Method::GET);
+            let parsed = parse_fresh(&head[..length], &Method::GET);
             assert!(matches!(parsed, Ok(Parsed::NotYet)), "{length} bytes");
         }
-        let Ok(Parsed::Final(length, answer)) = parse(head, &Method::GET) else {
+        let Ok(Parsed::Final(length, answer)) = parse_fresh(head, &Method::GET) else {
             panic!("not final");
         };
         assert_eq!((length, answer.status), (end, StatusCode::OK));
@@ -285,17 +294,17 @@ mod tests {
     #[test]
     fn interim_answers_are_told_from_the_final_one() {
         let both = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
-        let Ok(Parsed::Interim(length)) = parse(both, &Method::GET) else {
+        let Ok(Parsed::Interim(length)) = parse_fresh(both, &Method::GET) else {
             panic!("not interim");
         };
-        let rest = parse(&both[length..], &Method::GET);
+        let rest = parse_fresh(&both[length..], &Method::GET);
         assert!(matches!(rest, Ok(Parsed::Final(19, _))));
     }
 
     /// The answer to a request with `method`, its head being `HTTP/{head}`.
     fn answer_to(method: &str, head: &str) -> Answer {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        match parse(format!("HTTP/{head}\r\n\r\n").as_bytes(), &method) {
+        match parse_fresh(format!("HTTP/{head}\r\n\r\n").as_bytes(), &method) {
             Ok(Parsed::Final(_, answer)) => answer,
             other => panic!("{head}: {other:?}"),
         }
@@ -318,13 +327,13 @@ mod tests {
         ] {
             let answer = answer_to(method, &head);
             assert_eq!(answer.framing, framing, "{head}");
-            let count = answer.fields.values("content-length").count();
+            let count = answer.fields.values(Name::ContentLength).count();
             assert_eq!(count, lengths, "{head}");
         }
         let chunked = format!("1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n{FIVE}");
         let answer = answer_to("GET", &chunked);
         assert_eq!(answer.framing, Framing::Chunked);
-        assert_eq!(answer.fields.value("content-length"), None);
+        assert_eq!(answer.fields.value(Name::ContentLength), None);
         assert_eq!(answer_to("HEAD", &chunked).framing, Framing::None);
     }
 
@@ -381,7 +390,10 @@ mod tests {
             "HTTP/1.1 099 x\r\n\r\n",
             "SSH-2.0-x\r\n\r\n",
         ] {
-            assert!(parse(head.as_bytes(), &Method::GET).is_err(), "{head:?}");
+            assert!(
+                parse_fresh(head.as_bytes(), &Method::GET).is_err(),
+                "{head:?}"
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
 use crate::secrets::Configuration;
-use crate::server::Fields;
+use crate::server::{Fields, Name};
 
 /// A request is sent to the upstream at most this often, each time with another credential.
 const MAX_ATTEMPTS: usize = 3;
@@ -45,7 +45,7 @@ impl Verdict {
 
 /// RFC 9110 section 10.2.3: seconds or a date.
 fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
-    let value = std::str::from_utf8(fields.value("retry-after")?)
+    let value = std::str::from_utf8(fields.value(Name::RetryAfter)?)
         .ok()?
         .trim();
     // LiteLLM passes fractions of a second on from some models' providers.

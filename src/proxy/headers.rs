@@ -2,31 +2,34 @@
 
 use http::HeaderValue;
 
-use crate::server::Fields;
+use crate::server::{Fields, Name};
 
 /// The field that ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
-/// before the rule). Asked for every field of every message, so the length is looked at first.
-fn is_hop_by_hop(name: &[u8]) -> bool {
-    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-    match name.len() {
-        2 => is(b"te"),
-        7 => is(b"trailer") || is(b"upgrade"),
-        10 => is(b"connection") || is(b"keep-alive"),
-        16 => is(b"proxy-connection"),
-        17 => is(b"transfer-encoding"),
-        18 => is(b"proxy-authenticate"),
-        19 => is(b"proxy-authorization"),
-        _ => false,
-    }
+/// before the rule).
+fn is_hop_by_hop(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyAuthenticate
+            | Name::ProxyAuthorization
+            | Name::ProxyConnection
+            | Name::Te
+            | Name::Trailer
+            | Name::TransferEncoding
+            | Name::Upgrade
+    )
 }
 
 /// Whether the proxy sets a field itself in what it sends to the upstream.
-fn is_set_anew(name: &[u8]) -> bool {
-    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-    is(b"host") || is(b"authorization") || is(b"content-length") || is(b"expect")
+fn is_set_anew(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Host | Name::Authorization | Name::ContentLength | Name::Expect
+    )
 }
 
 /// The fields that the values of Connection name. Content-Length cannot be named away: the message
@@ -57,17 +60,23 @@ pub fn for_upstream<'f>(
     host: &'f HeaderValue,
     request_id: &'f [u8],
 ) -> impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone {
-    let named = Named::by(fields.values("connection"));
+    let named = Named::by(fields.values(Name::Connection));
     let ours: [(&[u8], &[u8]); 2] = [
         (b"host", host.as_bytes()),
         (b"authorization", authorization.as_bytes()),
     ];
     let id = REQUEST_ID.as_bytes();
-    let has_id = fields.value(REQUEST_ID).is_some_and(|id| !id.is_empty()) && !named.contains(id);
+    let has_id = fields
+        .value(Name::XRequestId)
+        .is_some_and(|id| !id.is_empty())
+        && !named.contains(id);
     let own_id = (!has_id).then_some((id, request_id));
-    let theirs = fields.iter().filter(move |(name, _)| {
-        let is_dropped_id = !has_id && name.eq_ignore_ascii_case(id);
-        !is_set_anew(name) && !is_hop_by_hop(name) && !named.contains(name) && !is_dropped_id
+    let theirs = fields.lines().filter_map(move |(known, name, value)| {
+        let is_dropped = is_set_anew(known)
+            || is_hop_by_hop(known)
+            || named.contains(name)
+            || (known == Name::XRequestId && !has_id);
+        (!is_dropped).then_some((name, value))
     });
     ours.into_iter().chain(theirs).chain(own_id)
 }
@@ -78,14 +87,15 @@ pub fn for_client<'f>(
     answer: &'f Fields,
     request_id: &'f [u8],
 ) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
-    let named = Named::by(answer.values("connection"));
+    let named = Named::by(answer.values(Name::Connection));
     let id = REQUEST_ID.as_bytes();
-    let has_id = answer.value(REQUEST_ID).is_some() && !named.contains(id);
+    let has_id = answer.value(Name::XRequestId).is_some() && !named.contains(id);
     let own_id = (!has_id).then_some((id, request_id));
-    answer
-        .iter()
-        .filter(move |(name, _)| !is_hop_by_hop(name) && !named.contains(name))
-        .chain(own_id)
+    let theirs = answer.lines().filter_map(move |(known, name, value)| {
+        let is_dropped = is_hop_by_hop(known) || named.contains(name);
+        (!is_dropped).then_some((name, value))
+    });
+    theirs.chain(own_id)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
 //! only [`upstream`] and what it uses know ureq. A request that has been sent up can be set aside
-//! until its answer comes ([`Waiting`]); all other waits block the kit.
+//! until its answer comes ([`Kit::waiting`]); all other waits block the kit.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
@@ -44,7 +44,9 @@ use self::trouble::Trouble;
 use self::upstream::{Answer, Failure, Piece, Request, RequestBody, Upstream, UpstreamFactory};
 use crate::pages::{self, Status};
 use crate::secrets::Credential;
-use crate::server::{ClientFault, Exchange, Handler, Reason, RefusalAnswer, Refused};
+use crate::server::{
+    ClientFault, Exchange, Handler, Name, Progress, Reason, RefusalAnswer, Refused,
+};
 use crate::socket;
 use crate::target::Target;
 
@@ -67,26 +69,17 @@ pub struct Kit {
     body: Vec<u8>,
     /// Of request ids.
     numbers: Numbers,
+    /// A request that has been sent up and waits for its answer.
+    waiting: Option<InFlight>,
 }
 
-/// A request that has been sent up and waits for its answer.
-pub struct Waiting {
+/// A request, and how far it is.
+struct InFlight {
     record: Record,
-    forwarding: Forwarding,
-}
-
-/// What is on its way up, and how far it is.
-struct Forwarding {
-    /// Path and query.
+    /// Path and query that the upstream is asked for.
     path: TargetPiece,
     body: Body,
     attempts: Attempts,
-}
-
-/// Whether a request is over for now.
-enum Progress {
-    Answered,
-    Waits(Forwarding),
 }
 
 /// What [`Proxy::forward`] begins with.
@@ -98,34 +91,33 @@ enum Step {
 
 impl Handler for Proxy {
     type Kit = Kit;
-    type Waiting = Waiting;
 
     fn kit(&self) -> Kit {
         Kit {
             upstream: Upstream::new(&self.upstreams),
             body: Vec::new(),
             numbers: Numbers::default(),
+            waiting: None,
         }
     }
 
-    fn handle(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Option<Waiting> {
-        let mut record = self.record(kit, exchange);
-        let progress = self.answer(kit, exchange, &mut record);
-        self.conclude(kit, exchange, record, progress)
+    fn handle(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Progress {
+        let mut request = InFlight {
+            record: self.record(kit, exchange),
+            path: TargetPiece::In(0..0),
+            body: Body::None,
+            attempts: Attempts::new(),
+        };
+        let result = self.answer(kit, exchange, &mut request);
+        self.conclude(kit, exchange, request, result)
     }
 
-    fn resume(
-        &self,
-        kit: &mut Kit,
-        exchange: &mut Exchange<'_>,
-        waiting: Waiting,
-    ) -> Option<Waiting> {
-        let Waiting {
-            mut record,
-            forwarding,
-        } = waiting;
-        let progress = self.forward(kit, exchange, &mut record, forwarding, Step::Receive);
-        self.conclude(kit, exchange, record, progress)
+    fn resume(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Progress {
+        let Some(mut request) = kit.waiting.take() else {
+            unreachable!("a request that waits is in the kit");
+        };
+        let result = self.forward(kit, exchange, &mut request, Step::Receive);
+        self.conclude(kit, exchange, request, result)
     }
 
     fn awaited<'k>(&self, kit: &'k Kit) -> Option<&'k Weak<TcpStream>> {
@@ -192,7 +184,7 @@ impl Proxy {
 
     fn record(&self, kit: &mut Kit, exchange: &Exchange<'_>) -> Record {
         let head = &exchange.head;
-        let id = head.fields.value(headers::REQUEST_ID);
+        let id = head.fields.value(Name::XRequestId);
         let id = id.filter(|id| !id.is_empty());
         let id = id.map(|id| RequestId::Client(id.into()));
         Record {
@@ -215,30 +207,34 @@ impl Proxy {
         &self,
         kit: &mut Kit,
         exchange: &mut Exchange<'_>,
-        mut record: Record,
-        progress: Result<Progress, Trouble>,
-    ) -> Option<Waiting> {
-        match progress {
-            Ok(Progress::Waits(forwarding)) => return Some(Waiting { record, forwarding }),
-            Ok(Progress::Answered) => {}
-            Err(trouble) => self.explain(exchange, &mut record, trouble),
+        mut request: InFlight,
+        result: Result<Progress, Trouble>,
+    ) -> Progress {
+        let record = &mut request.record;
+        match result {
+            Ok(Progress::Waits) => {
+                kit.waiting = Some(request);
+                return Progress::Waits;
+            }
+            Ok(Progress::Over) => {}
+            Err(trouble) => self.explain(exchange, record, trouble),
         }
         kit.upstream.end();
         record.bytes_in = exchange.body_bytes_in();
         record.bytes_out = exchange.body_bytes_out();
         record.log(exchange.peer(), &exchange.head.target);
-        None
+        Progress::Over
     }
 
     fn answer(
         &self,
         kit: &mut Kit,
         exchange: &mut Exchange<'_>,
-        record: &mut Record,
+        request: &mut InFlight,
     ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target)?;
-        record.path = route.path.clone();
+        request.record.path = route.path.clone();
         let asked = route.path.of(&head.target);
         let status = || Status {
             remaining: self.balancer.available(Instant::now()),
@@ -247,27 +243,21 @@ impl Proxy {
         if asked.starts_with(b"/-")
             && let Some(page) = pages::page(asked, &head.method, status())
         {
-            own_answer::show(exchange, record, &page?);
-            return Ok(Progress::Answered);
+            own_answer::show(exchange, &mut request.record, &page?);
+            return Ok(Progress::Over);
         }
         self.admit(exchange, &route)?;
-        let path = route.upstream_path(&head.target, &self.target);
-        let body = request_body::hold(exchange, &mut kit.body)?;
-        let mut attempts = Attempts::new();
-        attempts.next(&self.balancer);
-        let forwarding = Forwarding {
-            path,
-            body,
-            attempts,
-        };
-        self.forward(kit, exchange, record, forwarding, Step::Send)
+        request.path = route.upstream_path(&head.target, &self.target);
+        request.body = request_body::hold(exchange, &mut kit.body)?;
+        request.attempts.next(&self.balancer);
+        self.forward(kit, exchange, request, Step::Send)
     }
 
     /// Section 9 of the contract: a web page must not spend the user's credentials.
     fn admit(&self, exchange: &Exchange<'_>, route: &Route) -> Result<(), ProxyError> {
         let forbidden = |what: String| Err(ProxyError::new(Code::Forbidden, what));
         if route.form == Form::Origin {
-            let host = exchange.head.fields.value("host");
+            let host = exchange.head.fields.value(Name::Host);
             // What is not ASCII has been refused before.
             let host = host.map(|host| std::str::from_utf8(host).unwrap_or_default());
             if !self.gate.admits_host(host) {
@@ -278,7 +268,7 @@ impl Proxy {
                 );
             }
         }
-        for origin in exchange.head.fields.values("origin") {
+        for origin in exchange.head.fields.values(Name::Origin) {
             if !std::str::from_utf8(origin).is_ok_and(|origin| self.gate.admits_origin(origin)) {
                 return forbidden(
                     "requests from web pages are not let in (Origin): \
@@ -295,18 +285,22 @@ impl Proxy {
         &self,
         kit: &mut Kit,
         exchange: &mut Exchange<'_>,
-        record: &mut Record,
-        mut forwarding: Forwarding,
+        request: &mut InFlight,
         mut step: Step,
     ) -> Result<Progress, Trouble> {
         loop {
             if step == Step::Send {
-                self.send_attempt(kit, exchange, record, &mut forwarding)?;
+                self.send_attempt(kit, exchange, request)?;
                 if exchange.may_wait() {
-                    return Ok(Progress::Waits(forwarding));
+                    return Ok(Progress::Waits);
                 }
             }
-            let attempts = &mut forwarding.attempts;
+            let InFlight {
+                record,
+                body,
+                attempts,
+                ..
+            } = &mut *request;
             let answer = match kit.upstream.receive(&exchange.head.method) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => {
@@ -321,12 +315,13 @@ impl Proxy {
             let verdict = Verdict::of(answer.status, &answer.fields);
             attempts.judged(&self.balancer, verdict, answer.status);
             let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
-                && !matches!(forwarding.body, Body::Streamed(_));
+                && !matches!(body, Body::Streamed(_));
             if !may_fail_over || attempts.next(&self.balancer).is_none() {
                 record.config = attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
                 pass_on(exchange, kit, &answer, record);
-                return Ok(Progress::Answered);
+                kit.upstream.take_back(answer.fields);
+                return Ok(Progress::Over);
             }
             skip_body(&mut kit.upstream);
             step = Step::Send;
@@ -338,10 +333,14 @@ impl Proxy {
         &self,
         kit: &mut Kit,
         exchange: &mut Exchange<'_>,
-        record: &mut Record,
-        forwarding: &mut Forwarding,
+        request: &mut InFlight,
     ) -> Result<(), Trouble> {
-        let attempts = &mut forwarding.attempts;
+        let InFlight {
+            record,
+            path,
+            body,
+            attempts,
+        } = request;
         record.attempts = attempts.count();
         let Some(pick) = attempts.current() else {
             // The secrets loader refuses an empty file, so there is always somebody.
@@ -350,8 +349,8 @@ impl Proxy {
         let sent = self.send(
             kit,
             exchange,
-            &forwarding.path,
-            forwarding.body,
+            path,
+            *body,
             &pick.configuration.credential,
             record.id.as_bytes(),
         );

@@ -4,7 +4,7 @@ use super::answer::Framing;
 use super::headers;
 use super::sse::EventTail;
 use super::upstream::{Answer, Failure, Piece, Upstream};
-use crate::server::{AnswerFraming, ClientFault, Exchange};
+use crate::server::{AnswerFraming, ClientFault, Exchange, Name};
 
 /// How a relayed answer ended.
 #[derive(Debug)]
@@ -96,11 +96,11 @@ fn break_off(exchange: &mut Exchange<'_>, failure: &Failure, events: Option<&Eve
 
 /// Whether an error frame can be put into this body.
 fn is_event_stream(answer: &Answer) -> bool {
-    let is_sse = answer.fields.value("content-type").is_some_and(|value| {
+    let is_sse = answer.fields.value(Name::ContentType).is_some_and(|value| {
         let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     });
     is_sse
         && matches!(answer.framing, Framing::Chunked | Framing::UntilClose)
-        && answer.fields.value("content-encoding").is_none()
+        && answer.fields.value(Name::ContentEncoding).is_none()
 }

@@ -28,6 +28,7 @@ use super::socks::Socks;
 use super::tls::Tls;
 use super::transport::{Fault, LateResolver, Mode, Tcp, Wire};
 pub use super::way::Way;
+use crate::server::Fields;
 use crate::target::Target;
 
 /// Resolving, connecting and the TLS handshake: none of them may take longer.
@@ -53,6 +54,8 @@ pub struct Upstream {
     /// That of the connection that was made last.
     socket: Weak<TcpStream>,
     connection: Option<Connection>,
+    /// Of the last answer.
+    fields: Fields,
 }
 
 /// A connection to the upstream, in the middle of an answer or idle.
@@ -225,6 +228,7 @@ impl Upstream {
             wire: Arc::new(Wire::default()),
             socket: Weak::new(),
             connection: None,
+            fields: Fields::default(),
         }
     }
 
@@ -274,7 +278,7 @@ impl Upstream {
         let Some(connection) = &mut self.connection else {
             return Err(Failure::Broke("nothing was sent".into()));
         };
-        match connection.read_head(method, silence) {
+        match connection.read_head(method, silence, &mut self.fields) {
             Ok(answer) => {
                 self.wire.head_is_whole();
                 Ok(Some(answer))
@@ -333,6 +337,11 @@ impl Upstream {
         };
         let result = connection.take(buffer, each_time(self.factory.silence));
         result.map_err(|trouble| self.failure(trouble))
+    }
+
+    /// Takes back the fields of an answer that nobody needs any more: the next one's come there.
+    pub fn take_back(&mut self, fields: Fields) {
+        self.fields = fields.if_small();
     }
 
     /// The exchange with the client is over. A connection that cannot be used again is closed.
@@ -406,11 +415,16 @@ impl Connection {
     }
 
     /// Reads until the head of the final answer is whole.
-    fn read_head(&mut self, method: &Method, silence: NextTimeout) -> Result<Answer, Trouble> {
+    fn read_head(
+        &mut self,
+        method: &Method,
+        silence: NextTimeout,
+        spare: &mut Fields,
+    ) -> Result<Answer, Trouble> {
         loop {
             let buffers = self.transport.buffers();
             if !buffers.input().is_empty() {
-                let parsed = answer::parse(buffers.input(), method);
+                let parsed = answer::parse(buffers.input(), method, spare);
                 match parsed.map_err(|what| Trouble::NotHttp(what.into()))? {
                     Parsed::NotYet => {}
                     // RFC 9110 section 15.2: as many as it likes.

@@ -128,7 +128,10 @@ impl<H: Handler> Acceptor<H> {
         }
         let others = fds.len();
         for parked in &self.parked {
-            fds.push(PollFd::new(&*parked.connection.socket, PollFlags::IN));
+            fds.push(PollFd::new(
+                &*parked.connection.client.socket,
+                PollFlags::IN,
+            ));
         }
         let timeout = socket::timespec(self.next_deadline(now).saturating_duration_since(now));
         if let Err(error) = poll(&mut fds, Some(&timeout))
@@ -204,7 +207,7 @@ impl<H: Handler> Acceptor<H> {
             Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
             None => (Parking::Idle, since + IDLE_TIMEOUT),
         };
-        self.head_bytes += connection.input.bytes().len();
+        self.head_bytes += connection.client.input.bytes().len();
         self.parked.push(Parked {
             connection,
             state,
@@ -219,7 +222,7 @@ impl<H: Handler> Acceptor<H> {
     fn unpark(&mut self, index: usize) -> Parked {
         let parked = self.parked.swap_remove(index);
         if !matches!(parked.state, Parking::Draining { .. }) {
-            self.head_bytes -= parked.connection.input.bytes().len();
+            self.head_bytes -= parked.connection.client.input.bytes().len();
         }
         parked
     }
@@ -227,6 +230,7 @@ impl<H: Handler> Acceptor<H> {
     fn drain(&mut self, connection: Box<Connection>) {
         let since = Instant::now();
         if connection
+            .client
             .socket
             .shutdown(std::net::Shutdown::Write)
             .is_err()
@@ -390,10 +394,9 @@ impl<H: Handler> Acceptor<H> {
 
     fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) {
         // The request line, if it is here, says in which dialect the answer is to be.
-        connection.read_now();
-        if let After::Drain(connection) =
-            connection::refuse(connection, &*self.handler, None, refusal)
-        {
+        // Nothing, an end or an error: what is here already must do.
+        connection.client.read_head();
+        if let After::Drain(connection) = connection::refuse(connection, &*self.handler, refusal) {
             self.drain(connection);
         }
     }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Version};
 
 use super::body::{ChunkDecoder, Decoded, Framing};
-use super::connection::{Connection, Stay};
+use super::client::Client;
+use super::connection::Stay;
+use super::fields::Fields;
 use super::head::{Persistence, RequestHead};
 use super::refusal::{Reason, Refusal};
 use super::response::{AnswerFraming, Out, WireFraming};
@@ -61,18 +63,18 @@ pub(super) enum Outcome {
 /// The handler reads the body, starts the answer, writes pieces, flushes when it would wait, and
 /// finishes. An answer that was started and not finished is broken off visibly.
 pub struct Exchange<'a> {
-    pub head: RequestHead,
-    connection: &'a mut Connection,
+    pub head: &'a mut RequestHead,
+    client: &'a mut Client,
     out: &'a mut Out,
     shared: &'a Shared,
     stay: Stay,
-    body: Incoming,
+    body: &'a mut Incoming,
     answer: Answer,
-    persistence: Persistence,
+    persistence: &'a mut Persistence,
     body_bytes_out: u64,
 }
 
-/// A request that is not being worked on: it has just come, or waits for somebody else.
+/// A request, and how far its body has been read: what lasts while it waits for somebody else.
 pub(super) struct Held {
     head: RequestHead,
     body: Incoming,
@@ -118,35 +120,36 @@ impl Held {
             head,
         }
     }
+
+    /// Its fields, when it is over.
+    pub(super) fn into_fields(self) -> Fields {
+        self.head.fields
+    }
+
+    /// Its method and target.
+    pub(super) fn request_line(&self) -> (Method, Box<[u8]>) {
+        (self.head.method.clone(), self.head.target.clone())
+    }
 }
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
-        held: Held,
-        connection: &'a mut Connection,
+        held: &'a mut Held,
+        client: &'a mut Client,
         out: &'a mut Out,
         shared: &'a Shared,
         stay: Stay,
     ) -> Self {
         Exchange {
-            head: held.head,
-            connection,
+            head: &mut held.head,
+            client,
             out,
             shared,
             stay,
-            body: held.body,
+            body: &mut held.body,
             answer: Answer::NotStarted,
-            persistence: held.persistence,
+            persistence: &mut held.persistence,
             body_bytes_out: 0,
-        }
-    }
-
-    /// Sets the request aside. Nothing of its answer has been started.
-    pub(super) fn hold(self) -> Held {
-        Held {
-            head: self.head,
-            body: self.body,
-            persistence: self.persistence,
         }
     }
 
@@ -159,12 +162,12 @@ impl<'a> Exchange<'a> {
 
     /// The client's address, as it stands in the log.
     pub fn peer(&self) -> &Arc<str> {
-        &self.connection.peer
+        &self.client.peer
     }
 
     /// The client's socket, to be watched while waiting for somebody else.
     pub fn client(&self) -> &Arc<TcpStream> {
-        &self.connection.socket
+        &self.client.socket
     }
 
     /// Whether the server stops: requests in flight go on for a while.
@@ -200,7 +203,7 @@ impl<'a> Exchange<'a> {
     pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
         let result = self.read_piece(buffer);
         if result.is_err() {
-            self.persistence = Persistence::Close;
+            *self.persistence = Persistence::Close;
         }
         result
     }
@@ -213,7 +216,7 @@ impl<'a> Exchange<'a> {
         if self.body.owes_continue {
             self.body.owes_continue = false;
             // RFC 9110 section 10.1.1: not needed where the body is already coming.
-            if self.connection.input.bytes().is_empty() {
+            if self.client.input.bytes().is_empty() {
                 self.out.append_continue();
                 self.flush()?;
             }
@@ -256,7 +259,7 @@ impl<'a> Exchange<'a> {
         let most = usize::try_from(left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        let mut length = self.connection.input.take_into(&mut buffer[..most]);
+        let mut length = self.client.input.take_into(&mut buffer[..most]);
         if length == 0 {
             length = self.wait_for_body(Some(&mut buffer[..most]))?;
         }
@@ -274,7 +277,7 @@ impl<'a> Exchange<'a> {
             let IncomingState::Chunked(decoder) = &mut self.body.state else {
                 break;
             };
-            let input = &mut self.connection.input;
+            let input = &mut self.client.input;
             // Never more than fits: the decoder counts what it has handed out as taken.
             let most = input.bytes().len().min(buffer.len() - filled);
             if most == 0 {
@@ -315,7 +318,7 @@ impl<'a> Exchange<'a> {
                 what,
             )))
         };
-        let result = self.connection.read_body(direct, timeout);
+        let result = self.client.read_body(direct, timeout);
         self.body.waited += started.elapsed();
         match result {
             Ok(0) => Err(ClientFault::Gone),
@@ -353,20 +356,20 @@ impl<'a> Exchange<'a> {
         self.skip_buffered_body();
         let unread = !matches!(self.body.state, IncomingState::Done);
         if unread || self.shared.is_stopping() || wire == WireFraming::UntilClose {
-            self.persistence = Persistence::Close;
+            *self.persistence = Persistence::Close;
         }
         self.out
-            .append_head(status, fields, wire, (self.head.version, self.persistence));
+            .append_head(status, fields, wire, (self.head.version, *self.persistence));
         self.answer = Answer::Body(wire);
     }
 
     /// A body that the handler did not read and that is all here anyway need not end the connection.
     fn skip_buffered_body(&mut self) {
-        let buffered = self.connection.input.bytes().len();
+        let buffered = self.client.input.bytes().len();
         if let IncomingState::Left(left) = self.body.state
             && usize::try_from(left).is_ok_and(|left| left <= buffered)
         {
-            self.connection.input.consume(left as usize);
+            self.client.input.consume(left as usize);
             self.body.state = IncomingState::Done;
         }
     }
@@ -414,7 +417,7 @@ impl<'a> Exchange<'a> {
             // The thread that does this waits for nobody.
             Stay::OneRequest => Duration::ZERO,
         };
-        let result = socket::write_all(&self.connection.socket, pending, stall, socket::NOBODY);
+        let result = socket::write_all(&self.client.socket, pending, stall, socket::NOBODY);
         if self.body_bytes_out > LONG_ANSWER {
             socket::give_up_turn();
         }
@@ -440,7 +443,7 @@ impl<'a> Exchange<'a> {
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        match (self.answer, self.persistence) {
+        match (self.answer, *self.persistence) {
             (Answer::Finished, Persistence::KeepAlive) => Outcome::KeepAlive,
             (Answer::Finished, Persistence::Close) => Outcome::Close,
             (answer, _) => Outcome::Broken {

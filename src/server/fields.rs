@@ -6,35 +6,112 @@
 use std::fmt;
 use std::ops::Range;
 
+/// The most memory that is kept for the next head, in bytes of field lines and in lines.
+const KEPT: (usize, usize) = (4096, 64);
+
+/// The fields that this program looks at or does not simply pass on; all others are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Name {
+    Other,
+    Authorization,
+    Connection,
+    ContentEncoding,
+    ContentLength,
+    ContentType,
+    Expect,
+    Host,
+    KeepAlive,
+    Origin,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    RetryAfter,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    XRequestId,
+}
+
+impl Name {
+    /// Which one `name` is, in whatever case. Asked once for each line.
+    pub fn of(name: &[u8]) -> Name {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            2 if is(b"te") => Name::Te,
+            4 if is(b"host") => Name::Host,
+            6 if is(b"expect") => Name::Expect,
+            6 if is(b"origin") => Name::Origin,
+            7 if is(b"trailer") => Name::Trailer,
+            7 if is(b"upgrade") => Name::Upgrade,
+            10 if is(b"connection") => Name::Connection,
+            10 if is(b"keep-alive") => Name::KeepAlive,
+            11 if is(b"retry-after") => Name::RetryAfter,
+            12 if is(b"content-type") => Name::ContentType,
+            12 if is(b"x-request-id") => Name::XRequestId,
+            13 if is(b"authorization") => Name::Authorization,
+            14 if is(b"content-length") => Name::ContentLength,
+            16 if is(b"content-encoding") => Name::ContentEncoding,
+            16 if is(b"proxy-connection") => Name::ProxyConnection,
+            17 if is(b"transfer-encoding") => Name::TransferEncoding,
+            18 if is(b"proxy-authenticate") => Name::ProxyAuthenticate,
+            19 if is(b"proxy-authorization") => Name::ProxyAuthorization,
+            _ => Name::Other,
+        }
+    }
+}
+
 /// The field lines of a head.
 #[derive(Clone, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
     lines: Vec<Line>,
+    /// A bit for each [`Name`] that a line has.
+    names: u32,
 }
 
 /// Where a field line lies in [`Fields::bytes`].
 #[derive(Clone)]
 struct Line {
+    known: Name,
     name: Range<u32>,
     value: Range<u32>,
 }
 
 impl Fields {
-    /// Copies `head` once, of which all `lines` must be slices.
-    pub fn copy_of(head: &[u8], lines: &[httparse::Header<'_>]) -> Fields {
+    /// Copies `head` once, of which all `lines` must be slices, into the memory of these, whose lines
+    /// are forgotten.
+    #[must_use]
+    pub fn refilled(mut self, head: &[u8], lines: &[httparse::Header<'_>]) -> Fields {
         // A head is far shorter than a u32 can say.
         let range_of = |piece: &[u8]| {
             let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
             start..start + piece.len() as u32
         };
-        let lines = lines.iter().map(|line| Line {
-            name: range_of(line.name.as_bytes()),
-            value: range_of(line.value),
-        });
-        Fields {
-            lines: lines.collect(),
-            bytes: head.to_vec(),
+        self.lines.clear();
+        self.names = 0;
+        for line in lines {
+            let known = Name::of(line.name.as_bytes());
+            self.names |= 1 << known as u32;
+            self.lines.push(Line {
+                known,
+                name: range_of(line.name.as_bytes()),
+                value: range_of(line.value),
+            });
+        }
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        self
+    }
+
+    /// These, to be refilled; or none, where they take more memory than is worth keeping.
+    #[must_use]
+    pub fn if_small(self) -> Fields {
+        if self.bytes.capacity() <= KEPT.0 && self.lines.capacity() <= KEPT.1 {
+            self
+        } else {
+            Fields::default()
         }
     }
 
@@ -43,53 +120,56 @@ impl Fields {
         self.lines.len()
     }
 
-    /// Name and value of each line.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        let piece = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
+    /// What is known of the name, the name, and the value of each line.
+    pub fn lines(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> + Clone {
         self.lines
             .iter()
-            .map(move |line| (piece(&line.name), piece(&line.value)))
+            .map(|line| (line.known, self.piece(&line.name), self.piece(&line.value)))
     }
 
-    /// The first value of the field `name`, in whatever case.
-    pub fn value(&self, name: &str) -> Option<&[u8]> {
+    fn piece(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    /// Name and value of each line.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        self.lines().map(|(_, name, value)| (name, value))
+    }
+
+    /// The first value of the field `name`.
+    pub fn value(&self, name: Name) -> Option<&[u8]> {
         self.values(name).next()
     }
 
-    /// The values of all lines of the field `name`, in whatever case.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+    /// The values of all lines of the field `name`.
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let is_there = self.names & 1 << name as u32 != 0;
+        let lines = if is_there { &self.lines[..] } else { &[] };
+        lines
+            .iter()
+            .filter(move |line| line.known == name)
+            .map(|line| self.piece(&line.value))
     }
 
     /// Drops all lines of the field `name`.
-    pub fn remove(&mut self, name: &str) {
-        let Fields { bytes, lines } = self;
-        lines.retain(|line| !line.is_of(name, bytes));
+    pub fn remove(&mut self, name: Name) {
+        self.lines.retain(|line| line.known != name);
+        self.names &= !(1 << name as u32);
     }
 
     /// Makes all lines of the field `name` one, in the place of the first, with `value`.
-    pub fn unite(&mut self, name: &str, value: &str) {
+    pub fn unite(&mut self, name: Name, value: &str) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(value.as_bytes());
         let united = start..self.bytes.len() as u32;
-        let Fields { bytes, lines } = self;
         let mut is_first = true;
-        lines.retain_mut(|line| {
-            if !line.is_of(name, bytes) {
+        self.lines.retain_mut(|line| {
+            if line.known != name {
                 return true;
             }
             line.value = united.clone();
             std::mem::replace(&mut is_first, false)
         });
-    }
-}
-
-impl Line {
-    fn is_of(&self, name: &str, bytes: &[u8]) -> bool {
-        let field = &bytes[self.name.start as usize..self.name.end as usize];
-        field.eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
@@ -113,18 +193,15 @@ impl fmt::Debug for Fields {
 impl Fields {
     /// The fields of `Name: value` pairs.
     pub fn of(pairs: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        let mut put = |text: &str| {
-            let start = fields.bytes.len() as u32;
-            fields.bytes.extend_from_slice(text.as_bytes());
-            start..fields.bytes.len() as u32
-        };
-        let lines = pairs.iter().map(|(name, value)| Line {
-            name: put(name),
-            value: put(value),
-        });
-        fields.lines = lines.collect();
-        fields
+        let line = |(name, value): &(&str, &str)| format!("{name}: {value}\r\n");
+        let head = pairs.iter().map(line).collect::<String>() + "\r\n";
+        let mut lines = [httparse::EMPTY_HEADER; 64];
+        match httparse::parse_headers(head.as_bytes(), &mut lines) {
+            Ok(httparse::Status::Complete((_, lines))) => {
+                Fields::default().refilled(head.as_bytes(), lines)
+            }
+            other => panic!("{head:?}: {other:?}"),
+        }
     }
 }
 
@@ -133,24 +210,87 @@ mod tests {
     use super::*;
 
     fn four() -> Fields {
-        Fields::of(&[("A", "1"), ("b", "2"), ("a", "3"), ("C", "4")])
+        Fields::of(&[("HOST", "1"), ("b", "2"), ("host", "3"), ("Te", "4")])
     }
 
     #[test]
     fn names_are_found_in_any_case_and_kept_as_they_came() {
         let fields = four();
-        assert_eq!(fields.value("a"), Some(&b"1"[..]));
-        assert_eq!(fields.values("A").collect::<Vec<_>>(), [b"1", b"3"]);
-        assert_eq!(fields.value("d"), None);
-        assert_eq!(fields.iter().next(), Some((&b"A"[..], &b"1"[..])));
+        assert_eq!(fields.value(Name::Host), Some(&b"1"[..]));
+        assert_eq!(fields.values(Name::Host).collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(fields.value(Name::Origin), None);
+        assert_eq!(fields.iter().next(), Some((&b"HOST"[..], &b"1"[..])));
+    }
+
+    #[test]
+    fn each_known_name_is_told_from_all_others() {
+        let mut seen = vec![];
+        for text in [
+            "Authorization",
+            "Connection",
+            "Content-Encoding",
+            "Content-Length",
+            "Content-Type",
+            "Expect",
+            "Host",
+            "Keep-Alive",
+            "Origin",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "Retry-After",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "X-Request-Id",
+        ] {
+            let name = Name::of(text.as_bytes());
+            assert_eq!(name, Name::of(text.to_ascii_lowercase().as_bytes()));
+            assert!(name != Name::Other && !seen.contains(&name), "{text}");
+            seen.push(name);
+            for length in 0..text.len() {
+                let other = format!("{}_{}", &text[..length], &text[length + 1..]);
+                assert_eq!(Name::of(other.as_bytes()), Name::Other, "{other}");
+            }
+        }
+        assert_eq!(seen.len(), Name::XRequestId as usize);
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_there_before() {
+        let head = b"Expect: x\r\n\r\n";
+        let mut lines = [httparse::EMPTY_HEADER; 4];
+        let Ok(httparse::Status::Complete((_, lines))) = httparse::parse_headers(head, &mut lines)
+        else {
+            panic!("it is a head");
+        };
+        let fields = four().refilled(head, lines);
+        assert_eq!(fields, Fields::of(&[("Expect", "x")]));
+        assert_eq!(fields.value(Name::Host), None);
+        assert_eq!(fields.value(Name::Expect), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn much_memory_is_not_kept() {
+        let value = "x".repeat(KEPT.0);
+        let long = Fields::of(&[("a", &value)]);
+        assert!(long.if_small().bytes.capacity() == 0);
+        assert!(four().if_small().bytes.capacity() > 0);
+        let many = Fields {
+            lines: Vec::with_capacity(KEPT.1 + 1),
+            ..Fields::default()
+        };
+        assert_eq!(many.if_small().lines.capacity(), 0);
     }
 
     #[test]
     fn lines_can_be_removed_and_united() {
         let mut fields = four();
-        fields.remove("B");
-        fields.unite("a", "13");
-        assert!(fields == Fields::of(&[("A", "13"), ("C", "4")]));
+        fields.remove(Name::Te);
+        fields.unite(Name::Host, "13");
+        assert_eq!(fields, Fields::of(&[("HOST", "13"), ("b", "2")]));
+        assert_eq!(fields.value(Name::Te), None);
     }
 
     #[test]

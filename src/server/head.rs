@@ -7,7 +7,7 @@
 use http::{Method, Version};
 
 use super::body::Framing;
-use super::fields::Fields;
+use super::fields::{Fields, Name};
 use super::refusal::{Reason, Refusal};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
@@ -105,14 +105,17 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal>
     let Some(end) = find_end(bytes, 0)? else {
         return Ok(None);
     };
-    parse_whole(&bytes[..end]).map(|head| Some((end, head)))
+    parse_whole(&bytes[..end], Fields::default()).map(|head| Some((end, head)))
 }
 
-/// Parses a head that [`find_end`] found to be whole.
-pub fn parse_whole(head: &[u8]) -> Result<RequestHead, Refusal> {
+/// Parses a head that [`find_end`] found to be whole. Its fields are put where `spare` ones were.
+///
+/// # Errors
+/// As [`parse_head`].
+pub fn parse_whole(head: &[u8], spare: Fields) -> Result<RequestHead, Refusal> {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
     let (method, target, version) = request_line(&head[..line_end])?;
-    let fields = field_lines(&head[line_end + 2..])?;
+    let fields = field_lines(&head[line_end + 2..], spare)?;
     let framing = Framing::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
@@ -173,24 +176,24 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-fn field_lines(head: &[u8]) -> Result<Fields, Refusal> {
+fn field_lines(head: &[u8], spare: Fields) -> Result<Fields, Refusal> {
     /// As many as nearly all heads have. Room for more would be four kilobytes of stack to fill,
     /// which each worker touches, and caches are what a worker runs out of.
     const FEW: usize = 32;
     let lines = memchr::memchr_iter(b'\n', head).take(FEW + 1).count();
     if lines <= FEW {
-        parse_lines::<FEW>(head)
+        parse_lines::<FEW>(head, spare)
     } else {
-        parse_lines::<MAX_FIELDS>(head)
+        parse_lines::<MAX_FIELDS>(head, spare)
     }
 }
 
 #[inline(never)]
-fn parse_lines<const MOST: usize>(head: &[u8]) -> Result<Fields, Refusal> {
+fn parse_lines<const MOST: usize>(head: &[u8], spare: Fields) -> Result<Fields, Refusal> {
     let mut parsed = [httparse::EMPTY_HEADER; MOST];
     // What its names and values may consist of is what RFC 9110 section 5.6.2 and 5.5 say.
     match httparse::parse_headers(head, &mut parsed) {
-        Ok(httparse::Status::Complete((_, lines))) => Ok(Fields::copy_of(head, lines)),
+        Ok(httparse::Status::Complete((_, lines))) => Ok(spare.refilled(head, lines)),
         Ok(httparse::Status::Partial) => Err(Refusal::new(
             Reason::BadRequest,
             "the head ends in the middle of a field",
@@ -209,7 +212,7 @@ fn parse_lines<const MOST: usize>(head: &[u8]) -> Result<Fields, Refusal> {
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
 fn check_host(version: Version, fields: &Fields) -> Result<(), Refusal> {
     let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-    let mut hosts = fields.values("host");
+    let mut hosts = fields.values(Name::Host);
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => bad("more than one Host field"),
         (None, None) if version == Version::HTTP_11 => bad("HTTP/1.1 without a Host field"),
@@ -227,7 +230,7 @@ fn is_host_byte(byte: u8) -> bool {
 
 fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {
     let mut expects = false;
-    for value in fields.values("expect") {
+    for value in fields.values(Name::Expect) {
         // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::new(
@@ -245,7 +248,7 @@ fn persistence(version: Version, fields: &Fields) -> Persistence {
         Version::HTTP_10 => Persistence::Close,
         _ => Persistence::KeepAlive,
     };
-    for value in fields.values("connection") {
+    for value in fields.values(Name::Connection) {
         for option in value.split(|&byte| byte == b',') {
             let option = option.trim_ascii();
             if option.eq_ignore_ascii_case(b"close") {
@@ -263,8 +266,8 @@ impl Framing {
     /// RFC 9112 section 6.3, with everything ambiguous refused.
     fn of(version: Version, fields: &Fields) -> Result<Self, Refusal> {
         let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-        let mut codings = fields.values("transfer-encoding");
-        let mut lengths = fields.values("content-length");
+        let mut codings = fields.values(Name::TransferEncoding);
+        let mut lengths = fields.values(Name::ContentLength);
         let coding = codings.next();
         let length = lengths.next();
         if coding.is_some() && length.is_some() {

@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::Handler;
-use super::connection::{Connection, Suspended};
+use super::connection::Connection;
 use super::poller::{Key, Poller, Side};
+use super::turn::NoPlace;
 
 /// How often the lane looks for what has waited long. Waits are counted in these.
 const TICK: Duration = Duration::from_millis(10);
@@ -75,7 +76,7 @@ enum Place<H: Handler> {
     /// It waits for its next request, with what the last one needed.
     Idle(Box<Connection>, Option<Box<H::Kit>>),
     /// It waits for the upstream.
-    Waiting(Box<Suspended<H>>),
+    Waiting(Box<Connection>, Box<H::Kit>),
 }
 
 /// What the leader does next. A number is the place of the connection, which is taken.
@@ -83,7 +84,7 @@ pub(super) enum Next<H: Handler> {
     /// The client has sent something.
     Serve(usize, Box<Connection>, Option<Box<H::Kit>>),
     /// The upstream has sent something, or has been silent for a while.
-    Resume(usize, Box<Suspended<H>>),
+    Resume(usize, Box<Connection>, Box<H::Kit>),
     /// It has had no request for a while.
     HandBack(usize, Box<Connection>, Option<Box<H::Kit>>),
 }
@@ -114,7 +115,7 @@ impl<H: Handler> Lane<H> {
         &self,
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
-        let client = Arc::clone(&connection.socket);
+        let client = Arc::clone(&connection.client.socket);
         match self.enter(Place::Idle(connection, None), &client) {
             Ok(_) => Ok(()),
             Err((error, Place::Idle(connection, _))) => Err((error, connection)),
@@ -188,7 +189,7 @@ impl<H: Handler> Lane<H> {
         {
             self.poller.remove(&*upstream);
         }
-        if connection.has_input {
+        if connection.client.has_input {
             // Nobody will report what came before the last read.
             let key = Key::new(index, state.entries[index].generation, Side::Client);
             state.events.push_back(key);
@@ -203,26 +204,27 @@ impl<H: Handler> Lane<H> {
     pub(super) fn put_waiting(
         &self,
         index: usize,
-        suspended: Box<Suspended<H>>,
+        connection: Box<Connection>,
+        kit: Box<H::Kit>,
         handler: &H,
-    ) -> Result<(), Box<Suspended<H>>> {
+    ) -> Result<(), NoPlace<H>> {
         let mut state = self.lock();
         let entry = &mut state.entries[index];
-        let Some(awaited) = handler.awaited(&suspended.kit) else {
-            return Err(suspended);
+        let Some(awaited) = handler.awaited(&kit) else {
+            return Err((connection, kit));
         };
         if !entry.upstream.ptr_eq(awaited) {
             let Some(upstream) = awaited.upgrade() else {
-                return Err(suspended);
+                return Err((connection, kit));
             };
             let key = Key::new(index, entry.generation, Side::Upstream);
             if let Err(error) = self.poller.add(&*upstream, key) {
                 log::warn!("A lane cannot watch an upstream connection: {error}");
-                return Err(suspended);
+                return Err((connection, kit));
             }
             entry.upstream = Weak::clone(awaited);
         }
-        state.put(index, Place::Waiting(suspended));
+        state.put(index, Place::Waiting(connection, kit));
         Ok(())
     }
 
@@ -244,7 +246,7 @@ impl<H: Handler> Lane<H> {
     /// Lets all requests in flight see a client that left.
     pub(super) fn cut_off(&self) {
         for entry in &self.lock().entries {
-            if let (Some(client), Place::Taken | Place::Waiting(_)) = (&entry.client, &entry.place)
+            if let (Some(client), Place::Taken | Place::Waiting(..)) = (&entry.client, &entry.place)
             {
                 // An error means that it is closed already.
                 let _ = client.shutdown(Shutdown::Read);
@@ -268,7 +270,7 @@ impl<H: Handler> Entry<H> {
     fn is_overdue(&self, tick: u64, is_stopping: bool) -> bool {
         match self.place {
             Place::Idle(..) => is_stopping || self.since + HOT <= tick,
-            Place::Waiting(_) => self.since + SHORT_WAIT <= tick,
+            Place::Waiting(..) => self.since + SHORT_WAIT <= tick,
             Place::Free | Place::Taken => false,
         }
     }
@@ -334,12 +336,12 @@ impl<H: Handler> State<H> {
                 (Place::Idle(connection, kit), Side::Overdue) => {
                     return Some(Next::HandBack(index, connection, kit));
                 }
-                (Place::Waiting(mut suspended), Side::Upstream | Side::Overdue) => {
-                    suspended.connection.has_input |= entry.has_input;
-                    return Some(Next::Resume(index, suspended));
+                (Place::Waiting(mut connection, kit), Side::Upstream | Side::Overdue) => {
+                    connection.client.has_input |= entry.has_input;
+                    return Some(Next::Resume(index, connection, kit));
                 }
                 // A pipelined request, or a client that leaves: whoever waits for long looks.
-                (place @ Place::Waiting(_), Side::Client) => {
+                (place @ Place::Waiting(..), Side::Client) => {
                     entry.has_input = true;
                     entry.place = place;
                 }
@@ -422,7 +424,10 @@ mod tests {
                     Next::Resume(..) => panic!("nobody waits"),
                 }
             };
-            assert_eq!(*connection.peer, client.local_addr().unwrap().to_string());
+            assert_eq!(
+                *connection.client.peer,
+                client.local_addr().unwrap().to_string()
+            );
             lane.put_idle(place, connection, Some(Box::new(0)));
         }
     }

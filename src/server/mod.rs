@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 mod acceptor;
 pub mod body;
+mod client;
 mod connection;
 mod exchange;
 mod fields;
@@ -31,7 +32,7 @@ mod shelves;
 mod turn;
 
 pub use exchange::{ClientFault, Exchange};
-pub use fields::Fields;
+pub use fields::{Fields, Name};
 pub use head::RequestHead;
 pub use refusal::{Reason, Refusal};
 pub use response::AnswerFraming;
@@ -84,23 +85,18 @@ pub trait Handler: Send + Sync + 'static {
     /// What each request in flight has for itself: buffers, an upstream connection.
     type Kit: Send;
 
-    /// A request that waits for somebody else, with nothing of its answer started.
-    type Waiting: Send;
-
     /// Makes a [`Handler::Kit`]: for one more request in flight than there were before.
     fn kit(&self) -> Self::Kit;
 
     /// Answers one request. Where [`Exchange::may_wait`] says so it may return before it would have
     /// to wait for somebody else's bytes.
-    fn handle(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Option<Self::Waiting>;
+    fn handle(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Progress;
 
     /// Goes on where [`Handler::handle`] has returned: bytes have come, or it is to wait itself.
-    fn resume(
-        &self,
-        kit: &mut Self::Kit,
-        exchange: &mut Exchange<'_>,
-        waiting: Self::Waiting,
-    ) -> Option<Self::Waiting>;
+    /// A handler whose requests never wait needs none.
+    fn resume(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Progress {
+        self.handle(kit, exchange)
+    }
 
     /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes, and
     /// spare kits are sorted by where those come in.
@@ -116,6 +112,15 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer to a request that the server cannot take. The request line may be missing or
     /// malformed: it is what arrived, for the log and to tell the client's dialect.
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer;
+}
+
+/// How far a handler has come with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    Over,
+    /// It waits for somebody else, with nothing of its answer started. What the handler knows of it
+    /// is in its kit.
+    Waits,
 }
 
 /// A request that the server cannot take.

@@ -19,9 +19,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::Handler;
-use super::connection::{
-    self, After, Arrived, Buffers, CloseReason, Connection, Served, Stay, Suspended,
-};
+use super::client::Arrived;
+use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
 use super::lane::{Lane, Next};
 use super::shared::Shared;
 use super::shelves::Shelves;
@@ -180,7 +179,7 @@ impl<H: Handler> Pool<H> {
             return Err(connection);
         };
         lane.adopt(connection).map_err(|(error, connection)| {
-            log::debug!("no lane for {}: {error}", connection.peer);
+            log::debug!("no lane for {}: {error}", connection.client.peer);
             connection
         })
     }
@@ -309,9 +308,9 @@ impl<H: Handler> Worker<'_, H> {
                     self.turn.enter(place);
                     self.serve_if_admitted(connection, kit);
                 }
-                Next::Resume(place, suspended) => {
+                Next::Resume(place, connection, kit) => {
                     self.turn.enter(place);
-                    let served = self.resume(suspended);
+                    let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
                     self.go_on(served);
                 }
                 Next::HandBack(place, connection, kit) => {
@@ -361,7 +360,7 @@ impl<H: Handler> Worker<'_, H> {
 
     /// Serves a connection that was admitted, and is in no lane.
     fn serve_admitted(&mut self, connection: Box<Connection>) {
-        let client = Some(Arc::clone(&connection.socket));
+        let client = Some(Arc::clone(&connection.client.socket));
         self.pool.set_serving(self.thread, client);
         let served = self.serve(connection, None, Stay::WhileRequestsCome);
         self.go_on(served);
@@ -370,14 +369,14 @@ impl<H: Handler> Worker<'_, H> {
     /// Settles what has been served, and serves those that have waited for that.
     fn go_on(&mut self, mut served: Served<H>) {
         // One that waits is still in flight, and somebody else's when it goes on.
-        while !matches!(served, Served::Waiting(_)) {
+        while !matches!(served, Served::Waiting(..)) {
             self.settle(served);
             let Some(connection) = self.pool.shared.release() else {
                 return;
             };
-            self.turn.enter_lane_with(&connection.socket);
+            self.turn.enter_lane_with(&connection.client.socket);
             if !self.turn.is_held() {
-                let client = Some(Arc::clone(&connection.socket));
+                let client = Some(Arc::clone(&connection.client.socket));
                 self.pool.set_serving(self.thread, client);
             }
             served = self.serve(connection, None, Stay::WhileRequestsCome);
@@ -404,12 +403,6 @@ impl<H: Handler> Worker<'_, H> {
             .unwrap_or_else(|| Box::new(pool.handler.kit()))
     }
 
-    fn resume(&mut self, suspended: Box<Suspended<H>>) -> Served<H> {
-        let (pool, buffers) = (self.pool, &mut self.buffers);
-        let context = (&*pool.handler, &*pool.shared);
-        guarded(|| connection::resume(*suspended, buffers, context))
-    }
-
     fn shelve(&self, kit: Option<Box<H::Kit>>) {
         let Some(kit) = kit else { return };
         let upstream = self.pool.handler.awaited(&kit).and_then(Weak::upgrade);
@@ -426,7 +419,7 @@ impl<H: Handler> Worker<'_, H> {
     /// Puts the connection where it belongs now.
     fn settle(&mut self, served: Served<H>) {
         let (after, kit) = match served {
-            Served::Waiting(suspended) => return self.let_wait(suspended),
+            Served::Waiting(connection, kit) => return self.let_wait(connection, kit),
             Served::Done(after, kit) => (after, kit),
             // The panic hook has logged it. The client sees a closed connection; nothing is used
             // again that the panic could have left half done.
@@ -454,10 +447,11 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.
-    fn let_wait(&mut self, suspended: Box<Suspended<H>>) {
-        if let Err(suspended) = self.turn.put_waiting(suspended, &*self.pool.handler) {
+    fn let_wait(&mut self, connection: Box<Connection>, kit: Box<H::Kit>) {
+        let put = self.turn.put_waiting(connection, kit, &*self.pool.handler);
+        if let Err((connection, kit)) = put {
             self.turn.give_up();
-            let served = self.resume(suspended);
+            let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
             self.go_on(served);
         }
     }

@@ -4,7 +4,6 @@ use super::connection::Connection;
 use super::*;
 use crate::socket::Patience;
 use http::StatusCode;
-use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::time::Instant;
 
@@ -13,13 +12,12 @@ pub(super) struct Greeter;
 
 impl Handler for Greeter {
     type Kit = usize;
-    type Waiting = Infallible;
 
     fn kit(&self) -> usize {
         0
     }
 
-    fn handle(&self, _: &mut usize, exchange: &mut Exchange<'_>) -> Option<Infallible> {
+    fn handle(&self, _: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
         let fields = [(
             HeaderName::from_static("content-length"),
             HeaderValue::from(5),
@@ -31,16 +29,7 @@ impl Handler for Greeter {
         );
         exchange.write(b"hello");
         exchange.finish().unwrap();
-        None
-    }
-
-    fn resume(
-        &self,
-        _: &mut usize,
-        _: &mut Exchange<'_>,
-        waiting: Infallible,
-    ) -> Option<Infallible> {
-        match waiting {}
+        Progress::Over
     }
 
     fn awaited<'k>(&self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::Handler;
-use super::connection::{Connection, Suspended};
+use super::connection::Connection;
 use super::lane::Lane;
 use super::pool::Pool;
 use crate::socket::Turn;
@@ -100,13 +100,14 @@ impl<H: Handler> LaneTurn<H> {
     /// It has no place, or what it waits for cannot be watched.
     pub(super) fn put_waiting(
         &self,
-        suspended: Box<Suspended<H>>,
+        connection: Box<Connection>,
+        kit: Box<H::Kit>,
         handler: &H,
-    ) -> Result<(), Box<Suspended<H>>> {
+    ) -> Result<(), NoPlace<H>> {
         let (Some(lane), Some(place)) = (self.led(), self.place.get()) else {
-            return Err(suspended);
+            return Err((connection, kit));
         };
-        lane.put_waiting(place, suspended, handler)?;
+        lane.put_waiting(place, connection, kit, handler)?;
         self.place.set(None);
         Ok(())
     }

@@ -2,6 +2,7 @@ use super::super::input::INPUT_SIZE;
 use super::super::tests::{connection, shared};
 use super::*;
 use std::io::Write;
+use std::time::Duration;
 
 /// Takes in what `client` has sent; whoever does has its buffer back then.
 fn take_in(connection: &mut Connection) -> Arrived {
@@ -16,14 +17,14 @@ fn a_connection_that_waits_keeps_what_it_has_received_and_no_buffer() {
     let shared = shared();
     let (mut connection, mut client) = connection(&shared);
     assert_eq!(take_in(&mut connection), Arrived::Nothing);
-    assert_eq!(connection.input.bytes(), b"");
+    assert_eq!(connection.client.input.bytes(), b"");
 
     client.write_all(b"GET /").unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while take_in(&mut connection) == Arrived::Nothing {
         assert!(Instant::now() < deadline, "it does not come");
     }
-    assert_eq!(connection.input.bytes(), b"GET /");
+    assert_eq!(connection.client.input.bytes(), b"GET /");
 }
 
 #[test]

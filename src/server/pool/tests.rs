@@ -67,7 +67,7 @@ fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever
         .map(|kit| {
             let (connection, client) = connection(&pool.shared);
             clients.push(client);
-            turn.enter_lane_with(&connection.socket);
+            turn.enter_lane_with(&connection.client.socket);
             turn.put_idle(connection, Box::new(kit)).ok().unwrap()
         })
         .collect();
