@@ -163,7 +163,7 @@ fn names_target(authority: &str, target: &Target) -> bool {
 /// Whether a server that decodes the path could climb out of the base path: a segment of one or two
 /// dots, in whatever encoding, between whatever some server takes for a separator.
 fn has_dot_segment(path: &[u8]) -> bool {
-    if !path.iter().any(|byte| b".%".contains(byte)) {
+    if memchr::memchr2(b'.', b'%', path).is_none() {
         return false;
     }
     let mut decoded = Vec::with_capacity(path.len());

@@ -89,17 +89,20 @@ impl Fields {
             let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
             start..start + piece.len() as u32
         };
-        self.lines.clear();
-        self.names = 0;
-        for line in lines {
-            let known = Name::of(line.name.as_bytes());
-            self.names |= 1 << known as u32;
-            self.lines.push(Line {
+        let mut names = 0;
+        let lines = lines.iter().map(|line| {
+            let name = line.name.as_bytes();
+            let known = Name::of(name);
+            names |= 1 << known as u32;
+            Line {
                 known,
-                name: range_of(line.name.as_bytes()),
+                name: range_of(name),
                 value: range_of(line.value),
-            });
-        }
+            }
+        });
+        self.lines.clear();
+        self.lines.extend(lines);
+        self.names = names;
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
         self

@@ -225,7 +225,27 @@ fn check_host(version: Version, fields: &Fields) -> Result<(), Refusal> {
 
 /// What can stand in `uri-host [ ":" port ]` (RFC 3986 section 3.2.2), userinfo left out.
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte)
+    let is_other = matches!(
+        byte,
+        b'-' | b'.'
+            | b'_'
+            | b'~'
+            | b'%'
+            | b'!'
+            | b'$'
+            | b'&'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*'
+            | b'+'
+            | b';'
+            | b'='
+            | b':'
+            | b'['
+            | b']'
+    );
+    is_other || byte.is_ascii_alphanumeric()
 }
 
 fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {

@@ -155,20 +155,19 @@ impl<H: Handler> Lane<H> {
 
     /// Waits for what is to be done next. `reported` is room for what it hears.
     pub(super) fn next(&self, reported: &mut Vec<Key>, is_stopping: impl Fn() -> bool) -> Next<H> {
+        let mut state = self.lock();
         loop {
-            let timeout = {
-                let mut state = self.lock();
-                if let Some(next) = state.next_event() {
-                    return next;
-                }
-                state.timeout()
-            };
+            if let Some(next) = state.next_event() {
+                return next;
+            }
+            let timeout = state.timeout();
+            drop(state);
             if let Err(error) = self.poller.wait(timeout, reported) {
                 log::error!("A lane cannot wait: {error}");
                 std::thread::sleep(TICK);
             }
             let now = Instant::now();
-            let mut state = self.lock();
+            state = self.lock();
             state.events.extend(reported.iter());
             if now >= state.next_tick {
                 state.sweep(now, is_stopping());
