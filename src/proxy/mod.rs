@@ -189,7 +189,7 @@ impl Proxy {
         let id = id.map(|id| RequestId::Client(id.into()));
         Record {
             method: head.method.clone(),
-            path: TargetPiece::In(0..target_path::path_of(&head.target).len()),
+            path: TargetPiece::In(0..0),
             status: 0,
             config: None,
             attempts: 0,
@@ -233,7 +233,10 @@ impl Proxy {
         request: &mut InFlight,
     ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
-        let route = Route::of(&head.method, &head.target, &self.target)?;
+        let route = Route::of(&head.method, &head.target, &self.target).inspect_err(|_| {
+            let path = target_path::path_of(&head.target);
+            request.record.path = TargetPiece::In(0..path.len());
+        })?;
         request.record.path = route.path.clone();
         let asked = route.path.of(&head.target);
         let status = || Status {
@@ -258,8 +261,6 @@ impl Proxy {
         let forbidden = |what: String| Err(ProxyError::new(Code::Forbidden, what));
         if route.form == Form::Origin {
             let host = exchange.head.fields.value(Name::Host);
-            // What is not ASCII has been refused before.
-            let host = host.map(|host| std::str::from_utf8(host).unwrap_or_default());
             if !self.gate.admits_host(host) {
                 return forbidden(
                     "the Host field names neither this machine nor a private address: \

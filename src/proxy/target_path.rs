@@ -24,13 +24,40 @@ impl Piece {
         }
     }
 
-    /// What of it is before the query.
-    fn path(&self, target: &[u8]) -> Piece {
-        let length = path_of(self.of(target)).len();
-        match self {
-            Piece::In(range) => Piece::In(range.start..range.start + length),
-            Piece::Other(bytes) => Piece::Other(bytes[..length].to_vec()),
+    /// What of it is before `end`; all of it without one.
+    fn until(&self, end: Option<usize>) -> Piece {
+        match (self, end) {
+            (_, None) => self.clone(),
+            (Piece::In(range), Some(end)) => Piece::In(range.start..range.start + end),
+            (Piece::Other(bytes), Some(end)) => Piece::Other(bytes[..end].to_vec()),
         }
+    }
+}
+
+/// What is to be known of a path and query, found on one way through it: they are short.
+struct Marks {
+    has_fragment: bool,
+    query: Option<usize>,
+    /// Nothing in the path can be a dot.
+    is_plain: bool,
+}
+
+impl Marks {
+    fn of(path_and_query: &[u8]) -> Marks {
+        let mut marks = Marks {
+            has_fragment: false,
+            query: None,
+            is_plain: true,
+        };
+        for (at, byte) in path_and_query.iter().enumerate() {
+            match byte {
+                b'?' => marks.query = marks.query.or(Some(at)),
+                b'#' => marks.has_fragment = true,
+                b'.' | b'%' if marks.query.is_none() => marks.is_plain = false,
+                _ => {}
+            }
+        }
+        marks
     }
 }
 
@@ -74,11 +101,16 @@ impl Route {
         } else {
             (from_absolute_form(request_target, target)?, Form::Absolute)
         };
-        if memchr::memchr(b'#', path_and_query.of(request_target)).is_some() {
+        let Marks {
+            has_fragment,
+            query,
+            is_plain,
+        } = Marks::of(path_and_query.of(request_target));
+        if has_fragment {
             return Err(bad("a request target has no fragment ('#')"));
         }
-        let path = path_and_query.path(request_target);
-        if has_dot_segment(path.of(request_target)) {
+        let path = path_and_query.until(query);
+        if !is_plain && has_dot_segment(path.of(request_target)) {
             return Err(bad(
                 "the path has dot segments ('.' or '..'): send the path that is meant",
             ));
@@ -163,9 +195,6 @@ fn names_target(authority: &str, target: &Target) -> bool {
 /// Whether a server that decodes the path could climb out of the base path: a segment of one or two
 /// dots, in whatever encoding, between whatever some server takes for a separator.
 fn has_dot_segment(path: &[u8]) -> bool {
-    if memchr::memchr2(b'.', b'%', path).is_none() {
-        return false;
-    }
     let mut decoded = Vec::with_capacity(path.len());
     let mut index = 0;
     while index < path.len() {

@@ -72,9 +72,12 @@ pub(crate) enum CloseReason {
 pub(crate) struct Buffers {
     out: Out,
     spare: Vec<u8>,
-    /// Of the last request.
-    fields: Fields,
+    /// Of requests that are over; some, since others are begun before one is over.
+    fields: Vec<Fields>,
 }
+
+/// So many fields of requests that are over are kept.
+const MAX_SPARE_FIELDS: usize = 16;
 
 /// What came of serving a connection.
 pub(crate) enum Served<H: Handler> {
@@ -136,8 +139,10 @@ pub(crate) fn serve<H: Handler>(
             client.input.give_back(&mut buffers.spare);
             return Served::Waiting(connection, kit);
         }
-        if let Some(held) = connection.request.take() {
-            buffers.fields = held.into_fields().if_small();
+        if let Some(held) = connection.request.take()
+            && buffers.fields.len() < MAX_SPARE_FIELDS
+        {
+            buffers.fields.push(held.into_fields().if_small());
         }
         match outcome {
             Outcome::KeepAlive => {}
@@ -256,7 +261,7 @@ impl Connection {
     }
 
     /// Reads until the next request's head is whole, as far as it is here.
-    fn next_head(&mut self, spare: &mut Fields) -> NextHead {
+    fn next_head(&mut self, spare: &mut Vec<Fields>) -> NextHead {
         loop {
             match self.take_head(spare) {
                 Ok(Some(head)) => {
@@ -282,7 +287,7 @@ impl Connection {
     }
 
     /// Takes the next request's head from the bytes that are here, if it is whole.
-    fn take_head(&mut self, spare: &mut Fields) -> Result<Option<RequestHead>, Refusal> {
+    fn take_head(&mut self, spare: &mut Vec<Fields>) -> Result<Option<RequestHead>, Refusal> {
         if self.searched == 0 {
             // RFC 9112 section 2.2: an empty line before the request line is ignored; one.
             match self.client.input.bytes() {
@@ -296,7 +301,7 @@ impl Connection {
             self.searched = bytes.len();
             return Ok(None);
         };
-        let head = head::parse_whole(&bytes[..end], std::mem::take(spare))?;
+        let head = head::parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
         self.client.input.consume(end);
         self.searched = 0;
         self.head_since = None;

@@ -176,36 +176,34 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-fn field_lines(head: &[u8], spare: Fields) -> Result<Fields, Refusal> {
-    /// As many as nearly all heads have. Room for more would be four kilobytes of stack to fill,
-    /// which each worker touches, and caches are what a worker runs out of.
-    const FEW: usize = 32;
-    let lines = memchr::memchr_iter(b'\n', head).take(FEW + 1).count();
-    if lines <= FEW {
-        parse_lines::<FEW>(head, spare)
-    } else {
-        parse_lines::<MAX_FIELDS>(head, spare)
+/// As many as nearly all heads have. Room for more would be four kilobytes of stack to fill, which
+/// each worker touches, and caches are what a worker runs out of.
+const FEW_FIELDS: usize = 32;
+
+fn field_lines(head: &[u8], mut spare: Fields) -> Result<Fields, Refusal> {
+    match parse_lines::<FEW_FIELDS>(head, &mut spare) {
+        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_FIELDS>(head, &mut spare),
+        parsed => parsed,
     }
+    .map_err(|error| match error {
+        httparse::Error::TooManyHeaders => {
+            Refusal::new(Reason::HeadersTooLarge, "more than 128 header fields")
+        }
+        _ => Refusal::new(Reason::BadRequest, "a malformed header field line"),
+    })
 }
 
 #[inline(never)]
-fn parse_lines<const MOST: usize>(head: &[u8], spare: Fields) -> Result<Fields, Refusal> {
+fn parse_lines<const MOST: usize>(
+    head: &[u8],
+    spare: &mut Fields,
+) -> Result<Fields, httparse::Error> {
     let mut parsed = [httparse::EMPTY_HEADER; MOST];
     // What its names and values may consist of is what RFC 9110 section 5.6.2 and 5.5 say.
-    match httparse::parse_headers(head, &mut parsed) {
-        Ok(httparse::Status::Complete((_, lines))) => Ok(spare.refilled(head, lines)),
-        Ok(httparse::Status::Partial) => Err(Refusal::new(
-            Reason::BadRequest,
-            "the head ends in the middle of a field",
-        )),
-        Err(httparse::Error::TooManyHeaders) => Err(Refusal::new(
-            Reason::HeadersTooLarge,
-            "more than 128 header fields",
-        )),
-        Err(_) => Err(Refusal::new(
-            Reason::BadRequest,
-            "a malformed header field line",
-        )),
+    match httparse::parse_headers(head, &mut parsed)? {
+        httparse::Status::Complete((_, lines)) => Ok(std::mem::take(spare).refilled(head, lines)),
+        // It ends in the middle of a field.
+        httparse::Status::Partial => Err(httparse::Error::HeaderName),
     }
 }
 
