@@ -70,10 +70,12 @@ fn resolve(target: &Target, proxy: Option<String>) -> Step {
 fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
     let name = &one.name;
     let path = format!("{}/v1/models", target.base_path);
-    let fields: [(&[u8], &[u8]); 3] = [
-        (b"host", target.authority.as_bytes()),
-        (b"authorization", one.credential.authorization().as_bytes()),
-        (b"accept", b"application/json"),
+    let fields: [&[u8]; 5] = [
+        b"host: ",
+        target.authority.as_bytes(),
+        b"\r\nauthorization: ",
+        one.credential.authorization().as_bytes(),
+        b"\r\naccept: application/json\r\n",
     ];
     let started = Instant::now();
     let answered = loop {

@@ -88,11 +88,11 @@ impl Attempts {
     }
 
     /// Chooses the configuration of the next attempt, if there may be one.
-    pub fn next(&mut self, balancer: &Balancer) -> Option<&Pick> {
+    pub fn next(&mut self, balancer: &Balancer, now: Instant) -> Option<&Pick> {
         if self.count == MAX_ATTEMPTS {
             return None;
         }
-        let pick = balancer.pick(Instant::now(), self.picks.iter().flatten())?;
+        let pick = balancer.pick(now, self.picks.iter().flatten())?;
         log::info!("Using configuration '{}'", pick.configuration.name);
         let place = &mut self.picks[self.count];
         self.count += 1;

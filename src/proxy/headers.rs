@@ -6,6 +6,8 @@ use crate::server::{Fields, Name};
 
 /// The field that ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
+/// How its line begins.
+const OWN_ID: &[u8] = b"x-request-id: ";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
@@ -59,43 +61,43 @@ pub fn for_upstream<'f>(
     authorization: &'f HeaderValue,
     host: &'f HeaderValue,
     request_id: &'f [u8],
-) -> impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone {
+) -> impl Iterator<Item = &'f [u8]> + Clone {
     let named = Named::by(fields.values(Name::Connection));
-    let ours: [(&[u8], &[u8]); 2] = [
-        (b"host", host.as_bytes()),
-        (b"authorization", authorization.as_bytes()),
+    let ours: [&[u8]; 5] = [
+        b"host: ",
+        host.as_bytes(),
+        b"\r\nauthorization: ",
+        authorization.as_bytes(),
+        b"\r\n",
     ];
     let id = REQUEST_ID.as_bytes();
     let has_id = fields
         .value(Name::XRequestId)
         .is_some_and(|id| !id.is_empty())
         && !named.contains(id);
-    let own_id = (!has_id).then_some((id, request_id));
-    let theirs = fields.lines().filter_map(move |(known, name, value)| {
-        let is_dropped = is_set_anew(known)
-            || is_hop_by_hop(known)
-            || named.contains(name)
-            || (known == Name::XRequestId && !has_id);
-        (!is_dropped).then_some((name, value))
+    let theirs = fields.text(move |known, name| {
+        !is_set_anew(known)
+            && !is_hop_by_hop(known)
+            && !named.contains(name)
+            && (known != Name::XRequestId || has_id)
     });
+    let own_id = (!has_id).then(|| own_id(request_id)).into_iter().flatten();
     ours.into_iter().chain(theirs).chain(own_id)
 }
 
 /// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
 /// the upstream set none.
-pub fn for_client<'f>(
-    answer: &'f Fields,
-    request_id: &'f [u8],
-) -> impl Iterator<Item = (&'f [u8], &'f [u8])> {
+pub fn for_client<'f>(answer: &'f Fields, request_id: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
     let named = Named::by(answer.values(Name::Connection));
     let id = REQUEST_ID.as_bytes();
     let has_id = answer.value(Name::XRequestId).is_some() && !named.contains(id);
-    let own_id = (!has_id).then_some((id, request_id));
-    let theirs = answer.lines().filter_map(move |(known, name, value)| {
-        let is_dropped = is_hop_by_hop(known) || named.contains(name);
-        (!is_dropped).then_some((name, value))
-    });
-    theirs.chain(own_id)
+    let theirs = answer.text(move |known, name| !is_hop_by_hop(known) && !named.contains(name));
+    theirs.chain((!has_id).then(|| own_id(request_id)).into_iter().flatten())
+}
+
+/// The field line of the proxy's own request id.
+pub fn own_id(request_id: &[u8]) -> [&[u8]; 3] {
+    [OWN_ID, request_id, b"\r\n"]
 }
 
 #[cfg(test)]
@@ -104,18 +106,21 @@ mod tests {
 
     fn forwarded(fields: &[(&str, &str)]) -> Vec<(String, String)> {
         let value = HeaderValue::from_static;
-        for_upstream(
-            &Fields::of(fields),
-            &value("Bearer ours"),
-            &value("flow.example"),
-            b"id-1",
-        )
-        .map(|(name, value)| (text(name), text(value)))
-        .collect()
+        let (ours, host) = (value("Bearer ours"), value("flow.example"));
+        let fields = Fields::of(fields);
+        let lines: Vec<_> = for_upstream(&fields, &ours, &host, b"id-1").collect();
+        pairs(&lines)
     }
 
-    fn text(bytes: &[u8]) -> String {
-        String::from_utf8(bytes.to_vec()).unwrap()
+    /// Name and value of each line.
+    fn pairs(lines: &[&[u8]]) -> Vec<(String, String)> {
+        let text = String::from_utf8(lines.concat()).unwrap();
+        assert!(text.ends_with("\r\n"));
+        let pair = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_owned(), value.to_owned())
+        };
+        text.split_terminator("\r\n").map(pair).collect()
     }
 
     #[test]
@@ -191,12 +196,11 @@ mod tests {
             ("Keep-Alive", "5"),
             ("X-Request-Id", "upstream's"),
         ]);
-        let names: Vec<_> = for_client(&answer, b"ours")
-            .map(|(name, _)| text(name))
-            .collect();
+        let lines: Vec<_> = for_client(&answer, b"ours").collect();
+        let names: Vec<_> = pairs(&lines).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["Content-Length", "X-Request-Id"]);
         let answer = Fields::of(&[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")]);
         let lines: Vec<_> = for_client(&answer, b"ours").collect();
-        assert_eq!(lines, [(REQUEST_ID.as_bytes(), &b"ours"[..])]);
+        assert_eq!(lines.concat(), b"x-request-id: ours\r\n");
     }
 }

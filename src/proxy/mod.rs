@@ -252,7 +252,12 @@ impl Proxy {
         self.admit(exchange, &route)?;
         request.path = route.upstream_path(&head.target, &self.target);
         request.body = request_body::hold(exchange, &mut kit.body)?;
-        request.attempts.next(&self.balancer);
+        let now = match request.body {
+            // Nobody has been waited for.
+            Body::None => request.record.started,
+            _ => Instant::now(),
+        };
+        request.attempts.next(&self.balancer, now);
         self.forward(kit, exchange, request, Step::Send)
     }
 
@@ -317,7 +322,7 @@ impl Proxy {
             attempts.judged(&self.balancer, verdict, answer.status);
             let may_fail_over = matches!(verdict, Verdict::Rejected | Verdict::Limited(_))
                 && !matches!(body, Body::Streamed(_));
-            if !may_fail_over || attempts.next(&self.balancer).is_none() {
+            if !may_fail_over || attempts.next(&self.balancer, Instant::now()).is_none() {
                 record.config = attempts.settle(&self.balancer, Some(answer.status));
                 record.time_to_first_byte = Some(record.started.elapsed());
                 pass_on(exchange, kit, &answer, record);

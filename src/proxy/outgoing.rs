@@ -14,7 +14,7 @@ pub struct Request<'a, F> {
     pub method: &'a Method,
     /// Path and query.
     pub target: &'a [u8],
-    /// Name and value of each field line but those of the framing.
+    /// Pieces of all field lines but those of the framing.
     pub fields: F,
     pub body: RequestBody<'a>,
 }
@@ -56,7 +56,7 @@ impl<'t> Output<'t> {
     /// What the transport says, and the reader's of a streamed body.
     pub(super) fn send<'f>(
         &mut self,
-        request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+        request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
     ) -> Result<(), ureq::Error> {
         self.put_head(request)?;
         match &mut request.body {
@@ -69,7 +69,7 @@ impl<'t> Output<'t> {
 
     fn put_head<'f>(
         &mut self,
-        request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+        request: &Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
     ) -> Result<(), ureq::Error> {
         if let Some(length) = write_head(self.transport.buffers().output(), request) {
             self.filled = length;
@@ -142,7 +142,7 @@ impl<'t> Output<'t> {
 /// length in bytes; `None` where there is not room enough.
 fn write_head<'f>(
     room: &mut [u8],
-    request: &Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+    request: &Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
 ) -> Option<usize> {
     let mut filled = 0;
     let mut put = |piece: &[u8]| {
@@ -155,12 +155,10 @@ fn write_head<'f>(
     put(b" ")?;
     put(request.target)?;
     put(b" HTTP/1.1\r\n")?;
-    for (name, value) in request.fields.clone() {
-        put(name)?;
-        put(b": ")?;
-        put(value)?;
-        put(b"\r\n")?;
-    }
+    request
+        .fields
+        .clone()
+        .try_for_each(|piece| put(piece).map(drop))?;
     let length = match &request.body {
         RequestBody::None => None,
         RequestBody::Held(bytes) => Some(bytes.len() as u64),

@@ -36,8 +36,7 @@ pub(super) fn reply(
     body: &[u8],
 ) {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let id = (headers::REQUEST_ID.as_bytes(), record.id.as_bytes());
-    let fields = field_lines(fields).chain([id]);
+    let fields = field_lines(fields).chain(headers::own_id(record.id.as_bytes()));
     record.time_to_first_byte = Some(record.started.elapsed());
     if exchange.head.method == Method::HEAD {
         exchange.start(status, fields, AnswerFraming::None);

@@ -27,7 +27,7 @@ use crate::socket::{self, Patience, Stall, Wait};
 /// What a worker and its upstream connections tell each other. One call at a time.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
-    /// The client that waits for the answer, of this call or else of the last one.
+    /// The client that waits for the answer of this call, or waited for the last one's.
     client: Mutex<Weak<TcpStream>>,
     /// The socket of the connection that was made last, as long as there is one.
     upstream: Mutex<Weak<TcpStream>>,
@@ -71,16 +71,13 @@ pub(super) enum Fault {
 }
 
 impl Wire {
-    /// A call begins, for `client` if it is a client's.
-    pub(super) fn begin(&self, client: Option<&Arc<TcpStream>>) {
-        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        match client {
-            // As a rule: a kit stays with its connection.
-            Some(client) if known.as_ptr() == Arc::as_ptr(client) => {}
-            Some(client) => *known = Arc::downgrade(client),
-            None => *known = Weak::new(),
-        }
-        drop(known);
+    /// From now on `client` waits for the answers.
+    pub(super) fn set_client(&self, client: Weak<TcpStream>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
+    /// A call begins.
+    pub(super) fn begin(&self) {
         self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
         self.fault.store(Fault::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);

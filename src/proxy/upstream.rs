@@ -51,6 +51,8 @@ pub struct UpstreamFactory {
 pub struct Upstream {
     factory: Arc<UpstreamFactory>,
     wire: Arc<Wire>,
+    /// What `wire` knows too, behind a lock.
+    client: Weak<TcpStream>,
     /// That of the connection that was made last.
     socket: Weak<TcpStream>,
     connection: Option<Connection>,
@@ -226,6 +228,7 @@ impl Upstream {
         Upstream {
             factory: Arc::clone(factory),
             wire: Arc::new(Wire::default()),
+            client: Weak::new(),
             socket: Weak::new(),
             connection: None,
             fields: Fields::default(),
@@ -241,12 +244,12 @@ impl Upstream {
     /// A [`Failure`]; what happened to a streamed body its reader knows.
     pub fn send<'f>(
         &mut self,
-        mut request: Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+        mut request: Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         client: Option<&Arc<TcpStream>>,
     ) -> Result<(), Failure> {
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
         let silence = each_time(self.factory.silence);
-        self.wire.begin(client);
+        self.begin(client);
         let idle = self.connection.as_mut().filter(|_| !is_streamed);
         if let Some(connection) = idle
             && connection.is_still_usable()
@@ -256,7 +259,7 @@ impl Upstream {
                 Ok(()) => return Ok(()),
                 Err(trouble) if self.wire.fault() == Fault::None => {
                     log::debug!("an idle upstream connection was closed: {trouble}");
-                    self.wire.begin(client);
+                    self.wire.begin();
                 }
                 Err(trouble) => return Err(self.failed(trouble)),
             }
@@ -265,6 +268,16 @@ impl Upstream {
         let made = self.connect().map(|made| self.connection.insert(made));
         let result = made.and_then(|connection| connection.put(&mut request, silence));
         result.map_err(|trouble| self.failed(trouble))
+    }
+
+    /// A call for `client` begins.
+    fn begin(&mut self, client: Option<&Arc<TcpStream>>) {
+        // As a rule it is the last call's client: a kit stays with its connection.
+        if self.client.as_ptr() != client.map_or(Weak::new().as_ptr(), Arc::as_ptr) {
+            self.client = client.map_or_else(Weak::new, Arc::downgrade);
+            self.wire.set_client(Weak::clone(&self.client));
+        }
+        self.wire.begin();
     }
 
     /// Waits for the head of the answer to the request that was sent. `None`: the idle connection
@@ -394,7 +407,7 @@ impl Connection {
 
     fn put<'f>(
         &mut self,
-        request: &mut Request<'_, impl Iterator<Item = (&'f [u8], &'f [u8])> + Clone>,
+        request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         silence: NextTimeout,
     ) -> Result<(), Trouble> {
         self.is_answering = false;

@@ -339,12 +339,14 @@ impl<'a> Exchange<'a> {
 
     /// Starts the answer. Nothing goes out before [`Exchange::flush`] or [`Exchange::finish`].
     ///
-    /// `fields` are names and values that can stand in a head as they are. Connection and
-    /// Transfer-Encoding must not be among them: they are set here.
+    /// `fields` are pieces of whole field lines, as [`Fields::text`] and [`field_lines`] give them.
+    /// Connection and Transfer-Encoding must not be among them: they are set here.
+    ///
+    /// [`field_lines`]: super::field_lines
     pub fn start<'f>(
         &mut self,
         status: StatusCode,
-        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        fields: impl Iterator<Item = &'f [u8]>,
         framing: AnswerFraming,
     ) {
         let wire = match framing {

@@ -65,6 +65,7 @@ impl Name {
 /// The field lines of a head.
 #[derive(Clone, Default)]
 pub struct Fields {
+    /// Each line, if only somewhere, as it is to be sent: `Name: value` and CRLF.
     bytes: Vec<u8>,
     lines: Vec<Line>,
     /// A bit for each [`Name`] that a line has.
@@ -89,23 +90,45 @@ impl Fields {
             let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
             start..start + piece.len() as u32
         };
-        let mut names = 0;
+        let (mut names, mut is_plain) = (0, true);
         let lines = lines.iter().map(|line| {
             let name = line.name.as_bytes();
             let known = Name::of(name);
             names |= 1 << known as u32;
-            Line {
+            let line = Line {
                 known,
                 name: range_of(name),
                 value: range_of(line.value),
-            }
+            };
+            is_plain &= line.is_plain(head);
+            line
         });
         self.lines.clear();
         self.lines.extend(lines);
         self.names = names;
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
+        if !is_plain {
+            self.rewrite();
+        }
         self
+    }
+
+    /// Writes all lines anew, one after the other.
+    #[cold]
+    fn rewrite(&mut self) {
+        let old = std::mem::take(&mut self.bytes);
+        let mut put = |text: &[u8]| {
+            let start = self.bytes.len() as u32;
+            self.bytes.extend_from_slice(text);
+            start..start + text.len() as u32
+        };
+        for line in &mut self.lines {
+            line.name = put(&old[line.name.start as usize..line.name.end as usize]);
+            put(b": ");
+            line.value = put(&old[line.value.start as usize..line.value.end as usize]);
+            put(b"\r\n");
+        }
     }
 
     /// These, to be refilled; or none, where they take more memory than is worth keeping.
@@ -123,20 +146,37 @@ impl Fields {
         self.lines.len()
     }
 
-    /// What is known of the name, the name, and the value of each line.
-    pub fn lines(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> + Clone {
-        self.lines
-            .iter()
-            .map(|line| (line.known, self.piece(&line.name), self.piece(&line.value)))
-    }
-
     fn piece(&self, range: &Range<u32>) -> &[u8] {
         &self.bytes[range.start as usize..range.end as usize]
     }
 
+    /// The lines that are to be kept as they are sent: each piece is one or more of them.
+    pub fn text(
+        &self,
+        keeps: impl Fn(Name, &[u8]) -> bool + Clone,
+    ) -> impl Iterator<Item = &[u8]> + Clone {
+        let mut left = self.lines.iter();
+        std::iter::from_fn(move || {
+            let is_kept = |line: &&Line| keeps(line.known, self.piece(&line.name));
+            let first = left.find(is_kept)?;
+            let mut end = first.text().end;
+            // Lines that lie side by side go out as one.
+            while let Some(next) = left.as_slice().first()
+                && next.name.start == end
+                && is_kept(&next)
+            {
+                end = next.text().end;
+                left.next();
+            }
+            Some(self.piece(&(first.name.start..end)))
+        })
+    }
+
     /// Name and value of each line.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        self.lines().map(|(_, name, value)| (name, value))
+        self.lines
+            .iter()
+            .map(|line| (self.piece(&line.name), self.piece(&line.value)))
     }
 
     /// The first value of the field `name`.
@@ -173,6 +213,21 @@ impl Fields {
             line.value = united.clone();
             std::mem::replace(&mut is_first, false)
         });
+        self.rewrite();
+    }
+}
+
+impl Line {
+    /// All of it, if it lies there as it is to be sent.
+    fn text(&self) -> Range<u32> {
+        self.name.start..self.value.end + 2
+    }
+
+    /// Whether it lies in `head` as it is to be sent, which nearly all do.
+    fn is_plain(&self, head: &[u8]) -> bool {
+        let (name_end, value_start) = (self.name.end as usize, self.value.start as usize);
+        head.get(name_end..value_start) == Some(b": ")
+            && head[self.value.end as usize..].starts_with(b"\r\n")
     }
 }
 
@@ -272,6 +327,53 @@ mod tests {
         assert_eq!(fields, Fields::of(&[("Expect", "x")]));
         assert_eq!(fields.value(Name::Host), None);
         assert_eq!(fields.value(Name::Expect), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn the_text_of_the_lines_is_plain_however_they_came() {
+        for (head, plain) in [
+            ("A: 1\r\nb: 2\r\n", "A: 1\r\nb: 2\r\n"),
+            ("A:1\r\nb:  2\r\nc:\t3 \r\n", "A: 1\r\nb: 2\r\nc: 3\r\n"),
+            ("A:\r\nb: \r\nc: x\r\n", "A: \r\nb: \r\nc: x\r\n"),
+            // httparse takes these; what comes from a client has been refused before.
+            ("A: 1\nb: 2\r\n", "A: 1\r\nb: 2\r\n"),
+            ("A: 1\r\nb: 2\n", "A: 1\r\nb: 2\r\n"),
+        ] {
+            let head = format!("{head}\r\n");
+            let mut lines = [httparse::EMPTY_HEADER; 4];
+            let Ok(httparse::Status::Complete((_, lines))) =
+                httparse::parse_headers(head.as_bytes(), &mut lines)
+            else {
+                panic!("it is a head");
+            };
+            let fields = Fields::default().refilled(head.as_bytes(), lines);
+            let text: Vec<u8> = fields.text(|_, _| true).flatten().copied().collect();
+            assert_eq!(String::from_utf8(text).unwrap(), plain, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not_kept_are_left_out_and_the_others_keep_their_order() {
+        let names = ["host", "a", "te", "b", "c"];
+        let pairs = names.map(|name| (name, "x"));
+        let mut fields = Fields::of(&pairs);
+        for chosen in 0..1 << names.len() {
+            let is_chosen = |name: &[u8]| {
+                let at = names.iter().position(|other| other.as_bytes() == name);
+                chosen >> at.unwrap() & 1 == 1
+            };
+            let text: Vec<u8> = fields
+                .text(|_, name| is_chosen(name))
+                .flatten()
+                .copied()
+                .collect();
+            let chosen_names = names.iter().filter(|name| is_chosen(name.as_bytes()));
+            let expected: String = chosen_names.map(|name| format!("{name}: x\r\n")).collect();
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+        assert_eq!(fields.text(|_, _| true).count(), 1, "it is one piece");
+        fields.remove(Name::Te);
+        assert_eq!(fields.text(|_, _| true).count(), 2);
     }
 
     #[test]

@@ -59,12 +59,11 @@ const KIT_IDLE: Duration = Duration::from_secs(60);
 const BACKLOG: i32 = 1024;
 
 /// Fields as [`Exchange::start`] takes them.
-pub fn field_lines(
-    fields: &[(HeaderName, HeaderValue)],
-) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-    fields
-        .iter()
-        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+pub fn field_lines(fields: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = &[u8]> {
+    fields.iter().flat_map(|(name, value)| {
+        let line: [&[u8]; 4] = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        line
+    })
 }
 
 /// The limits that the operator sets.

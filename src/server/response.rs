@@ -139,11 +139,11 @@ impl Out {
         self.append(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
-    /// RFC 9112 section 4. Field values go out as the bytes that came in.
+    /// RFC 9112 section 4. `fields` are pieces of whole field lines.
     pub(super) fn append_head<'f>(
         &mut self,
         status: http::StatusCode,
-        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        fields: impl Iterator<Item = &'f [u8]>,
         framing: WireFraming,
         connection: (Version, Persistence),
     ) {
@@ -152,12 +152,7 @@ impl Out {
         self.append(b" ");
         self.append(status.canonical_reason().unwrap_or_default().as_bytes());
         self.append(b"\r\n");
-        for (name, value) in fields {
-            self.append(name);
-            self.append(b": ");
-            self.append(value);
-            self.append(b"\r\n");
-        }
+        fields.for_each(|piece| self.append(piece));
         if framing == WireFraming::Chunked {
             self.append(b"transfer-encoding: chunked\r\n");
         }
