@@ -20,6 +20,9 @@ use crate::socket::{self, Patience};
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
 
+/// After so many requests it is looked whether a connection still is where it belongs.
+const LOOK_EVERY: u64 = 32;
+
 /// A client's connection between and during its requests.
 pub(crate) struct Connection {
     pub(super) client: Client,
@@ -361,6 +364,11 @@ impl Connection {
                 return Some(CloseReason::Drained);
             }
         }
+    }
+
+    /// Whether it is time to look where its bytes come in.
+    pub(super) fn is_to_be_looked_at(&self) -> bool {
+        self.answered.is_multiple_of(LOOK_EVERY)
     }
 
     pub(super) fn log_close(&self, reason: CloseReason) {

@@ -23,6 +23,7 @@ mod fields;
 pub mod head;
 mod input;
 mod lane;
+mod lanes;
 mod poller;
 mod pool;
 mod refusal;

@@ -21,7 +21,8 @@ use std::time::Instant;
 use super::Handler;
 use super::client::Arrived;
 use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
-use super::lane::{Lane, Next};
+use super::lane::Next;
+use super::lanes::Lanes;
 use super::shared::Shared;
 use super::shelves::Shelves;
 use super::turn::LaneTurn;
@@ -34,21 +35,11 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
     256 << 10
 };
 
-/// Measured on two processors: where all of them are busy, two lanes for each give the proxy the
-/// share of their time that its work takes, and 128 connections more answers than one (1.38 instead of
-/// 1.28 times a blind relay's); four for each take that away again …
-const LANES_PER_PROCESSOR: usize = 2;
-/// … and with few connections each finds too little to do. So the second ones are used once there are
-/// this many connections for each lane; all of them then, since an odd one makes processors uneven.
-const WORTH_A_LANE: usize = 16;
-/// More than any upstream has answers for: a lane is good for some 10,000 requests a second.
-const MAX_LANES: usize = 32;
-
 /// The threads and what they share. One for the server.
 pub(super) struct Pool<H: Handler> {
     pub(super) shared: Arc<Shared>,
     pub(super) handler: Arc<H>,
-    pub(super) lanes: Vec<Lane<H>>,
+    pub(super) lanes: Lanes<H>,
     /// Spare kits: what requests need while they are in flight.
     shelves: Shelves<H::Kit>,
     threads: Mutex<Threads>,
@@ -80,23 +71,19 @@ impl<H: Handler> Pool<H> {
     /// With a lane or two for each processor, if the system has such a thing.
     pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let most = (processors * LANES_PER_PROCESSOR)
-            .min(shared.limits.max_connections / WORTH_A_LANE)
-            .clamp(1, MAX_LANES);
+        let most = Lanes::<H>::count_for(processors, shared.limits.max_connections);
         Pool::with_lanes(most, shared, handler)
     }
 
     /// With `most` lanes, if the system allows.
     pub(super) fn with_lanes(most: usize, shared: Arc<Shared>, handler: Arc<H>) -> Self {
         let workers = shared.limits.workers;
-        let lanes: Vec<_> = (0..most.min(workers))
-            .map_while(|_| Lane::new().ok())
-            .collect();
+        let lanes = Lanes::new(most.min(workers));
         let threads = workers + lanes.len();
         Pool {
             shared,
             handler,
-            shelves: Shelves::new(processors_of(lanes.len())),
+            shelves: Shelves::new(lanes.processors()),
             threads: Mutex::new(Threads {
                 idle: Vec::with_capacity(threads),
                 given: (0..threads).map(|_| None).collect(),
@@ -141,7 +128,7 @@ impl<H: Handler> Pool<H> {
     pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_for_a_lane = self.shared.has_room()
             && !self.shared.is_pressed()
-            && self.shelves.count() > self.population();
+            && self.shelves.count() > self.lanes.population();
         let connection = if is_for_a_lane {
             self.adopt(connection).err()?
         } else {
@@ -163,25 +150,21 @@ impl<H: Handler> Pool<H> {
         }
     }
 
-    /// Puts `connection` into a lane: the emptiest of those that are worth leading.
+    /// Puts `connection` into a lane.
     ///
     /// # Errors
     /// No lane can have it.
     fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let all = self.lanes.len();
-        let worthwhile = if self.population() < all * WORTH_A_LANE {
-            processors_of(all)
-        } else {
-            all
-        };
-        let open = self.lanes.iter().take(worthwhile);
-        let Some(lane) = open.min_by_key(|lane| lane.population()) else {
+        let processor = socket::incoming_processor(&connection.client.socket);
+        let Some(lane) = self.lanes.choose(processor) else {
             return Err(connection);
         };
-        lane.adopt(connection).map_err(|(error, connection)| {
-            log::debug!("no lane for {}: {error}", connection.client.peer);
-            connection
-        })
+        self.lanes[lane]
+            .adopt(connection)
+            .map_err(|(error, connection)| {
+                log::debug!("no lane for {}: {error}", connection.client.peer);
+                connection
+            })
     }
 
     /// Gives `lane` to another thread.
@@ -213,18 +196,13 @@ impl<H: Handler> Pool<H> {
     /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
     /// it why.
     pub(super) fn cut_off(&self) {
-        for lane in &self.lanes {
+        for lane in self.lanes.iter() {
             lane.cut_off();
         }
         for socket in self.lock().serving.iter().flatten() {
             // An error means that it is closed already.
             let _ = socket.shutdown(Shutdown::Read);
         }
-    }
-
-    /// How many connections the lanes have.
-    pub(super) fn population(&self) -> usize {
-        self.lanes.iter().map(Lane::population).sum()
     }
 
     /// Gives up kits that nobody has needed for long.
@@ -281,9 +259,14 @@ impl<H: Handler> Pool<H> {
     }
 }
 
-/// For how many processors there are so many lanes: with the first lane of each, and a shelf.
-fn processors_of(lanes: usize) -> usize {
-    lanes.div_ceil(LANES_PER_PROCESSOR)
+/// What of a connection and its kit fits the lane in which they were used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    All,
+    /// The kit is of another processor's shelf.
+    Connection,
+    /// The connection belongs into another lane.
+    Nothing,
 }
 
 /// A worker thread at work.
@@ -426,8 +409,12 @@ impl<H: Handler> Worker<'_, H> {
             Served::Panicked => return self.turn.leave_lane(),
         };
         if let After::Idle(connection) = after {
+            let fit = self.fit(&connection, &kit);
+            if fit == Fit::Nothing {
+                self.turn.leave_lane();
+            }
             // It stays in the lane, or comes into one.
-            return match self.turn.put_idle(connection, kit) {
+            return match self.turn.put_idle(connection, kit, fit == Fit::All) {
                 Ok(spare) => self.shelve(spare),
                 Err((connection, kit)) => {
                     self.shelve(Some(kit));
@@ -443,6 +430,25 @@ impl<H: Handler> Worker<'_, H> {
             After::Closed(connection, reason) => connection.log_close(reason),
             After::Requeue(connection) => self.pool.enqueue(connection),
             after => self.pool.shared.hand_back(after),
+        }
+    }
+
+    /// Looks now and then whether those that were just used are still in their place.
+    fn fit(&self, connection: &Connection, kit: &H::Kit) -> Fit {
+        let looked_at = self.turn.lane().filter(|_| connection.is_to_be_looked_at());
+        let Some(lane) = looked_at else {
+            return Fit::All;
+        };
+        let lanes = &self.pool.lanes;
+        let processor = socket::incoming_processor(&connection.client.socket);
+        if processor.is_some_and(|processor| lanes.is_misplaced(lane, processor)) {
+            return Fit::Nothing;
+        }
+        let upstream = self.pool.handler.awaited(kit).and_then(Weak::upgrade);
+        let processor = upstream.and_then(|upstream| socket::incoming_processor(&upstream));
+        match processor {
+            Some(processor) if lanes.is_far(lane, processor) => Fit::Connection,
+            _ => Fit::All,
         }
     }
 

@@ -72,8 +72,8 @@ impl<H: Handler> LaneTurn<H> {
         }
     }
 
-    /// The connection stays in its place and waits for its next request. It keeps `kit`, unless so
-    /// many do that there would be more of them than requests that may be in flight.
+    /// The connection stays in its place and waits for its next request. If it is to it keeps `kit`,
+    /// unless so many do that there would be more of them than requests that may be in flight.
     ///
     /// # Errors
     /// It has no place.
@@ -81,11 +81,13 @@ impl<H: Handler> LaneTurn<H> {
         &self,
         connection: Box<Connection>,
         kit: Box<H::Kit>,
+        is_to_keep: bool,
     ) -> Result<Option<Box<H::Kit>>, NoPlace<H>> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
             return Err((connection, kit));
         };
-        let (kept, spare) = if self.pool.population() <= self.pool.shared.limits.workers {
+        let has_room = self.pool.lanes.population() <= self.pool.shared.limits.workers;
+        let (kept, spare) = if is_to_keep && has_room {
             (Some(kit), None)
         } else {
             (None, Some(kit))

@@ -40,24 +40,6 @@ fn the_lanes_of_a_processor_use_the_kits_of_its_shelf_first_and_give_them_back()
 }
 
 #[test]
-fn the_second_lanes_of_the_processors_are_used_all_at_once() {
-    let pool = pool();
-    let mut clients = vec![];
-    let mut adopt = |count| {
-        for _ in 0..count {
-            let (connection, client) = connection(&pool.shared);
-            assert!(pool.adopt(connection).is_ok());
-            clients.push(client);
-        }
-        let lanes = pool.lanes.iter();
-        lanes.map(Lane::population).collect::<Vec<_>>()
-    };
-    let few = 2 * WORTH_A_LANE;
-    assert_eq!(adopt(2 * few), [few, few, 0, 0]);
-    assert_eq!(adopt(3), [few, few, 2, 1]);
-}
-
-#[test]
 fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever_lane() {
     let pool = pool();
     let turn = LaneTurn::new(Arc::clone(&pool), 0);
@@ -68,7 +50,7 @@ fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever
             let (connection, client) = connection(&pool.shared);
             clients.push(client);
             turn.enter_lane_with(&connection.client.socket);
-            turn.put_idle(connection, Box::new(kit)).ok().unwrap()
+            turn.put_idle(connection, Box::new(kit), true).ok().unwrap()
         })
         .collect();
     assert_eq!(spare, [None, None, None, None, Some(Box::new(5))]);
