@@ -100,7 +100,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes, and
     /// spare kits are sorted by where those come in.
-    fn awaited<'k>(&self, kit: &'k Self::Kit) -> Option<&'k Weak<TcpStream>>;
+    fn awaited<'k>(&'k self, kit: &'k Self::Kit) -> Option<&'k Weak<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
     /// a request needs no worker: whoever asks whether the server is well must not wait for others.

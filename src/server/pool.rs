@@ -263,9 +263,10 @@ impl<H: Handler> Pool<H> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fit {
     All,
-    /// The kit is of another processor's shelf.
+    /// The kit belongs on another processor's shelf. It goes there even where this one's is empty: others
+    /// bring theirs.
     Connection,
-    /// The connection belongs into another lane.
+    /// The connection belongs into another lane, and has for a while.
     Nothing,
 }
 
@@ -408,8 +409,8 @@ impl<H: Handler> Worker<'_, H> {
             // again that the panic could have left half done.
             Served::Panicked => return self.turn.leave_lane(),
         };
-        if let After::Idle(connection) = after {
-            let fit = self.fit(&connection, &kit);
+        if let After::Idle(mut connection) = after {
+            let fit = self.fit(&mut connection, &kit);
             if fit == Fit::Nothing {
                 self.turn.leave_lane();
             }
@@ -434,15 +435,19 @@ impl<H: Handler> Worker<'_, H> {
     }
 
     /// Looks now and then whether those that were just used are still in their place.
-    fn fit(&self, connection: &Connection, kit: &H::Kit) -> Fit {
+    fn fit(&self, connection: &mut Connection, kit: &H::Kit) -> Fit {
         let looked_at = self.turn.lane().filter(|_| connection.is_to_be_looked_at());
         let Some(lane) = looked_at else {
             return Fit::All;
         };
         let lanes = &self.pool.lanes;
         let processor = socket::incoming_processor(&connection.client.socket);
-        if processor.is_some_and(|processor| lanes.is_misplaced(lane, processor)) {
+        let is_misplaced = processor.is_some_and(|it| lanes.is_misplaced(lane, it));
+        if connection.is_to_be_moved(is_misplaced) {
             return Fit::Nothing;
+        }
+        if is_misplaced {
+            return Fit::All;
         }
         let upstream = self.pool.handler.awaited(kit).and_then(Weak::upgrade);
         let processor = upstream.and_then(|upstream| socket::incoming_processor(&upstream));

@@ -8,7 +8,11 @@ use std::io::{Read, Write};
 use std::time::Instant;
 
 /// Answers every request with `hello`. Its kits are numbers; new ones are 0.
-pub(super) struct Greeter;
+#[derive(Default)]
+pub(super) struct Greeter {
+    /// The connection to the upstream of all kits.
+    pub(super) upstream: Weak<TcpStream>,
+}
 
 impl Handler for Greeter {
     type Kit = usize;
@@ -32,8 +36,8 @@ impl Handler for Greeter {
         Progress::Over
     }
 
-    fn awaited<'k>(&self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {
-        None
+    fn awaited<'k>(&'k self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {
+        Some(&self.upstream)
     }
 
     fn refuse(&self, _: &Refused<'_>) -> RefusalAnswer {
@@ -94,7 +98,7 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
     let server = Server::bind(address).unwrap();
     let running = server
         .start_with(limits(), |shared| {
-            Pool::with_lanes(0, shared, Arc::new(Greeter))
+            Pool::with_lanes(0, shared, Arc::new(Greeter::default()))
         })
         .unwrap();
     let connect = |_| TcpStream::connect(running.address()).unwrap();
