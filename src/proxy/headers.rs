@@ -53,14 +53,15 @@ impl<'f> Named<'f> {
     }
 }
 
+/// Authorization, Host and request id that the proxy sets.
+pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
+
 /// What goes to the upstream: all fields in their order, less the hop-by-hop ones and what the
 /// proxy sets itself; `authorization` in the place of the client's, the target's `host`, and
 /// `request_id` where the client sent none.
 pub fn for_upstream<'f>(
     fields: &'f Fields,
-    authorization: &'f HeaderValue,
-    host: &'f HeaderValue,
-    request_id: &'f [u8],
+    (authorization, host, request_id): Own<'f>,
 ) -> impl Iterator<Item = &'f [u8]> + Clone {
     let named = Named::by(fields.values(Name::Connection));
     let ours: [&[u8]; 5] = [
@@ -108,7 +109,7 @@ mod tests {
         let value = HeaderValue::from_static;
         let (ours, host) = (value("Bearer ours"), value("flow.example"));
         let fields = Fields::of(fields);
-        let lines: Vec<_> = for_upstream(&fields, &ours, &host, b"id-1").collect();
+        let lines: Vec<_> = for_upstream(&fields, (&ours, &host, b"id-1")).collect();
         pairs(&lines)
     }
 

@@ -375,58 +375,59 @@ impl Proxy {
         credential: &Credential,
         id: &[u8],
     ) -> Result<(), Trouble> {
-        let Kit {
-            upstream,
-            body: buffer,
-            ..
-        } = kit;
+        let fields = (credential.authorization(), &self.host, id);
         if let Body::Streamed(length) = body {
-            // Work for a while, even where neither side makes it wait.
-            socket::give_up_turn();
-            // The exchange is needed for reading the body.
-            let client = Arc::clone(exchange.client());
-            let path = path.of(&exchange.head.target).to_vec();
-            let method = exchange.head.method.clone();
-            let fields = std::mem::take(&mut exchange.head.fields);
-            let mut reader = Streaming::new(buffer, exchange);
-            let sent = upstream.send(
-                Request {
-                    method: &method,
-                    target: &path,
-                    fields: headers::for_upstream(
-                        &fields,
-                        credential.authorization(),
-                        &self.host,
-                        id,
-                    ),
-                    body: RequestBody::Streamed {
-                        reader: &mut reader,
-                        length,
-                    },
-                },
-                Some(&client),
-            );
-            return match reader.fault.take() {
-                Some(fault) => Err(Trouble::Client(fault)),
-                None => sent.map_err(Trouble::Upstream),
-            };
+            return send_streamed(kit, exchange, path, length, fields);
         }
-        let head = &exchange.head;
+        let head = &*exchange.head;
         // RFC 9110 section 8.6: these say so when they have no body.
         let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
         let request = Request {
             method: &head.method,
             target: path.of(&head.target),
-            fields: headers::for_upstream(&head.fields, credential.authorization(), &self.host, id),
+            fields: headers::for_upstream(&head.fields, fields),
             body: match body {
                 Body::None if has_empty_body => RequestBody::Held(b""),
                 Body::None => RequestBody::None,
-                _ => RequestBody::Held(buffer),
+                _ => RequestBody::Held(&kit.body),
             },
         };
-        upstream
+        kit.upstream
             .send(request, Some(exchange.client()))
             .map_err(Trouble::Upstream)
+    }
+}
+
+/// Sends a request whose body still comes, `length` bytes of it if that is known, with the `fields` that
+/// [`headers::for_upstream`] sets.
+fn send_streamed(
+    kit: &mut Kit,
+    exchange: &mut Exchange<'_>,
+    path: &TargetPiece,
+    length: Option<u64>,
+    fields: headers::Own<'_>,
+) -> Result<(), Trouble> {
+    // Work for a while, even where neither side makes it wait.
+    socket::give_up_turn();
+    // The exchange is needed for reading the body.
+    let client = Arc::clone(exchange.client());
+    let path = path.of(&exchange.head.target).to_vec();
+    let method = exchange.head.method.clone();
+    let theirs = std::mem::take(&mut exchange.head.fields);
+    let mut reader = Streaming::new(&kit.body, exchange);
+    let request = Request {
+        method: &method,
+        target: &path,
+        fields: headers::for_upstream(&theirs, fields),
+        body: RequestBody::Streamed {
+            reader: &mut reader,
+            length,
+        },
+    };
+    let sent = kit.upstream.send(request, Some(&client));
+    match reader.fault.take() {
+        Some(fault) => Err(Trouble::Client(fault)),
+        None => sent.map_err(Trouble::Upstream),
     }
 }
 

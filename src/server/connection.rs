@@ -127,24 +127,10 @@ pub(crate) fn serve<H: Handler>(
                 }
             }
         }
-        let Connection {
-            client,
-            request: Some(held),
-            ..
-        } = &mut *connection
-        else {
-            unreachable!("a head that is here is kept there");
-        };
-        buffers.out.clear();
-        let mut exchange = Exchange::new(held, client, &mut buffers.out, shared, stay);
-        let progress = if has_waited {
-            handler.resume(&mut kit, &mut exchange)
-        } else {
-            handler.handle(&mut kit, &mut exchange)
-        };
-        let outcome = exchange.outcome();
+        let exchange = connection.exchange(&mut buffers.out, shared, stay);
+        let (progress, outcome) = handle(handler, &mut kit, exchange, has_waited);
         if progress == Progress::Waits {
-            client.input.give_back(&mut buffers.spare);
+            connection.client.input.give_back(&mut buffers.spare);
             return Served::Waiting(connection, kit);
         }
         if let Some(held) = connection.request.take()
@@ -175,6 +161,20 @@ pub(crate) fn serve<H: Handler>(
         }
     }
     unreachable!("nobody counts so far")
+}
+
+fn handle<H: Handler>(
+    handler: &H,
+    kit: &mut H::Kit,
+    mut exchange: Exchange<'_>,
+    has_waited: bool,
+) -> (Progress, Outcome) {
+    let progress = if has_waited {
+        handler.resume(kit, &mut exchange)
+    } else {
+        handler.handle(kit, &mut exchange)
+    };
+    (progress, exchange.outcome())
 }
 
 /// Ends the serving of a connection that has no request to be handled.
@@ -267,6 +267,20 @@ impl Connection {
             answered: 0,
             _open: open,
         })
+    }
+
+    /// The request that is here, and its answer.
+    fn exchange<'c>(
+        &'c mut self,
+        out: &'c mut Out,
+        shared: &'c Shared,
+        stay: Stay,
+    ) -> Exchange<'c> {
+        let Some(held) = &mut self.request else {
+            unreachable!("whoever calls this has seen to it that there is one");
+        };
+        out.clear();
+        Exchange::new(held, &mut self.client, out, shared, stay)
     }
 
     /// Reads until the next request's head is whole, as far as it is here.

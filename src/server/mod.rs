@@ -1,7 +1,7 @@
 //! The client's side: an HTTP/1.1 server on blocking threads. It knows nothing of Flow.
 //!
-//! A connection that has something to read comes from the `acceptor` into a `lane`, where a worker of
-//! the `pool` takes it up: `connection` reads request heads and calls the [`Handler`] with an
+//! A connection that has something to read comes from the `acceptor` into one of the `lanes`, where a
+//! worker of the `pool` takes it up: `connection` reads request heads and calls the [`Handler`] with an
 //! [`Exchange`]. It stays there while requests follow each other; then it is parked with the acceptor
 //! again. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
 
