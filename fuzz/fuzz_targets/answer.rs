@@ -5,6 +5,7 @@
 #![no_main]
 
 use flow_proxy_fuzz::answer::{Answer, Body, Framing, Parsed, parse};
+use flow_proxy_fuzz::fields::{Fields, Name};
 use flow_proxy_fuzz::pieces;
 use http::Method;
 use libfuzzer_sys::fuzz_target;

@@ -11,7 +11,7 @@ mod server {
     pub mod head;
     pub mod refusal;
 
-    pub use fields::Fields;
+    pub use fields::{Fields, Name};
 }
 
 #[path = "../../src/proxy"]
@@ -29,7 +29,7 @@ mod proxy {
 }
 
 pub use proxy::{answer, sse};
-pub use server::{body, head};
+pub use server::{body, fields, head};
 
 /// Cuts `bytes` into pieces whose sizes follow from `seed`: a few bytes mostly, sometimes many.
 /// Seed 0 gives the whole in one piece, seed 1 single bytes.
