@@ -2,7 +2,7 @@
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
 //! only [`upstream`] and what it uses know ureq. A request that has been sent up can be set aside
-//! until its answer comes ([`Kit::waiting`]); all other waits block the kit.
+//! until its answer comes ([`Kit`]); all other waits block the kit.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
