@@ -65,7 +65,7 @@ impl Name {
 /// The field lines of a head.
 #[derive(Clone, Default)]
 pub struct Fields {
-    /// Each line, if only somewhere, as it is to be sent: `Name: value` and CRLF.
+    /// Holds each line as it is to be sent, `Name: value` and CRLF; there may be other bytes between.
     bytes: Vec<u8>,
     lines: Vec<Line>,
     /// A bit for each [`Name`] that a line has.

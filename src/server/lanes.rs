@@ -19,7 +19,7 @@ use super::lane::Lane;
 const PER_PROCESSOR: usize = 2;
 /// … and with few connections each finds too little to do. So the second ones are used once there are
 /// this many connections for each lane; all of them then, since an odd one makes processors uneven.
-pub(super) const WORTH_A_LANE: usize = 16;
+const WORTH_A_LANE: usize = 16;
 /// More than any upstream has answers for: a lane is good for some 10,000 requests a second.
 const MAX_LANES: usize = 32;
 /// The lane of a connection's processor is left out when it has more than twice as many connections as
