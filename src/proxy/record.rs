@@ -16,7 +16,7 @@ use crate::secrets::Configuration;
 
 /// The status in the log of a request whose client left before it had its answer; nginx's.
 pub const CLIENT_GONE_STATUS: u16 = 499;
-/// Room for an access line without its path and id, in bytes; it grows where a name is long.
+/// Room for an access line without its path, in bytes; it grows where a name or an id is long.
 const USUAL_LINE: usize = 192;
 /// The longest request id in the log, in bytes.
 const MAX_ID: usize = 128;
@@ -82,20 +82,20 @@ impl fmt::Display for Line<'_> {
         let Line { peer, path, record } = self;
         let duration = record.started.elapsed();
         let first_byte = record.time_to_first_byte.unwrap_or(duration);
-        let id = record.id.as_bytes();
         // Put together here and given out whole: through the formatter each piece takes three times as
         // long, and there is such a line for each request.
-        let mut line = String::with_capacity(USUAL_LINE + path.len() + id.len());
-        line.push_str(peer);
-        line.push_str(" \"");
-        line.push_str(record.method.as_str());
-        line.push(' ');
+        let mut line = Vec::with_capacity(USUAL_LINE + path.len());
+        line.extend_from_slice(peer.as_bytes());
+        line.extend_from_slice(b" \"");
+        line.extend_from_slice(record.method.as_str().as_bytes());
+        line.push(b' ');
         show(path, &mut line);
-        line.push_str("\" ");
-        line.push_str(Digits::of(record.status.into()).text());
-        line.push_str(" config='");
-        line.push_str(record.config.as_ref().map_or("-", |config| &config.name));
-        line.push('\'');
+        line.extend_from_slice(b"\" ");
+        show_number(record.status.into(), &mut line);
+        line.extend_from_slice(b" config='");
+        let config = record.config.as_ref().map_or("-", |config| &config.name);
+        line.extend_from_slice(config.as_bytes());
+        line.push(b'\'');
         for (label, number) in [
             (" attempts=", record.attempts as u64),
             (" ttfb_ms=", milliseconds(first_byte)),
@@ -103,14 +103,17 @@ impl fmt::Display for Line<'_> {
             (" in=", record.bytes_in),
             (" out=", record.bytes_out),
         ] {
-            line.push_str(label);
-            line.push_str(Digits::of(number).text());
+            line.extend_from_slice(label.as_bytes());
+            show_number(number, &mut line);
         }
-        line.push_str(" end=");
-        line.push_str(record.end.as_str());
-        line.push_str(" id=");
-        show(&id[..id.len().min(MAX_ID)], &mut line);
-        formatter.write_str(&line)
+        line.extend_from_slice(b" end=");
+        line.extend_from_slice(record.end.as_str().as_bytes());
+        line.extend_from_slice(b" id=");
+        match &record.id {
+            RequestId::Client(id) => show(&id[..id.len().min(MAX_ID)], &mut line),
+            RequestId::Own(id) => line.extend_from_slice(id),
+        }
+        formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -119,42 +122,30 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A number in decimal.
-struct Digits {
-    /// At the end of it.
-    digits: [u8; 20],
-    start: usize,
-}
-
-impl Digits {
-    fn of(mut number: u64) -> Digits {
-        let (mut digits, mut start) = ([b'0'; 20], 20);
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                return Digits { digits, start };
-            }
+/// Puts a number into a line, in decimal.
+fn show_number(mut number: u64, line: &mut Vec<u8>) {
+    let (mut digits, mut start) = ([b'0'; 20], 20);
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return line.extend_from_slice(&digits[start..]);
         }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.digits[self.start..]).unwrap_or_default()
     }
 }
 
 /// Puts text of a client's into a line whose fields are split at spaces and quotes.
-fn show(text: &[u8], line: &mut String) {
+fn show(text: &[u8], line: &mut Vec<u8>) {
     if text.iter().copied().all(is_plain) {
-        // As nearly always; and what is plain is ASCII.
-        return line.push_str(std::str::from_utf8(text).unwrap_or_default());
+        // As nearly always.
+        return line.extend_from_slice(text);
     }
     for byte in text {
         if is_plain(*byte) {
-            line.push(char::from(*byte));
+            line.push(*byte);
         } else {
-            line.push_str(&format!("%{byte:02X}"));
+            line.extend_from_slice(format!("%{byte:02X}").as_bytes());
         }
     }
 }
@@ -289,7 +280,9 @@ mod tests {
     #[test]
     fn numbers_have_the_digits_that_they_have_elsewhere() {
         for number in [0, 7, 10, 499, 1_000_000, u64::MAX] {
-            assert_eq!(Digits::of(number).text(), number.to_string());
+            let mut line = Vec::new();
+            show_number(number, &mut line);
+            assert_eq!(line, number.to_string().as_bytes());
         }
     }
 
