@@ -23,7 +23,10 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Parsed::Final(length, answer)) => {
             for shorter in (0..length).step_by(1 + length / 40) {
                 let prefix = parse(&input[..shorter], &method, &mut Fields::default());
-                assert!(matches!(prefix, Ok(Parsed::NotYet)), "{shorter}: {prefix:?}");
+                assert!(
+                    matches!(prefix, Ok(Parsed::NotYet)),
+                    "{shorter}: {prefix:?}"
+                );
             }
             check_framing(&answer, &method);
             check_body(&answer, &input[length..], seed >> 1);
@@ -32,7 +35,14 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Parsed::NotYet) => {}
         Err(_) => {
             // More bytes never make good what was refused.
-            assert!(parse(&[input, b"\r\n\r\n"].concat(), &method, &mut Fields::default()).is_err());
+            assert!(
+                parse(
+                    &[input, b"\r\n\r\n"].concat(),
+                    &method,
+                    &mut Fields::default()
+                )
+                .is_err()
+            );
         }
     }
 });
@@ -41,7 +51,10 @@ fuzz_target!(|bytes: &[u8]| {
 fn check_framing(answer: &Answer, method: &Method) {
     let lengths: Vec<_> = answer.fields.values(Name::ContentLength).collect();
     let codings: Vec<_> = answer.fields.values(Name::TransferEncoding).collect();
-    assert!(lengths.len() + codings.len() <= 1, "ambiguous framing was taken");
+    assert!(
+        lengths.len() + codings.len() <= 1,
+        "ambiguous framing was taken"
+    );
     let has_body = *method != Method::HEAD && ![204, 304].contains(&answer.status.as_u16());
     let expected = match (&lengths[..], &codings[..]) {
         _ if !has_body => Framing::None,
@@ -56,17 +69,25 @@ fn check_framing(answer: &Answer, method: &Method) {
     assert!(!answer.persists || expected != Framing::UntilClose);
     for (name, value) in answer.fields.iter() {
         assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic));
-        assert!(value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)));
+        assert!(
+            value
+                .iter()
+                .all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+        );
     }
 }
 
 fn check_body(answer: &Answer, input: &[u8], seed: u8) {
     let (body, used, is_whole) = take_all(answer.framing, input, seed);
-    assert_eq!(take_all(answer.framing, input, 0), (body.clone(), used, is_whole));
+    assert_eq!(
+        take_all(answer.framing, input, 0),
+        (body.clone(), used, is_whole)
+    );
     match answer.framing {
         Framing::None => assert!(body.is_empty() && used == 0 && is_whole),
         Framing::Length(length) => {
-            let here = usize::try_from(length).map_or(input.len(), |length| length.min(input.len()));
+            let here =
+                usize::try_from(length).map_or(input.len(), |length| length.min(input.len()));
             assert_eq!(body, &input[..here]);
             assert_eq!(is_whole, here as u64 == length);
         }
@@ -86,8 +107,15 @@ fn naive(mut input: &[u8]) -> Vec<u8> {
             // Extensions may hold anything; the size stands before them.
             std::str::from_utf8(&input[..error.valid_up_to()]).unwrap()
         });
-        let digits = line.split(';').next().unwrap().trim_end_matches([' ', '\t']);
-        assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line:?}");
+        let digits = line
+            .split(';')
+            .next()
+            .unwrap()
+            .trim_end_matches([' ', '\t']);
+        assert!(
+            digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{line:?}"
+        );
         let size = usize::from_str_radix(digits, 16).unwrap();
         if size == 0 {
             return data;

@@ -2,10 +2,10 @@
 //! of the rest, so that the fuzzers build in seconds, without TLS.
 //!
 //! The targets are in `fuzz_targets/`, each with what it compares with; their first inputs are in
-//! `seeds/`. `make fuzz` runs them.
+//! `seeds/`. `make fuzz` runs them; `tests/fuzz_seeds.rs` runs them on the seeds alone.
 
 #[path = "../../src/server"]
-mod server {
+pub mod server {
     pub mod body;
     pub mod fields;
     pub mod head;

@@ -1,0 +1,99 @@
+//! The fuzzers' checks, on their seeds and on small changes of them: without libFuzzer and its
+//! compiler, so that the fuzzers cannot fall behind the code that they check.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::{fs, io, panic, thread};
+
+// The targets name two crates. Here this test stands in for both.
+extern crate self as flow_proxy_fuzz;
+extern crate self as libfuzzer_sys;
+
+// No harness is asked for: with it the unit tests of these files would run here once more.
+#[allow(dead_code, unused_imports)] // The proxy uses what no target calls; its tests are not run.
+#[path = "../fuzz/src/lib.rs"]
+mod fuzzed;
+
+use fuzzed::server;
+pub use fuzzed::{answer, body, fields, head, pieces, sse};
+
+#[allow(unused_attributes)] // `no_main` is for a crate.
+#[path = "../fuzz/fuzz_targets"]
+mod targets {
+    #[path = "answer.rs"]
+    pub mod answer;
+    #[path = "chunked.rs"]
+    pub mod chunked;
+    #[path = "head.rs"]
+    pub mod head;
+    #[path = "sse.rs"]
+    pub mod sse;
+}
+
+/// In the place of libFuzzer's: the target becomes a function. Below the targets, so that they need
+/// their `use`.
+#[macro_export]
+macro_rules! fuzz_target {
+    (|$bytes:ident: &[u8]| $body:block) => {
+        pub fn check($bytes: &[u8]) $body
+    };
+}
+
+/// What a byte is replaced by: what ends lines, tokens, numbers and text, and what is none of it.
+const BYTES: &[u8] = b"\r\n\0\t ,:;=\"{f0\x7f\x80\xff";
+/// So many places of a seed are changed, one after the other.
+const PLACES: usize = 16;
+
+type Check = fn(&[u8]);
+
+fn main() -> ExitCode {
+    let targets: [(&str, Check); 4] = [
+        ("answer", targets::answer::check),
+        ("chunked", targets::chunked::check),
+        ("head", targets::head::check),
+        ("sse", targets::sse::check),
+    ];
+    let running = targets.map(|(name, check)| thread::spawn(move || run(name, check)));
+    let passed = running.map(|run| run.join().unwrap_or(false));
+    if passed == [true; 4] {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Whether all inputs of a target pass.
+fn run(name: &str, check: Check) -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/seeds")
+        .join(name);
+    let seeds = fs::read_dir(&folder).and_then(|entries| {
+        entries
+            .map(|entry| fs::read(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let seeds = seeds.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
+    let mut inputs = 0;
+    for input in seeds.iter().flat_map(|seed| inputs_from(seed)) {
+        inputs += 1;
+        if panic::catch_unwind(|| check(&input)).is_err() {
+            eprintln!("the target {name} failed on b\"{}\"", input.escape_ascii());
+            return false;
+        }
+    }
+    println!("{name}: {inputs} inputs from {} seeds", seeds.len());
+    true
+}
+
+/// The seed, and what it becomes with one byte replaced, left out or doubled, or cut short.
+fn inputs_from(seed: &[u8]) -> Vec<Vec<u8>> {
+    let mut inputs = vec![seed.to_vec()];
+    for at in (0..seed.len()).step_by(seed.len().div_ceil(PLACES).max(1)) {
+        let (before, after) = (&seed[..at], &seed[at + 1..]);
+        let put = |middle: &[u8]| [before, middle, after].concat();
+        inputs.extend(BYTES.iter().map(|&byte| put(&[byte])));
+        inputs.extend([put(&[]), put(&[seed[at]; 2]), before.to_vec()]);
+    }
+    inputs
+}
