@@ -245,6 +245,7 @@ impl<H: Handler> Pool<H> {
                 thread,
                 // Threads without work hold no memory.
                 buffers: Buffers::default(),
+                is_admitted: false,
             };
             let work = AssertUnwindSafe(|| match task {
                 Task::Lead(lane) => worker.lead(lane),
@@ -254,6 +255,11 @@ impl<H: Handler> Pool<H> {
             // logged, costs a request; the thread and its lane go on.
             if catch_unwind(work).is_err() {
                 turn.give_up();
+                if worker.is_admitted
+                    && let Some(connection) = self.shared.release()
+                {
+                    self.give(Task::Serve(connection));
+                }
             }
         }
     }
@@ -276,6 +282,8 @@ struct Worker<'p, H: Handler> {
     turn: &'p LaneTurn<H>,
     thread: usize,
     buffers: Buffers,
+    /// What it works on is counted as in flight.
+    is_admitted: bool,
 }
 
 impl<H: Handler> Worker<'_, H> {
@@ -294,6 +302,7 @@ impl<H: Handler> Worker<'_, H> {
                 }
                 Next::Resume(place, connection, kit) => {
                     self.turn.enter(place);
+                    self.is_admitted = true;
                     let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
                     self.go_on(served);
                 }
@@ -309,6 +318,7 @@ impl<H: Handler> Worker<'_, H> {
     /// Serves a connection of the lane that has sent something, if it need not stand in line.
     fn serve_if_admitted(&mut self, mut connection: Box<Connection>, kit: Option<Box<H::Kit>>) {
         if self.pool.shared.admit() {
+            self.is_admitted = true;
             let served = self.serve(connection, kit, Stay::WhileRequestsCome);
             return self.go_on(served);
         }
@@ -344,6 +354,7 @@ impl<H: Handler> Worker<'_, H> {
 
     /// Serves a connection that was admitted, and is in no lane.
     fn serve_admitted(&mut self, connection: Box<Connection>) {
+        self.is_admitted = true;
         let client = Some(Arc::clone(&connection.client.socket));
         self.pool.set_serving(self.thread, client);
         let served = self.serve(connection, None, Stay::WhileRequestsCome);
@@ -355,9 +366,11 @@ impl<H: Handler> Worker<'_, H> {
         // One that waits is still in flight, and somebody else's when it goes on.
         while !matches!(served, Served::Waiting(..)) {
             self.settle(served);
+            self.is_admitted = false;
             let Some(connection) = self.pool.shared.release() else {
                 return;
             };
+            self.is_admitted = true;
             self.turn.enter_lane_with(&connection.client.socket);
             if !self.turn.is_held() {
                 let client = Some(Arc::clone(&connection.client.socket));
@@ -460,11 +473,13 @@ impl<H: Handler> Worker<'_, H> {
     /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.
     fn let_wait(&mut self, connection: Box<Connection>, kit: Box<H::Kit>) {
         let put = self.turn.put_waiting(connection, kit, &*self.pool.handler);
-        if let Err((connection, kit)) = put {
-            self.turn.give_up();
-            let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
-            self.go_on(served);
-        }
+        let Err((connection, kit)) = put else {
+            self.is_admitted = false;
+            return;
+        };
+        self.turn.give_up();
+        let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
+        self.go_on(served);
     }
 }
 

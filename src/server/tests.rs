@@ -5,6 +5,8 @@ use super::*;
 use crate::socket::Patience;
 use http::StatusCode;
 use std::io::{Read, Write};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 /// Answers every request with `hello`. Its kits are numbers; new ones are 0.
@@ -12,6 +14,8 @@ use std::time::Instant;
 pub(super) struct Greeter {
     /// The connection to the upstream of all kits.
     pub(super) upstream: Weak<TcpStream>,
+    /// So many times it panics when it is asked for that, which is not while it handles a request.
+    pub(super) panics: AtomicUsize,
 }
 
 impl Handler for Greeter {
@@ -37,6 +41,9 @@ impl Handler for Greeter {
     }
 
     fn awaited<'k>(&'k self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {
+        let step = |left: usize| left.checked_sub(1);
+        let panics = self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
+        assert!(!panics, "as a test wants it");
         Some(&self.upstream)
     }
 
@@ -75,9 +82,11 @@ pub(super) fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
 }
 
 fn assert_greeted(client: &mut TcpStream) {
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    assert_greeted_after(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+}
+
+fn assert_greeted_after(client: &mut TcpStream, request: &str) {
+    client.write_all(request.as_bytes()).unwrap();
     client
         .set_read_timeout(Some(Duration::from_secs(5)))
         .unwrap();
@@ -118,4 +127,33 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
         thread::sleep(Duration::from_millis(1));
     }
     clients.iter_mut().for_each(assert_greeted);
+}
+
+#[test]
+fn a_panic_outside_the_handler_costs_no_place_among_the_requests_in_flight() {
+    for lanes in [0, 1] {
+        let greeter = Arc::new(Greeter {
+            panics: AtomicUsize::new(3 * limits().workers),
+            ..Greeter::default()
+        });
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let running = server
+            .start_with(limits(), |shared| {
+                Pool::with_lanes(lanes, shared, Arc::clone(&greeter))
+            })
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while greeter.panics.load(SeqCst) > 0 {
+            assert!(Instant::now() < deadline, "there is no place left");
+            let mut client = TcpStream::connect(running.address()).unwrap();
+            let last = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            // Its kit is put away after the answer.
+            assert_greeted_after(&mut client, last);
+        }
+        assert_greeted(&mut TcpStream::connect(running.address()).unwrap());
+        assert!(
+            running.wait_until_idle(Duration::from_secs(5)),
+            "{lanes} lanes"
+        );
+    }
 }

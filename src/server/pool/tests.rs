@@ -27,6 +27,7 @@ fn worker<'p>(pool: &'p Arc<Pool<Greeter>>, turn: &'p LaneTurn<Greeter>) -> Work
         turn,
         thread: 0,
         buffers: Buffers::default(),
+        is_admitted: false,
     }
 }
 
@@ -101,6 +102,7 @@ fn a_kit_that_belongs_on_another_shelf_is_given_back_at_the_first_look() {
     let own = processor_of(&upstream, &peer) % 2;
     let pool = pool(Greeter {
         upstream: Arc::downgrade(&upstream.client.socket),
+        ..Greeter::default()
     });
     // So that the connection itself would not be moved to there.
     for _ in 0..5 {
