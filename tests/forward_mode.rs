@@ -76,6 +76,23 @@ fn absolute_form_to_another_host_is_forbidden() {
 }
 
 #[test]
+fn an_error_for_an_absolute_form_is_that_of_its_path_and_shows_no_authority() {
+    let upstream = RawUpstream::always(EMPTY_OK);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let target = "http://someone:not-for-the-log@example.com/v1/messages?x";
+    client.send(format!(
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    ));
+    let response = client.read_response();
+    assert_eq!(response.status, 403);
+    let body = response.json();
+    assert_eq!(body["type"], "error", "as Anthropic says it: {body}");
+    let line = proxy.wait_for_log("\"POST /v1/messages\" 403");
+    assert!(!proxy.log().contains("not-for-the-log"), "{line}");
+}
+
+#[test]
 fn dot_segments_in_absolute_form_are_refused() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();

@@ -136,6 +136,26 @@ fn headers_are_128_at_most() {
 }
 
 #[test]
+fn options_of_the_connection_are_64_at_most() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let head = |options: &str| {
+        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: {options}\r\n\r\n")
+    };
+    let (mut client, served) = answer_to(&proxy, head(&"x,".repeat(64)));
+    assert_eq!(served.status, 200);
+    client.send(head(&", ,\t,".repeat(1000)));
+    assert_eq!(client.read_response().status, 200, "empty ones are none");
+    let two_lines = format!("{}\r\nConnection: y", "x,".repeat(64));
+    for options in ["x,".repeat(65), two_lines] {
+        let (mut client, response) = answer_to(&proxy, head(&options));
+        assert_error(&response, 431, "headers_too_large");
+        client.assert_closed();
+    }
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
 fn a_declared_length_over_the_limit_is_refused_before_the_body() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())

@@ -88,9 +88,11 @@ fn parse_lines<const MOST: usize>(
     let is_http_11 = head.version == Some(1);
     let mut fields = std::mem::take(spare).refilled(&bytes[..length], head.headers);
     let framing = framing(method, status, is_http_11, &mut fields)?;
-    let persists = is_http_11
-        && framing != Framing::UntilClose
-        && !fields.values(Name::Connection).any(asks_to_close);
+    let asked = fields.connection();
+    if asked.are_too_many {
+        return Err("its Connection has more than 64 options");
+    }
+    let persists = is_http_11 && framing != Framing::UntilClose && !asked.closes;
     Ok(Parsed::Final(
         length,
         Answer {
@@ -100,12 +102,6 @@ fn parse_lines<const MOST: usize>(
             persists,
         },
     ))
-}
-
-fn asks_to_close(value: &[u8]) -> bool {
-    value
-        .split(|&byte| byte == b',')
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// RFC 9112 section 6.3. Refuses what the client would understand otherwise than we do, and leaves
@@ -274,6 +270,16 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_connection_has_64_options_at_most() {
+        let head = |options: usize| {
+            let options = "x,".repeat(options);
+            format!("HTTP/1.1 200 OK\r\nConnection: {options}\r\n\r\n")
+        };
+        assert!(parse_whole(&head(64)).is_ok());
+        assert!(parse_whole(&head(65)).is_err());
     }
 
     #[test]

@@ -40,12 +40,10 @@ fn is_set_anew(name: Name) -> bool {
 struct Named<'f>(Vec<&'f [u8]>);
 
 impl<'f> Named<'f> {
-    fn by(values: impl Iterator<Item = &'f [u8]>) -> Named<'f> {
-        let options = values
-            .flat_map(|value| value.split(|&byte| byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .filter(|option| !option.eq_ignore_ascii_case(b"content-length"));
-        Named(options.collect())
+    fn by(fields: &'f Fields) -> Named<'f> {
+        let options = fields.connection_options();
+        let fields = options.filter(|option| !option.eq_ignore_ascii_case(b"content-length"));
+        Named(fields.collect())
     }
 
     fn contains(&self, name: &[u8]) -> bool {
@@ -56,14 +54,14 @@ impl<'f> Named<'f> {
 /// Authorization, Host and request id that the proxy sets.
 pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
 
-/// What goes to the upstream: all fields in their order, less the hop-by-hop ones and what the
-/// proxy sets itself; `authorization` in the place of the client's, the target's `host`, and
-/// `request_id` where the client sent none.
+/// What goes to the upstream: the target's `host` and `authorization`, then all of the client's fields
+/// in their order, less the hop-by-hop ones and what the proxy sets itself, and `request_id` where
+/// none of the client's goes on.
 pub fn for_upstream<'f>(
     fields: &'f Fields,
     (authorization, host, request_id): Own<'f>,
 ) -> impl Iterator<Item = &'f [u8]> + Clone {
-    let named = Named::by(fields.values(Name::Connection));
+    let named = Named::by(fields);
     let ours: [&[u8]; 5] = [
         b"host: ",
         host.as_bytes(),
@@ -87,9 +85,9 @@ pub fn for_upstream<'f>(
 }
 
 /// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
-/// the upstream set none.
+/// none of the upstream's goes on.
 pub fn for_client<'f>(answer: &'f Fields, request_id: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
-    let named = Named::by(answer.values(Name::Connection));
+    let named = Named::by(answer);
     let id = REQUEST_ID.as_bytes();
     let has_id = answer.value(Name::XRequestId).is_some() && !named.contains(id);
     let theirs = answer.text(move |known, name| !is_hop_by_hop(known) && !named.contains(name));

@@ -132,7 +132,8 @@ impl Handler for Proxy {
         let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
         let path = target_path::path_of(&refused.target);
-        let (mut fields, body) = error.answer(Dialect::of(path, &self.target.base_path));
+        let dialect = Dialect::of(path.of(&refused.target), &self.target.base_path);
+        let (mut fields, body) = error.answer(dialect);
         let id = self.ids.make(&mut Numbers::default());
         if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), id));
@@ -143,7 +144,7 @@ impl Handler for Proxy {
         };
         Record {
             method: refused.method.clone(),
-            path: TargetPiece::In(0..path.len()),
+            path,
             status: error.code.status(),
             config: None,
             attempts: 0,
@@ -234,8 +235,7 @@ impl Proxy {
     ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target).inspect_err(|_| {
-            let path = target_path::path_of(&head.target);
-            request.record.path = TargetPiece::In(0..path.len());
+            request.record.path = target_path::path_of(&head.target);
         })?;
         request.record.path = route.path.clone();
         let asked = route.path.of(&head.target);

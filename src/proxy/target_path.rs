@@ -136,10 +136,25 @@ impl Route {
     }
 }
 
-/// What is before the query.
-pub fn path_of(request_target: &[u8]) -> &[u8] {
+/// The path of a request target that may be none: what the log shows of it, and what tells whose form
+/// an error is to have. Query and authority are left out, since both can hold secrets.
+pub fn path_of(request_target: &[u8]) -> Piece {
     let query = memchr::memchr(b'?', request_target);
-    &request_target[..query.unwrap_or(request_target.len())]
+    let end = query.unwrap_or(request_target.len());
+    let before_query = &request_target[..end];
+    if request_target.starts_with(b"/") {
+        return Piece::In(0..end);
+    }
+    let Some(scheme) = memchr::memmem::find(before_query, b"://") else {
+        // The host and port of CONNECT, `*`, or nonsense.
+        let userinfo = memchr::memrchr(b'@', before_query);
+        return Piece::In(userinfo.map_or(0, |at| at + 1)..end);
+    };
+    let authority = scheme + b"://".len();
+    match memchr::memchr(b'/', &before_query[authority..]) {
+        Some(length) => Piece::In(authority + length..end),
+        None => Piece::Other(b"/".into()),
+    }
 }
 
 fn bad(what: &str) -> ProxyError {
@@ -305,6 +320,25 @@ mod tests {
             "/%2",
         ] {
             assert!(route(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_path_that_is_shown_has_neither_query_nor_authority() {
+        for (asked, shown) in [
+            ("/v1/models?key=secret", "/v1/models"),
+            ("/a://b/c", "/a://b/c"),
+            ("http://user:secret@evil/v1/messages?x=/y", "/v1/messages"),
+            ("ftp://user:secret@evil", "/"),
+            ("http://evil?secret=/x", "/"),
+            ("evil.example:443", "evil.example:443"),
+            ("user:secret@evil:443", "evil:443"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            let piece = path_of(asked.as_bytes());
+            let bytes = piece.of(asked.as_bytes());
+            assert_eq!(bytes, shown.as_bytes(), "{asked}");
         }
     }
 

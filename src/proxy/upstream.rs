@@ -359,11 +359,15 @@ impl Upstream {
 
     /// The exchange with the client is over. A connection that cannot be used again is closed.
     pub fn end(&mut self) {
-        if let Some(connection) = &mut self.connection {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        // Not by an exchange that needed no upstream.
+        if std::mem::take(&mut connection.is_answering) {
             connection.last_used = Instant::now();
-            if !connection.is_reusable() {
-                self.connection = None;
-            }
+        }
+        if !connection.is_reusable() || !connection.is_young() {
+            self.connection = None;
         }
     }
 
@@ -401,8 +405,11 @@ impl Upstream {
 impl Connection {
     /// Whether it was idle and still is.
     fn is_still_usable(&mut self) -> bool {
-        let is_young = self.last_used.elapsed() < MAX_IDLE_AGE;
-        is_young && self.is_reusable() && self.transport.is_open()
+        self.is_young() && self.is_reusable() && self.transport.is_open()
+    }
+
+    fn is_young(&self) -> bool {
+        self.last_used.elapsed() < MAX_IDLE_AGE
     }
 
     fn put<'f>(

@@ -6,6 +6,10 @@
 use std::fmt;
 use std::ops::Range;
 
+/// A connection has a handful of options. More are from somebody who wants each field's name to be
+/// compared with each of them.
+const MAX_OPTIONS: usize = 64;
+
 /// The most memory that is kept for the next head, in bytes of field lines and in lines.
 const KEPT: (usize, usize) = (4096, 64);
 
@@ -60,6 +64,17 @@ impl Name {
             _ => Name::Other,
         }
     }
+}
+
+/// What the Connection fields of a head say (RFC 9110 section 7.6.1).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectionOptions {
+    /// `close` is one of them.
+    pub closes: bool,
+    /// `keep-alive` is one of them.
+    pub keeps_alive: bool,
+    /// There are more than 64: so many are refused.
+    pub are_too_many: bool,
 }
 
 /// The field lines of a head.
@@ -192,6 +207,25 @@ impl Fields {
             .iter()
             .filter(move |line| line.known == name)
             .map(|line| self.piece(&line.value))
+    }
+
+    /// The fields that concern this connection only, and other options of it.
+    pub fn connection_options(&self) -> impl Iterator<Item = &[u8]> {
+        self.values(Name::Connection)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|option| !option.is_empty())
+    }
+
+    /// What [`Fields::connection_options`] say about the connection itself.
+    pub fn connection(&self) -> ConnectionOptions {
+        let mut said = ConnectionOptions::default();
+        for (index, option) in self.connection_options().enumerate() {
+            said.closes |= option.eq_ignore_ascii_case(b"close");
+            said.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            said.are_too_many |= index >= MAX_OPTIONS;
+        }
+        said
     }
 
     /// Drops all lines of the field `name`.

@@ -122,7 +122,7 @@ pub fn parse_whole(head: &[u8], spare: Fields) -> Result<RequestHead, Refusal> {
     let persistence = match method {
         // A front that takes the tunnel for open would send its bytes as the next request.
         Method::CONNECT => Persistence::Close,
-        _ => persistence(version, &fields),
+        _ => persistence(version, &fields)?,
     };
     Ok(RequestHead {
         method,
@@ -261,23 +261,21 @@ fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {
     Ok(expects && version == Version::HTTP_11)
 }
 
-fn persistence(version: Version, fields: &Fields) -> Persistence {
-    let mut persistence = match version {
-        Version::HTTP_10 => Persistence::Close,
-        _ => Persistence::KeepAlive,
-    };
-    for value in fields.values(Name::Connection) {
-        for option in value.split(|&byte| byte == b',') {
-            let option = option.trim_ascii();
-            if option.eq_ignore_ascii_case(b"close") {
-                return Persistence::Close;
-            }
-            if option.eq_ignore_ascii_case(b"keep-alive") {
-                persistence = Persistence::KeepAlive;
-            }
-        }
+/// RFC 9112 section 9.3.
+fn persistence(version: Version, fields: &Fields) -> Result<Persistence, Refusal> {
+    let asked = fields.connection();
+    if asked.are_too_many {
+        return Err(Refusal::new(
+            Reason::HeadersTooLarge,
+            "more than 64 options in Connection",
+        ));
     }
-    persistence
+    let persists = !asked.closes && (version != Version::HTTP_10 || asked.keeps_alive);
+    Ok(if persists {
+        Persistence::KeepAlive
+    } else {
+        Persistence::Close
+    })
 }
 
 impl Framing {

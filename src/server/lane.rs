@@ -10,7 +10,8 @@
 //! What takes longer is not for a lane: an idle connection goes back to the acceptor after
 //! [`HOT`], and a request whose answer has not begun after [`SHORT_WAIT`] gets a thread.
 //!
-//! Called by the thread that leads the lane; [`Lane::adopt`] and [`Lane::cut_off`] by all threads.
+//! Called by the thread that leads the lane; [`Lane::adopt`], [`Lane::population`] and
+//! [`Lane::cut_off`] by all threads.
 
 use std::collections::VecDeque;
 use std::io;

@@ -87,12 +87,19 @@ impl Shared {
     /// A request that was admitted is over. Returns the connection that is admitted in its place.
     pub(super) fn release(&self) -> Option<Box<Connection>> {
         self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
-        if self.is_stopping() {
+        self.tell_idle();
+        self.admit_next()
+    }
+
+    /// To be called when what [`Shared::wait_until_idle`] waits for may have come.
+    fn tell_idle(&self) {
+        // In one order with the counts: either this sees that the server stops, or whoever stops it
+        // sees the count.
+        if self.stopping.load(Ordering::SeqCst) {
             // Whoever waits for the end looks under this lock, so that it cannot miss it.
             drop(self.lock());
             self.became_idle.notify_all();
         }
-        self.admit_next()
     }
 
     /// Lets `connection` wait until it is admitted. To be followed by [`Shared::admit_next`].
@@ -127,6 +134,8 @@ impl Shared {
         }
         let (connection, _) = pending.pop_front()?;
         self.waiting.store(pending.len(), Ordering::SeqCst);
+        drop(pending);
+        self.tell_idle();
         Some(connection)
     }
 

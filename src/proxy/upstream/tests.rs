@@ -69,3 +69,41 @@ fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
         }
     }
 }
+
+/// One exchange with an upstream that answers at once, then whatever `between` does to the connection,
+/// then the end of an exchange that needed no upstream. Returns for how long the connection that is
+/// left has been idle.
+fn idle_after_own_answer(between: impl FnOnce(&mut Connection)) -> Option<Duration> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let target = Target::parse(&url).unwrap();
+    let silence = Duration::from_secs(5);
+    let factory = UpstreamFactory::new(&target, silence, None, &Way::Direct).unwrap();
+    let mut upstream = Upstream::new(&factory);
+    let request = Request {
+        method: &Method::GET,
+        target: b"/",
+        fields: std::iter::empty(),
+        body: RequestBody::None,
+    };
+    upstream.send(request, None).unwrap();
+    let (mut socket, _) = listener.accept().unwrap();
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    socket.write_all(answer).unwrap();
+    assert!(upstream.receive(&Method::GET).unwrap().is_some());
+    upstream.end();
+    between(upstream.connection.as_mut().unwrap());
+    upstream.end();
+    let connection = upstream.connection.as_ref();
+    connection.map(|connection| connection.last_used.elapsed())
+}
+
+#[test]
+fn an_answer_of_our_own_makes_no_idle_connection_younger_and_drops_an_old_one() {
+    let fresh = idle_after_own_answer(|_| {});
+    assert!(fresh.is_some_and(|idle| idle < MAX_IDLE_AGE / 2));
+    let half = idle_after_own_answer(|connection| connection.last_used -= MAX_IDLE_AGE / 2);
+    assert!(half.is_some_and(|idle| idle >= MAX_IDLE_AGE / 2));
+    let old = idle_after_own_answer(|connection| connection.last_used -= MAX_IDLE_AGE);
+    assert_eq!(old, None);
+}
