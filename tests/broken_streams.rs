@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::{
@@ -189,6 +191,36 @@ fn a_broken_sse_answer_gets_an_error_frame_at_the_event_boundary() {
         "nothing else is inserted"
     );
     assert_eq!((line.status, line.field("end")), (200, "upstream_broke"));
+}
+
+/// Closing a socket that has something to read resets the connection, and what the client has not
+/// received yet is lost.
+#[test]
+fn a_client_that_has_sent_another_request_meanwhile_gets_the_frame_and_no_reset() {
+    let (upstream, commands) = RawUpstream::on_command();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = TcpStream::connect(proxy.address()).expect("the proxy accepts connections");
+    let request = GET_REQUEST.as_bytes();
+    client.write_all(request).expect("a request");
+    commands.send(SSE_HEAD);
+    let mut head = [0; 12];
+    client.read_exact(&mut head).expect("the answer begins");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    client.write_all(request).expect("the next request");
+    let event = format!("data: {}\n\n", "Z".repeat(50_000));
+    commands.send(chunk(&event));
+    drop(commands);
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!(line.field("end"), "upstream_broke");
+    client
+        .set_read_timeout(Some(support::SOON))
+        .expect("not zero");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("an end, no reset");
+    let rest = String::from_utf8(rest).expect("text");
+    assert_eq!(rest.matches('Z').count(), 50_000);
+    assert!(rest.contains("event: error\ndata: "));
+    assert!(!rest.contains("\r\n0\r\n"), "it has no last chunk");
 }
 
 #[test]

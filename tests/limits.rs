@@ -171,6 +171,37 @@ fn a_declared_length_over_the_limit_is_refused_before_the_body() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
+/// A body of that length is not held, but read while it is sent on.
+#[test]
+fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
+    let (mut client, response) = answer_to(&proxy, head);
+    assert_error(&response, 413, "body_too_large");
+    client.assert_closed();
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.field("config"), line.field("attempts")), ("-", "0"));
+    assert!(!proxy.log().contains("Using configuration"));
+    drop(upstream);
+    let (_, response) = answer_to(&proxy, head);
+    assert_error(&response, 413, "body_too_large");
+}
+
+#[test]
+fn a_request_that_is_not_understood_keeps_its_id() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: theirs-2\r\n\
+                Content-Length: 1\r\nContent-Length: 1\r\n\r\n";
+    let (_, response) = answer_to(&proxy, head);
+    assert_error(&response, 400, "bad_request");
+    assert_eq!(response.header("x-request-id"), Some("theirs-2"));
+    assert_eq!(proxy.wait_for_access_line(1).field("id"), "theirs-2");
+}
+
 #[test]
 fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
     let upstream = FakeFlow::start();
@@ -405,9 +436,15 @@ fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
     commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
     streaming.read_head();
     let asked = Instant::now();
-    let response = get(proxy.address(), "/v1/models");
+    let mut client = RawClient::connect(proxy.address());
+    let response = client.request("GET", "/v1/models", &[("X-Request-Id", "theirs-1")], b"");
     let took = asked.elapsed();
     assert_error(&response, 503, "overloaded");
+    assert_eq!(response.header("x-request-id"), Some("theirs-1"));
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!(line.field("id"), "theirs-1");
+    let duration_ms: u64 = line.field("duration_ms").parse().expect("a number");
+    assert!(duration_ms > 4000, "with the time in line: {duration_ms}");
     assert_eq!(response.header("retry-after"), Some("1"));
     assert!(
         took > Duration::from_secs(4) && took < Duration::from_secs(8),

@@ -129,14 +129,16 @@ impl Handler for Proxy {
     }
 
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
-        let started = Instant::now();
         let error = ProxyError::from(refused.refusal);
         let path = target_path::path_of(&refused.target);
         let dialect = Dialect::of(path.of(&refused.target), &self.target.base_path);
         let (mut fields, body) = error.answer(dialect);
-        let id = self.ids.make(&mut Numbers::default());
-        if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
-            fields.push((HeaderName::from_static(headers::REQUEST_ID), id));
+        let is_usable = |id: &[u8]| !id.is_empty() && HeaderValue::from_bytes(id).is_ok();
+        let theirs = refused.id.clone().filter(|id| is_usable(id));
+        let own = || self.ids.make(&mut Numbers::default());
+        let id = theirs.map_or_else(own, RequestId::Client);
+        if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
+            fields.push((HeaderName::from_static(headers::REQUEST_ID), value));
         }
         let end = match refused.refusal.reason {
             Reason::RequestTimeout => End::ClientTimeout,
@@ -148,7 +150,7 @@ impl Handler for Proxy {
             status: error.code.status(),
             config: None,
             attempts: 0,
-            started,
+            started: refused.since,
             time_to_first_byte: None,
             bytes_in: 0,
             bytes_out: body.len() as u64,

@@ -37,6 +37,7 @@ pub fn hold(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, C
     match exchange.head.framing {
         Framing::None => return Ok(Body::None),
         Framing::Length(length) if length > MAX_HELD as u64 => {
+            exchange.admit_body()?;
             return Ok(Body::Streamed(Some(length)));
         }
         // It bounds what is allocated, but is not the reason for allocating it.

@@ -137,18 +137,23 @@ impl Route {
 }
 
 /// The path of a request target that may be none: what the log shows of it, and what tells whose form
-/// an error is to have. Query and authority are left out, since both can hold secrets.
+/// an error is to have. Query, fragment and authority are left out, since they can hold secrets. Never
+/// empty.
 pub fn path_of(request_target: &[u8]) -> Piece {
-    let query = memchr::memchr(b'?', request_target);
-    let end = query.unwrap_or(request_target.len());
+    let end = memchr::memchr2(b'?', b'#', request_target);
+    let end = end.unwrap_or(request_target.len());
     let before_query = &request_target[..end];
     if request_target.starts_with(b"/") {
         return Piece::In(0..end);
     }
     let Some(scheme) = memchr::memmem::find(before_query, b"://") else {
         // The host and port of CONNECT, `*`, or nonsense.
-        let userinfo = memchr::memrchr(b'@', before_query);
-        return Piece::In(userinfo.map_or(0, |at| at + 1)..end);
+        let start = memchr::memrchr(b'@', before_query).map_or(0, |at| at + 1);
+        return if start < end {
+            Piece::In(start..end)
+        } else {
+            Piece::Other(b"-".into())
+        };
     };
     let authority = scheme + b"://".len();
     match memchr::memchr(b'/', &before_query[authority..]) {
@@ -334,7 +339,8 @@ mod tests {
             ("evil.example:443", "evil.example:443"),
             ("user:secret@evil:443", "evil:443"),
             ("*", "*"),
-            ("", ""),
+            ("?x", "-"),
+            ("/x#secret", "/x"),
         ] {
             let piece = path_of(asked.as_bytes());
             let bytes = piece.of(asked.as_bytes());

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
 use super::pool::Pool;
 use super::refusal::{Reason, Refusal};
+use super::refuse::refuse;
 use super::shared::Shared;
 use super::{BODY_WAIT, DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
 use crate::socket::{self, Patience};
@@ -111,9 +112,9 @@ impl<H: Handler> Acceptor<H> {
                 .connection
                 .log_close(CloseReason::Stopping);
         }
-        while let Some(connection) = self.shared.take_overdue(Instant::now()) {
+        while let Some((connection, since)) = self.shared.take_overdue(Instant::now()) {
             let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            self.refuse(connection, refusal);
+            self.refuse(connection, refusal, since);
         }
     }
 
@@ -371,7 +372,10 @@ impl<H: Handler> Acceptor<H> {
             }
             let parked = self.unpark(index);
             match parked.state {
-                Parking::InHead => self.refuse(parked.connection, super::head_timeout()),
+                Parking::InHead => {
+                    let since = parked.connection.head_since.unwrap_or(parked.since);
+                    self.refuse(parked.connection, super::head_timeout(), since);
+                }
                 Parking::Idle => parked.connection.log_close(CloseReason::IdleTooLong),
                 Parking::Draining { .. } => {
                     parked.connection.log_close(CloseReason::LastAnswerSent)
@@ -382,21 +386,22 @@ impl<H: Handler> Acceptor<H> {
         let Some(overdue) = now.checked_sub(QUEUE_TIMEOUT) else {
             return;
         };
-        while let Some(connection) = self.shared.take_overdue(overdue) {
+        while let Some((connection, since)) = self.shared.take_overdue(overdue) {
             let message = format!(
                 "all {} workers have been busy for {} s: try again, or raise --workers",
                 self.shared.limits.workers,
                 QUEUE_TIMEOUT.as_secs()
             );
-            self.refuse(connection, Refusal::new(Reason::Overloaded, message));
+            let refusal = Refusal::new(Reason::Overloaded, message);
+            self.refuse(connection, refusal, since);
         }
     }
 
-    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal) {
+    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal, since: Instant) {
         // The request line, if it is here, says in which dialect the answer is to be.
         // Nothing, an end or an error: what is here already must do.
         connection.client.read_head();
-        if let After::Drain(connection) = connection::refuse(connection, &*self.handler, refusal) {
+        if let After::Drain(connection) = refuse(connection, &*self.handler, refusal, since) {
             self.drain(connection);
         }
     }

@@ -2,19 +2,17 @@
 
 use std::fmt;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Instant;
-
-use http::Method;
 
 use super::client::{Arrived, Client};
 use super::exchange::{Exchange, Held, Outcome};
 use super::fields::Fields;
 use super::head::{self, RequestHead};
 use super::refusal::{Reason, Refusal};
+use super::refuse::refuse;
 use super::response::Out;
 use super::shared::{OpenGuard, Shared};
-use super::{HEAD_TIMEOUT, Handler, Progress, Refused};
+use super::{HEAD_TIMEOUT, Handler, Progress};
 use crate::socket::{self, Patience};
 
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
@@ -30,7 +28,7 @@ const LOOKS: u8 = 3;
 pub(crate) struct Connection {
     pub(super) client: Client,
     /// The request that is being answered, or waits for somebody else.
-    request: Option<Held>,
+    pub(super) request: Option<Held>,
     /// How much of `input` has been searched for the end of the head.
     searched: usize,
     /// When the first byte of the head that is being read arrived.
@@ -141,7 +139,7 @@ pub(crate) fn serve<H: Handler>(
         match outcome {
             Outcome::KeepAlive => {}
             Outcome::Close => return Served::Done(After::Drain(connection), kit),
-            Outcome::Broken { by_reset } => {
+            Outcome::Abandoned { by_reset } => {
                 if by_reset {
                     connection.client.reset_on_close();
                 }
@@ -188,67 +186,17 @@ fn without_request<H: Handler>(
     match next {
         NextHead::NotYet => connection.give_way(buffers, After::Park),
         NextHead::Closed => After::Closed(connection, CloseReason::ClientClosed),
-        NextHead::Refused(refusal) => refuse(connection, handler, refusal),
+        NextHead::Refused(refusal) => refuse_now(connection, handler, refusal),
         NextHead::Here => {
             let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            refuse(connection, handler, refusal)
+            refuse_now(connection, handler, refusal)
         }
     }
 }
 
-/// Answers with a refusal, without waiting for anybody, and lets the connection drain. Where there is
-/// no request the request line is at the start of what was received.
-#[inline(never)]
-pub(crate) fn refuse<H: Handler>(
-    connection: Box<Connection>,
-    handler: &H,
-    refusal: Refusal,
-) -> After {
-    let client = &connection.client;
-    let (method, target) = match &connection.request {
-        Some(held) => held.request_line(),
-        None => request_line_so_far(client.input.bytes()),
-    };
-    let answer = handler.refuse(&Refused {
-        peer: Arc::clone(&client.peer),
-        method,
-        target,
-        refusal: &refusal,
-    });
-    let mut out = Out::default();
-    let status = http::StatusCode::from_u16(refusal.reason.status())
-        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    out.append_head(
-        status,
-        super::field_lines(&answer.fields),
-        super::response::WireFraming::Plain,
-        (http::Version::HTTP_11, head::Persistence::Close),
-    );
-    out.append_piece(&answer.body, super::response::WireFraming::Plain);
-    // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
-    match socket::write_now(&client.socket, out.pending()) {
-        Ok(_) => After::Drain(connection),
-        Err(_) => After::Closed(connection, CloseReason::Failed),
-    }
-}
-
-/// The method and target of a request that was not understood, for its log line; `-` where they
-/// cannot be told.
-fn request_line_so_far(bytes: &[u8]) -> (Method, Box<[u8]>) {
-    let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
-    let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
-    let is_method = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
-    let method = words.next().filter(is_method).unwrap_or_default();
-    let target = words
-        .next()
-        .filter(|word| word.iter().all(u8::is_ascii_graphic));
-    match (Method::from_bytes(method), target) {
-        (Ok(method), Some(target)) => (method, target.into()),
-        _ => {
-            let unknown = Method::from_bytes(b"-").unwrap_or_default();
-            (unknown, Box::new(*b"-"))
-        }
-    }
+fn refuse_now<H: Handler>(connection: Box<Connection>, handler: &H, refusal: Refusal) -> After {
+    let since = connection.head_since.unwrap_or_else(Instant::now);
+    refuse(connection, handler, refusal, since)
 }
 
 impl Connection {

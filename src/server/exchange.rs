@@ -51,11 +51,12 @@ enum Answer {
 pub(super) enum Outcome {
     /// The next request may follow.
     KeepAlive,
-    /// The answer is out, the connection ends; the client may still be sending.
+    /// The answer is out, or what there is of it: its framing says that there should be more. The
+    /// connection ends; the client may still be sending.
     Close,
-    /// The client must see that the answer is not whole. Only a reset can tell where the body would
-    /// have ended with the connection.
-    Broken { by_reset: bool },
+    /// The connection ends at once: there is no answer, the client does not take it, or only a reset
+    /// can tell that it is not whole, since its body would have ended with the connection.
+    Abandoned { by_reset: bool },
 }
 
 /// One request and its answer.
@@ -72,6 +73,8 @@ pub struct Exchange<'a> {
     answer: Answer,
     persistence: &'a mut Persistence,
     body_bytes_out: u64,
+    /// The client takes nothing any more, or has left.
+    is_client_lost: bool,
 }
 
 /// A request, and how far its body has been read: what lasts while it waits for somebody else.
@@ -126,9 +129,8 @@ impl Held {
         self.head.fields
     }
 
-    /// Its method and target.
-    pub(super) fn request_line(&self) -> (Method, Box<[u8]>) {
-        (self.head.method.clone(), self.head.target.clone())
+    pub(super) fn head(&self) -> &RequestHead {
+        &self.head
     }
 }
 
@@ -150,6 +152,7 @@ impl<'a> Exchange<'a> {
             answer: Answer::NotStarted,
             persistence: &mut held.persistence,
             body_bytes_out: 0,
+            is_client_lost: false,
         }
     }
 
@@ -202,6 +205,19 @@ impl<'a> Exchange<'a> {
     /// malformed; [`ClientFault::Gone`] where the client leaves in the middle of it.
     pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
         let result = self.read_piece(buffer);
+        if result.is_err() {
+            *self.persistence = Persistence::Close;
+        }
+        result
+    }
+
+    /// Whether the request body, as far as its length is declared, may be read: to be asked before
+    /// anything is done for a request whose body is read later.
+    ///
+    /// # Errors
+    /// [`ClientFault::Refused`] where it is too large.
+    pub fn admit_body(&mut self) -> Result<(), ClientFault> {
+        let result = self.check_declared_length();
         if result.is_err() {
             *self.persistence = Persistence::Close;
         }
@@ -424,6 +440,7 @@ impl<'a> Exchange<'a> {
             socket::give_up_turn();
         }
         self.out.clear();
+        self.is_client_lost |= result.is_err();
         match result {
             Ok(()) => Ok(()),
             Err(Stall::TimedOut) => Err(ClientFault::TimedOut),
@@ -448,9 +465,9 @@ impl<'a> Exchange<'a> {
         match (self.answer, *self.persistence) {
             (Answer::Finished, Persistence::KeepAlive) => Outcome::KeepAlive,
             (Answer::Finished, Persistence::Close) => Outcome::Close,
-            (answer, _) => Outcome::Broken {
-                by_reset: answer == Answer::Body(WireFraming::UntilClose),
-            },
+            (Answer::Body(WireFraming::UntilClose), _) => Outcome::Abandoned { by_reset: true },
+            (Answer::Body(_), _) if !self.is_client_lost => Outcome::Close,
+            _ => Outcome::Abandoned { by_reset: false },
         }
     }
 }

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -27,6 +27,7 @@ mod lanes;
 mod poller;
 mod pool;
 mod refusal;
+mod refuse;
 mod response;
 mod shared;
 mod shelves;
@@ -132,6 +133,10 @@ pub struct Refused<'a> {
     pub method: Method,
     /// `-` where it could not be read.
     pub target: Box<[u8]>,
+    /// Its request id, as the client sent it: any bytes.
+    pub id: Option<Box<[u8]>>,
+    /// When it came, or its first bytes.
+    pub since: Instant,
     pub refusal: &'a Refusal,
 }
 

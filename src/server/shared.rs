@@ -126,17 +126,17 @@ impl Shared {
         None
     }
 
-    /// Takes the connection that has waited since before `before`, if there is one.
-    pub(super) fn take_overdue(&self, before: Instant) -> Option<Box<Connection>> {
+    /// Takes the connection that has waited since before `before`, if there is one, and since when.
+    pub(super) fn take_overdue(&self, before: Instant) -> Option<(Box<Connection>, Instant)> {
         let mut pending = self.lock();
         if pending.front().is_none_or(|(_, since)| *since > before) {
             return None;
         }
-        let (connection, _) = pending.pop_front()?;
+        let overdue = pending.pop_front()?;
         self.waiting.store(pending.len(), Ordering::SeqCst);
         drop(pending);
         self.tell_idle();
-        Some(connection)
+        Some(overdue)
     }
 
     /// Since when the connection that waits longest has waited.
