@@ -65,6 +65,23 @@ fn an_endless_head_is_refused_and_fills_no_memory() {
 }
 
 #[test]
+fn heads_that_are_refused_fill_no_memory_while_their_clients_stay() {
+    let upstream = obliging_upstream();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "8")
+        .start();
+    let attack = Attack::begin("200 refused heads of 70 KiB", &proxy);
+    let filler = format!("X-Filler: {}\r\n", "x".repeat(1000)).repeat(70);
+    let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{filler}\r\n");
+    let mut clients = connect_many(&proxy, 200);
+    for client in &mut clients {
+        client.try_send(&head);
+        assert_eq!(client.read_head().status, 431);
+    }
+    attack.end(8 * KIB_PER_MIB, 0);
+}
+
+#[test]
 fn endless_chunk_extensions_are_refused_and_fill_no_memory() {
     let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1;a=");
     assert_endless_is_refused("endless chunk extension", &start, &[b'x'; 16384], &["400"]);

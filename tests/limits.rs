@@ -6,28 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{
-    FakeFlow, ProxyProcess, RawClient, RawUpstream, Response, SOON, chunked, get, wait_until,
-};
+use support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, answer_to, get, wait_until};
 
 const MIB: usize = 1024 * 1024;
-
-fn assert_error(response: &Response, status: u16, code: &str) {
-    assert_eq!(
-        (response.status, response.error_code()),
-        (status, code),
-        "{}",
-        response.text()
-    );
-}
-
-/// Sends these bytes on a new connection, of which the proxy may refuse to read all.
-fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
-    let mut client = RawClient::connect(proxy.address());
-    client.try_send(bytes);
-    let response = client.read_response();
-    (client, response)
-}
 
 /// A GET whose request line is `length` bytes long, CRLF not counted.
 fn request_line_of(length: usize) -> String {
@@ -55,7 +36,7 @@ fn a_longer_request_line_is_too_long() {
         let line = request_line_of(length);
         let (mut client, response) =
             answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
-        assert_error(&response, 414, "uri_too_long");
+        response.assert_error(414, "uri_too_long");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -67,7 +48,7 @@ fn a_request_line_without_an_end_is_too_long() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let (mut client, response) = answer_to(&proxy, "GET /".to_owned() + &"x".repeat(17 * 1024));
-    assert_error(&response, 414, "uri_too_long");
+    response.assert_error(414, "uri_too_long");
     client.assert_closed();
 }
 
@@ -91,7 +72,7 @@ fn a_larger_head_is_too_large() {
     for lines in [one_long, many_long] {
         let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
         let (mut client, response) = answer_to(&proxy, head);
-        assert_error(&response, 431, "headers_too_large");
+        response.assert_error(431, "headers_too_large");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -130,7 +111,7 @@ fn headers_are_128_at_most() {
     };
     assert_eq!(answer_to(&proxy, head(128)).1.status, 200);
     let (mut client, response) = answer_to(&proxy, head(129));
-    assert_error(&response, 431, "headers_too_large");
+    response.assert_error(431, "headers_too_large");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -149,45 +130,10 @@ fn options_of_the_connection_are_64_at_most() {
     let two_lines = format!("{}\r\nConnection: y", "x,".repeat(64));
     for options in ["x,".repeat(65), two_lines] {
         let (mut client, response) = answer_to(&proxy, head(&options));
-        assert_error(&response, 431, "headers_too_large");
+        response.assert_error(431, "headers_too_large");
         client.assert_closed();
     }
     assert_eq!(upstream.requests().len(), 2);
-}
-
-#[test]
-fn a_declared_length_over_the_limit_is_refused_before_the_body() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let length =
-        |n: usize| format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n");
-    let (_, served) = answer_to(&proxy, length(1024) + &"x".repeat(1024));
-    assert_eq!(served.status, 200);
-    let (mut client, response) = answer_to(&proxy, length(1025));
-    assert_error(&response, 413, "body_too_large");
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 1);
-}
-
-/// A body of that length is not held, but read while it is sent on.
-#[test]
-fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
-    let (mut client, response) = answer_to(&proxy, head);
-    assert_error(&response, 413, "body_too_large");
-    client.assert_closed();
-    let line = proxy.wait_for_access_line(1);
-    assert_eq!((line.field("config"), line.field("attempts")), ("-", "0"));
-    assert!(!proxy.log().contains("Using configuration"));
-    drop(upstream);
-    let (_, response) = answer_to(&proxy, head);
-    assert_error(&response, 413, "body_too_large");
 }
 
 #[test]
@@ -197,97 +143,14 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: theirs-2\r\n\
                 Content-Length: 1\r\nContent-Length: 1\r\n\r\n";
     let (_, response) = answer_to(&proxy, head);
-    assert_error(&response, 400, "bad_request");
+    response.assert_error(400, "bad_request");
     assert_eq!(response.header("x-request-id"), Some("theirs-2"));
     assert_eq!(proxy.wait_for_access_line(1).field("id"), "theirs-2");
-}
-
-#[test]
-fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let (_, response) = answer_to(
-        &proxy,
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\
-         Expect: 100-continue\r\n\r\n",
-    );
-    assert_error(&response, 413, "body_too_large");
-}
-
-#[test]
-fn a_chunked_body_over_the_limit_is_refused() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let served = [head.as_bytes(), &chunked(&[b'x'; 1024], 100)].concat();
-    assert_eq!(answer_to(&proxy, served).1.status, 200);
-    let refused = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
-    assert_error(&response, 413, "body_too_large");
+    let mut client = RawClient::connect(proxy.address());
+    client.send(head.replace("POST", "HEAD"));
+    assert_eq!(client.read_response_to("HEAD").status, 400);
     client.assert_closed();
-    assert_eq!(upstream.requests().len(), 1);
-    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-}
-
-#[test]
-fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "4M")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let refused = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
-    assert_error(&response, 413, "body_too_large");
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 0);
-    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-}
-
-#[test]
-fn the_default_limit_of_a_body_is_100_mib() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let (_, response) = answer_to(
-        &proxy,
-        format!(
-            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
-            100 * MIB + 1
-        ),
-    );
-    assert_error(&response, 413, "body_too_large");
-}
-
-#[test]
-fn nothing_is_allocated_from_a_declared_length() {
-    // Not tiny_http, which allocates what is declared and aborts.
-    let upstream = RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "0")
-        .start();
-    let before = proxy.rss_kib();
-    let mut waiting = Vec::new();
-    for framing in [
-        "Content-Length: 999999999999999\r\n\r\nbegin",
-        "Content-Length: 9223372036854775807\r\n\r\nbegin",
-        "Transfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nbegin",
-    ] {
-        let mut client = RawClient::connect(proxy.address());
-        client.send(format!(
-            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{framing}"
-        ));
-        waiting.push(client);
-    }
-    for _ in 0..20 {
-        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    }
-    assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
-    drop(waiting);
-    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert_eq!(proxy.wait_for_access_line(2).field("out"), "0");
 }
 
 #[test]
@@ -304,58 +167,10 @@ fn a_head_that_is_not_complete_in_10_s_times_out() {
     }
     let response = client.read_response();
     let took = started.elapsed();
-    assert_error(&response, 408, "request_timeout");
+    response.assert_error(408, "request_timeout");
     client.assert_closed();
     assert!(
         took > Duration::from_secs(9) && took < Duration::from_secs(13),
-        "{took:?}"
-    );
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
-fn a_body_that_stalls_times_out() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--client-timeout", "1")
-        .start();
-    for begun in [4, 3 * MIB] {
-        let mut client = RawClient::connect(proxy.address());
-        client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n");
-        client.send(vec![b'x'; begun]);
-        let started = Instant::now();
-        let response = client.read_response();
-        let took = started.elapsed();
-        assert_error(&response, 408, "request_timeout");
-        client.assert_closed();
-        assert!(
-            took > Duration::from_millis(800) && took < Duration::from_secs(5),
-            "{took:?}"
-        );
-    }
-    let line = proxy.wait_for_access_line(2);
-    assert_eq!((line.status, line.field("end")), (408, "client_timeout"));
-    assert_eq!(upstream.requests().len(), 0);
-    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-}
-
-#[test]
-fn a_body_that_comes_too_slowly_times_out() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n");
-    let started = Instant::now();
-    // 200 bytes a second: never a stall, but under 500 bytes a second.
-    while started.elapsed() < Duration::from_secs(30) && client.try_send([b'x'; 20]) {
-        if client.has_answer_within(Duration::from_millis(100)) {
-            break;
-        }
-    }
-    let took = started.elapsed();
-    assert_error(&client.read_response(), 408, "request_timeout");
-    assert!(
-        took > Duration::from_secs(19) && took < Duration::from_secs(26),
         "{took:?}"
     );
     assert_eq!(upstream.requests().len(), 0);
@@ -439,7 +254,7 @@ fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
     let mut client = RawClient::connect(proxy.address());
     let response = client.request("GET", "/v1/models", &[("X-Request-Id", "theirs-1")], b"");
     let took = asked.elapsed();
-    assert_error(&response, 503, "overloaded");
+    response.assert_error(503, "overloaded");
     assert_eq!(response.header("x-request-id"), Some("theirs-1"));
     let line = proxy.wait_for_access_line(1);
     assert_eq!(line.field("id"), "theirs-1");

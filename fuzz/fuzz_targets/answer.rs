@@ -29,6 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
                 );
             }
             check_framing(&answer, &method);
+            check_lengths(&answer, &input[..length]);
+            check_persistence(&answer, &input[..length]);
             check_body(&answer, &input[length..], seed >> 1);
         }
         Ok(Parsed::Interim(length)) => assert!((1..=input.len()).contains(&length)),
@@ -46,6 +48,38 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
 });
+
+/// The values of all lines of a field, as they came.
+fn values<'h>(head: &'h [u8], name: &'static str) -> impl Iterator<Item = &'h [u8]> {
+    let lines = head.split(|&byte| byte == b'\n').skip(1);
+    lines.filter_map(move |line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        let is_it = line[..colon].eq_ignore_ascii_case(name.as_bytes());
+        is_it.then(|| line[colon + 1..].trim_ascii())
+    })
+}
+
+/// Where the length counts, all that was said about it is the same number.
+fn check_lengths(answer: &Answer, head: &[u8]) {
+    let Framing::Length(length) = answer.framing else {
+        return;
+    };
+    for value in values(head, "content-length") {
+        for part in value.split(|&byte| byte == b',') {
+            let number = std::str::from_utf8(part.trim_ascii()).unwrap().parse();
+            assert_eq!(number, Ok(length));
+        }
+    }
+}
+
+fn check_persistence(answer: &Answer, head: &[u8]) {
+    let mut options =
+        values(head, "connection").flat_map(|value| value.split(|&byte| byte == b','));
+    let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+    let is_http_11 = head.starts_with(b"HTTP/1.1");
+    let may_persist = is_http_11 && answer.framing != Framing::UntilClose;
+    assert_eq!(answer.persists, may_persist && !closes);
+}
 
 /// RFC 9112 section 6.3, from what is passed on.
 fn check_framing(answer: &Answer, method: &Method) {

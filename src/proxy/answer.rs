@@ -90,7 +90,7 @@ fn parse_lines<const MOST: usize>(
     let framing = framing(method, status, is_http_11, &mut fields)?;
     let asked = fields.connection();
     if asked.are_too_many {
-        return Err("its Connection has more than 64 options");
+        return Err("its Connection has too many options");
     }
     let persists = is_http_11 && framing != Framing::UntilClose && !asked.closes;
     Ok(Parsed::Final(

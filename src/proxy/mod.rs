@@ -50,6 +50,8 @@ use crate::server::{
 use crate::socket;
 use crate::target::Target;
 
+/// A longer request id is not returned with a refusal, which is to be short: bytes.
+const MAX_REFUSED_ID: usize = 1024;
 /// The most of a rejected answer's body that is read so that its connection can be used again.
 const MAX_SKIPPED: usize = 64 * 1024;
 
@@ -133,7 +135,9 @@ impl Handler for Proxy {
         let path = target_path::path_of(&refused.target);
         let dialect = Dialect::of(path.of(&refused.target), &self.target.base_path);
         let (mut fields, body) = error.answer(dialect);
-        let is_usable = |id: &[u8]| !id.is_empty() && HeaderValue::from_bytes(id).is_ok();
+        let is_usable = |id: &[u8]| {
+            (1..=MAX_REFUSED_ID).contains(&id.len()) && HeaderValue::from_bytes(id).is_ok()
+        };
         let theirs = refused.id.clone().filter(|id| is_usable(id));
         let own = || self.ids.make(&mut Numbers::default());
         let id = theirs.map_or_else(own, RequestId::Client);
@@ -153,7 +157,10 @@ impl Handler for Proxy {
             started: refused.since,
             time_to_first_byte: None,
             bytes_in: 0,
-            bytes_out: body.len() as u64,
+            bytes_out: match refused.method {
+                Method::HEAD => 0,
+                _ => body.len() as u64,
+            },
             end,
             id,
         }
@@ -447,7 +454,10 @@ fn pass_on(exchange: &mut Exchange<'_>, kit: &mut Kit, answer: &Answer, record: 
         Relayed::Upstream(_) => End::UpstreamBroke,
     };
     match record.end {
-        End::ClientGone => record.status = CLIENT_GONE_STATUS,
+        End::ClientGone => {
+            record.status = CLIENT_GONE_STATUS;
+            exchange.client_left();
+        }
         End::UpstreamBroke | End::UpstreamTimeout => {
             log::error!(
                 "The upstream broke off in the middle of an answer ({})",

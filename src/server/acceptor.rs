@@ -228,8 +228,9 @@ impl<H: Handler> Acceptor<H> {
         parked
     }
 
-    fn drain(&mut self, connection: Box<Connection>) {
+    fn drain(&mut self, mut connection: Box<Connection>) {
         let since = Instant::now();
+        connection.forget_request();
         if connection
             .client
             .socket

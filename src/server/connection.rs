@@ -8,6 +8,7 @@ use super::client::{Arrived, Client};
 use super::exchange::{Exchange, Held, Outcome};
 use super::fields::Fields;
 use super::head::{self, RequestHead};
+use super::input::Input;
 use super::refusal::{Reason, Refusal};
 use super::refuse::refuse;
 use super::response::Out;
@@ -65,7 +66,7 @@ pub(crate) enum Stay {
 pub(crate) enum CloseReason {
     ClientClosed,
     LastAnswerSent,
-    AnswerBroken,
+    Abandoned,
     Failed,
     IdleTooLong,
     GaveWay,
@@ -143,7 +144,7 @@ pub(crate) fn serve<H: Handler>(
                 if by_reset {
                     connection.client.reset_on_close();
                 }
-                let after = After::Closed(connection, CloseReason::AnswerBroken);
+                let after = After::Closed(connection, CloseReason::Abandoned);
                 return Served::Done(after, kit);
             }
         }
@@ -318,6 +319,12 @@ impl Connection {
         }
     }
 
+    /// No request of this connection is looked at any more: its memory is given up.
+    pub(super) fn forget_request(&mut self) {
+        self.client.input = Input::default();
+        self.request = None;
+    }
+
     /// Reads and drops what the client still sends. `None`: more may come; else how it ended.
     pub(super) fn drain(&self, drained: &mut usize) -> Option<CloseReason> {
         let mut scratch = [0; 4096];
@@ -362,13 +369,13 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             CloseReason::ClientClosed => "the client closed",
-            CloseReason::LastAnswerSent => "the last answer was sent",
-            CloseReason::AnswerBroken => "the answer broke off",
+            CloseReason::LastAnswerSent => "the last answer was sent a while ago",
+            CloseReason::Abandoned => "there is no answer, or no more of it",
             CloseReason::Failed => "the socket failed",
             CloseReason::IdleTooLong => "idle too long",
             CloseReason::GaveWay => "gave way to another connection",
             CloseReason::Stopping => "the proxy stops",
-            CloseReason::Drained => "refused and drained",
+            CloseReason::Drained => "the last answer was sent, and what came after it read",
         })
     }
 }

@@ -193,6 +193,11 @@ impl<'a> Exchange<'a> {
         self.body_bytes_out
     }
 
+    /// The client has left, as far as somebody else knows.
+    pub fn client_left(&mut self) {
+        self.is_client_lost = true;
+    }
+
     /// Whether anything of an answer has been given out.
     pub fn is_started(&self) -> bool {
         self.answer != Answer::NotStarted

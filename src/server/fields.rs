@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// A connection has a handful of options. More are from somebody who wants each field's name to be
 /// compared with each of them.
-const MAX_OPTIONS: usize = 64;
+pub const MAX_OPTIONS: usize = 64;
 
 /// The most memory that is kept for the next head, in bytes of field lines and in lines.
 const KEPT: (usize, usize) = (4096, 64);
@@ -73,7 +73,7 @@ pub struct ConnectionOptions {
     pub closes: bool,
     /// `keep-alive` is one of them.
     pub keeps_alive: bool,
-    /// There are more than 64: so many are refused.
+    /// There are more than [`MAX_OPTIONS`]: so many are refused.
     pub are_too_many: bool,
 }
 

@@ -7,7 +7,7 @@
 use http::{Method, Version};
 
 use super::body::Framing;
-use super::fields::{Fields, Name};
+use super::fields::{Fields, MAX_OPTIONS, Name};
 use super::refusal::{Reason, Refusal};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
@@ -267,7 +267,7 @@ fn persistence(version: Version, fields: &Fields) -> Result<Persistence, Refusal
     if asked.are_too_many {
         return Err(Refusal::new(
             Reason::HeadersTooLarge,
-            "more than 64 options in Connection",
+            format!("more than {MAX_OPTIONS} options in Connection"),
         ));
     }
     let persists = !asked.closes && (version != Version::HTTP_10 || asked.keeps_alive);

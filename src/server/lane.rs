@@ -208,11 +208,11 @@ impl<H: Handler> Lane<H> {
         kit: Box<H::Kit>,
         handler: &H,
     ) -> Result<(), NoPlace<H>> {
-        let mut state = self.lock();
-        let entry = &mut state.entries[index];
         let Some(awaited) = handler.awaited(&kit) else {
             return Err((connection, kit));
         };
+        let mut state = self.lock();
+        let entry = &mut state.entries[index];
         if !entry.upstream.ptr_eq(awaited) {
             let Some(upstream) = awaited.upgrade() else {
                 return Err((connection, kit));

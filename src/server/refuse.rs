@@ -42,6 +42,8 @@ pub(super) fn refuse<H: Handler>(
         }
         None => told_so_far(client.input.bytes()),
     };
+    // RFC 9110 section 9.3.2: its answer has no content.
+    let is_head = told.method == Method::HEAD;
     let answer = handler.refuse(&Refused {
         peer: Arc::clone(&client.peer),
         method: told.method,
@@ -59,7 +61,9 @@ pub(super) fn refuse<H: Handler>(
         WireFraming::Plain,
         (http::Version::HTTP_11, Persistence::Close),
     );
-    out.append_piece(&answer.body, WireFraming::Plain);
+    if !is_head {
+        out.append_piece(&answer.body, WireFraming::Plain);
+    }
     // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
     match socket::write_now(&client.socket, out.pending()) {
         Ok(_) => After::Drain(connection),
@@ -70,6 +74,7 @@ pub(super) fn refuse<H: Handler>(
 /// What the start of a head says that was not understood, or is not all there. Method and target are
 /// `-` where they cannot be told.
 fn told_so_far(bytes: &[u8]) -> Told {
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
     let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
     let is_method = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
@@ -91,10 +96,10 @@ fn told_so_far(bytes: &[u8]) -> Told {
 /// The client's request id, if its line is whole.
 fn id_in(bytes: &[u8]) -> Option<&[u8]> {
     let lines = bytes.split_inclusive(|&byte| byte == b'\n').skip(1);
-    let fields = lines
-        .filter_map(|line| line.strip_suffix(b"\r\n"))
+    let mut fields = lines
+        .map_while(|line| line.strip_suffix(b"\r\n"))
         .take_while(|line| !line.is_empty());
-    fields.into_iter().find_map(|line| {
+    fields.find_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         (Name::of(name) == Name::XRequestId).then(|| value.trim_ascii())
@@ -131,6 +136,13 @@ mod tests {
                 None,
             ),
             ("x-request-id: first line\r\n", "-", "-", None),
+            ("\r\nGET /x HTTP/1.1\r\n", "GET", "/x", None),
+            (
+                "GET / HTTP/1.1\nA: b\n\nbody\r\nx-request-id: of the body\r\n",
+                "GET",
+                "/",
+                None,
+            ),
         ] {
             let told = told_so_far(head.as_bytes());
             assert_eq!(told.method, method, "{head:?}");

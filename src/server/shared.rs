@@ -122,6 +122,7 @@ impl Shared {
             }
             drop(pending);
             self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
+            self.tell_idle();
         }
         None
     }

@@ -14,18 +14,17 @@ use std::time::Instant;
 pub(super) struct Greeter {
     /// The connection to the upstream of all kits.
     pub(super) upstream: Weak<TcpStream>,
-    /// So many times it panics when it is asked for that, which is not while it handles a request.
+    /// Requests for `/last` wait for the upstream where they may.
+    pub(super) waits: bool,
+    /// When it is asked for the upstream of a kit with this number, which is not while it handles a
+    /// request, it panics …
+    pub(super) panics_at: usize,
+    /// … so many times.
     pub(super) panics: AtomicUsize,
 }
 
-impl Handler for Greeter {
-    type Kit = usize;
-
-    fn kit(&self) -> usize {
-        0
-    }
-
-    fn handle(&self, _: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
+impl Greeter {
+    fn greet(exchange: &mut Exchange<'_>) -> Progress {
         let fields = [(
             HeaderName::from_static("content-length"),
             HeaderValue::from(5),
@@ -39,10 +38,34 @@ impl Handler for Greeter {
         exchange.finish().unwrap();
         Progress::Over
     }
+}
 
-    fn awaited<'k>(&'k self, _: &'k usize) -> Option<&'k Weak<TcpStream>> {
+impl Handler for Greeter {
+    type Kit = usize;
+
+    fn kit(&self) -> usize {
+        0
+    }
+
+    fn handle(&self, kit: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
+        let is_last = *exchange.head.target == *b"/last";
+        if is_last && self.waits && exchange.may_wait() {
+            *kit = WAITING;
+            return Progress::Waits;
+        }
+        *kit = if is_last { SERVED } else { 0 };
+        Greeter::greet(exchange)
+    }
+
+    fn resume(&self, kit: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
+        *kit = RESUMED;
+        Greeter::greet(exchange)
+    }
+
+    fn awaited<'k>(&'k self, kit: &'k usize) -> Option<&'k Weak<TcpStream>> {
         let step = |left: usize| left.checked_sub(1);
-        let panics = self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
+        let panics =
+            *kit == self.panics_at && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
         assert!(!panics, "as a test wants it");
         Some(&self.upstream)
     }
@@ -129,31 +152,55 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
     clients.iter_mut().for_each(assert_greeted);
 }
 
-#[test]
-fn a_panic_outside_the_handler_costs_no_place_among_the_requests_in_flight() {
-    for lanes in [0, 1] {
-        let greeter = Arc::new(Greeter {
-            panics: AtomicUsize::new(3 * limits().workers),
-            ..Greeter::default()
-        });
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let running = server
-            .start_with(limits(), |shared| {
-                Pool::with_lanes(lanes, shared, Arc::clone(&greeter))
-            })
-            .unwrap();
+/// What a request for `/last` makes of its kit.
+const SERVED: usize = 1;
+const WAITING: usize = 2;
+const RESUMED: usize = 3;
+
+/// Lets more requests than may be in flight meet a panic, with their kits in the state `at`; then one is
+/// served.
+fn assert_panics_cost_no_place(lanes: usize, at: usize) {
+    let panics = 3 * limits().workers;
+    let (upstream, mut peer) = connection(&shared());
+    // Whoever waits for it goes on at once.
+    peer.write_all(b"x").unwrap();
+    let greeter = Arc::new(Greeter {
+        upstream: Arc::downgrade(&upstream.client.socket),
+        waits: at != SERVED,
+        panics_at: at,
+        panics: AtomicUsize::new(0),
+    });
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let start = |shared| Pool::with_lanes(lanes, shared, Arc::clone(&greeter));
+    let running = server.start_with(limits(), start).unwrap();
+    for _ in 0..panics {
+        let mut client = TcpStream::connect(running.address()).unwrap();
+        // A panic takes the kit with it, and who finds none on the shelf comes into no lane.
+        assert_greeted(&mut client);
+        greeter.panics.store(1, SeqCst);
+        let last = b"GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        client.write_all(last).unwrap();
+        let mut answer = Vec::new();
+        // A reset is as good as an end.
+        let _ = client.read_to_end(&mut answer);
+        let is_answered = answer.ends_with(b"hello");
+        assert_eq!(is_answered, at != WAITING, "{lanes} lanes, {at}");
         let deadline = Instant::now() + Duration::from_secs(5);
         while greeter.panics.load(SeqCst) > 0 {
-            assert!(Instant::now() < deadline, "there is no place left");
-            let mut client = TcpStream::connect(running.address()).unwrap();
-            let last = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            // Its kit is put away after the answer.
-            assert_greeted_after(&mut client, last);
+            assert!(Instant::now() < deadline, "no panic: {lanes} lanes, {at}");
+            thread::yield_now();
         }
-        assert_greeted(&mut TcpStream::connect(running.address()).unwrap());
-        assert!(
-            running.wait_until_idle(Duration::from_secs(5)),
-            "{lanes} lanes"
-        );
     }
+    assert_greeted(&mut TcpStream::connect(running.address()).unwrap());
+    running.stop();
+    let is_idle = running.wait_until_idle(Duration::from_secs(5));
+    assert!(is_idle, "{lanes} lanes, {at}");
+}
+
+#[test]
+fn a_panic_outside_the_handler_costs_no_place_among_the_requests_in_flight() {
+    assert_panics_cost_no_place(0, SERVED);
+    assert_panics_cost_no_place(1, SERVED);
+    assert_panics_cost_no_place(1, WAITING);
+    assert_panics_cost_no_place(1, RESUMED);
 }

@@ -34,7 +34,7 @@ pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
 pub use log_lines::AccessLine;
 pub use proxy_process::{Finished, ProxyBuilder, ProxyProcess};
-pub use raw_client::{RawClient, get, post};
+pub use raw_client::{RawClient, answer_to, get, post};
 pub use raw_upstream::{Commands, RawUpstream, SeenRequest, UpstreamConnection};
 pub use response::{Ended, Framing, Head, Response};
 pub use temp_dir::TempDir;

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::SOON;
 use super::response::{Ended, Framing, Head, Response, framing_of, parse_head};
+use super::{ProxyProcess, SOON};
 
 /// One GET on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Response {
@@ -16,6 +16,14 @@ pub fn get(address: SocketAddr, path: &str) -> Response {
 /// One POST on a connection of its own.
 pub fn post(address: SocketAddr, path: &str, body: &[u8]) -> Response {
     RawClient::connect(address).request("POST", path, &[], body)
+}
+
+/// Sends these bytes on a new connection, of which the proxy may refuse to read all.
+pub fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
+    let mut client = RawClient::connect(proxy.address());
+    client.try_send(bytes);
+    let response = client.read_response();
+    (client, response)
 }
 
 /// One client connection.

@@ -74,6 +74,12 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Asserts that this is the proxy's own error `code`.
+    pub fn assert_error(&self, status: u16, code: &str) {
+        let got = (self.status, self.error_code());
+        assert_eq!(got, (status, code), "{}", self.text());
+    }
+
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {:?}", self.text()))

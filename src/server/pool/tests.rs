@@ -66,6 +66,22 @@ fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever
     assert_eq!(spare, [None, None, None, None, Some(Box::new(5))]);
 }
 
+#[test]
+fn a_request_that_waits_in_the_lane_is_no_longer_what_the_thread_works_on() {
+    let (upstream, _peer) = connection(&crate::server::tests::shared());
+    let pool = pool(Greeter {
+        upstream: Arc::downgrade(&upstream.client.socket),
+        ..Greeter::default()
+    });
+    let turn = leader(&pool, 0);
+    let mut worker = worker(&pool, &turn);
+    let (connection, _client) = connection(&pool.shared);
+    turn.enter_lane_with(&connection.client.socket);
+    worker.is_admitted = true;
+    worker.let_wait(connection, Box::new(0));
+    assert!(!worker.is_admitted && pool.lanes[0].population() == 1);
+}
+
 /// The processor on which what `connection`'s client has sent came in; it sends something.
 #[cfg(target_os = "linux")]
 fn processor_of(connection: &Connection, mut client: &TcpStream) -> usize {
