@@ -39,6 +39,8 @@ impl TlsUpstream {
             .with_single_cert(vec![certified.cert.der().clone()], key.into())
             .unwrap();
         config.send_tls13_tickets = tickets;
+        // All is in the ticket: a store would forget sessions.
+        config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = TlsUpstream {
@@ -193,6 +195,28 @@ fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
     assert_eq!(
         (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
         (1, 3)
+    );
+}
+
+#[test]
+fn many_new_connections_at_once_resume_their_sessions() {
+    const MANY: usize = 64;
+    let upstream = TlsUpstream::with_tickets(MANY);
+    let proxy = upstream.trusted(&[]);
+    get(proxy.address(), "/close");
+    let mut clients: Vec<_> = (0..MANY)
+        .map(|_| RawClient::connect(proxy.address()))
+        .collect();
+    for client in &mut clients {
+        client.send_request("GET", "/close", &[], b"");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().status, 200);
+    }
+    let (full, resumed) = (&upstream.full, &upstream.resumed);
+    assert_eq!(
+        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
+        (1, MANY)
     );
 }
 

@@ -23,6 +23,7 @@ mod own_answer;
 mod record;
 mod relay;
 mod request_body;
+mod sessions;
 mod socks;
 mod sse;
 mod target_path;

@@ -10,6 +10,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -18,6 +19,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::buffers::PlainBuffers;
+use super::sessions::Sessions;
 
 /// Wraps connections to `https` targets. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,11 +32,12 @@ impl Tls {
     /// The file cannot be read, or holds no certificate that can be a root.
     pub(super) fn new(ca_file: Option<&Path>) -> Result<Tls, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots(ca_file)?)
             .with_no_client_auth();
+        config.resumption = Resumption::store(Arc::new(Sessions::new()));
         Ok(Tls(Arc::new(config)))
     }
 
