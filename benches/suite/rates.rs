@@ -32,7 +32,12 @@ pub struct Sample {
 /// The samples of all rounds of each way.
 pub type Samples = HashMap<&'static str, Vec<Sample>>;
 
-/// Asks each way in turn, round after round.
+/// The time of a round is split into so many draws: on which processor which thread comes to lie
+/// decides as much as the program does, and each draw has a client and connections of its own.
+const DRAWS: u32 = 4;
+
+/// Asks each way in turn, draw after draw, each time in another order: a way leaves the scheduler and
+/// the upstream in a state in which the next one begins.
 pub fn measure(
     plan: &Plan,
     ways: &[Way],
@@ -40,9 +45,9 @@ pub fn measure(
     connections: usize,
 ) -> io::Result<HashMap<&'static str, Sample>> {
     let mut samples = Samples::new();
-    for _ in 0..plan.rounds {
-        for way in ways {
-            let sample = sample(way, path, connections, plan.duration)?;
+    for draw in 0..plan.rounds * DRAWS as usize {
+        for way in in_order(ways, draw) {
+            let sample = sample(way, path, connections, plan.duration / DRAWS)?;
             samples.entry(way.name).or_default().push(sample);
         }
     }
@@ -50,6 +55,20 @@ pub fn measure(
         .into_iter()
         .map(|(name, samples)| (name, middle(&samples)))
         .collect())
+}
+
+/// All of `ways`, in an order that depends on `draw` alone.
+fn in_order(ways: &[Way], draw: usize) -> Vec<&Way> {
+    let mut left: Vec<_> = ways.iter().collect();
+    // Knuth's generator for 64 bits: its upper half is random enough.
+    let mut state = draw as u64;
+    let mut pick = |count: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % count
+    };
+    std::iter::from_fn(|| (!left.is_empty()).then(|| left.remove(pick(left.len())))).collect()
 }
 
 fn sample(way: &Way, path: &str, connections: usize, duration: Duration) -> io::Result<Sample> {

@@ -362,11 +362,11 @@ impl Upstream {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        // Not by an exchange that needed no upstream.
-        if std::mem::take(&mut connection.is_answering) {
+        let was_used = std::mem::take(&mut connection.is_answering);
+        if was_used {
             connection.last_used = Instant::now();
         }
-        if !connection.is_reusable() || !connection.is_young() {
+        if !connection.is_reusable() || !(was_used || connection.is_young()) {
             self.connection = None;
         }
     }
