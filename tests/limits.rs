@@ -151,6 +151,13 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     assert_eq!(client.read_response_to("HEAD").status, 400);
     client.assert_closed();
     assert_eq!(proxy.wait_for_access_line(2).field("out"), "0");
+    // A refusal is short: a very long id is not in it.
+    for (length, is_kept) in [(1024, true), (1025, false)] {
+        let id = "i".repeat(length);
+        let (_, response) = answer_to(&proxy, head.replace("theirs-2", &id));
+        let is_theirs = response.header("x-request-id") == Some(&*id);
+        assert_eq!((response.status, is_theirs), (400, is_kept), "{length}");
+    }
 }
 
 #[test]

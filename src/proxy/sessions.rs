@@ -2,8 +2,7 @@
 //!
 //! A ticket of TLS 1.3 is good for one connection (RFC 8446, appendix C.4), and rustls's own store
 //! keeps eight of them for a server: when more connections than that are made at once most of them
-//! need a full handshake, whose signature costs the upstream more than all the rest. This store keeps
-//! more of them, and leaves all else to rustls's.
+//! need a full handshake. This store keeps more of them, and leaves all else to rustls's.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,9 +46,10 @@ impl Sessions {
 impl ClientSessionStore for Sessions {
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
         let mut tickets = self.lock();
-        let oldest = (tickets.len() >= MAX_TICKETS).then(|| tickets.pop_front());
+        if tickets.len() >= MAX_TICKETS {
+            tickets.pop_front();
+        }
         tickets.push_back((server, ticket));
-        drop((tickets, oldest));
     }
 
     /// The newest: it is valid for longest.

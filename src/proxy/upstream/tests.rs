@@ -31,11 +31,11 @@ fn on_command() -> (Target, Sender<()>) {
     (Target::parse(&url).unwrap(), go)
 }
 
-#[test]
-fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
-    let (target, go) = on_command();
-    let silence = Duration::from_secs(5);
-    let factory = UpstreamFactory::new(&target, silence, None, &Way::Direct).unwrap();
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A way to `target`, to which a GET was sent.
+fn asked(target: &Target) -> Upstream {
+    let factory = UpstreamFactory::new(target, SILENCE, None, &Way::Direct).unwrap();
     let mut upstream = Upstream::new(&factory);
     let request = Request {
         method: &Method::GET,
@@ -44,11 +44,18 @@ fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
         body: RequestBody::None,
     };
     upstream.send(request, None).unwrap();
+    upstream
+}
+
+#[test]
+fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
+    let (target, go) = on_command();
+    let mut upstream = asked(&target);
     let socket = upstream.socket().upgrade().unwrap();
     let roomy = socket2::SockRef::from(&*socket).set_recv_buffer_size(1 << 20);
     roomy.unwrap();
     go.send(()).unwrap();
-    let deadline = Instant::now() + silence;
+    let deadline = Instant::now() + SILENCE;
     let mut look = vec![0; 1 << 20];
     while peek_now(&socket, &mut look) < answer().len() {
         assert!(Instant::now() < deadline, "not all of it came");
@@ -77,16 +84,7 @@ fn idle_after_own_answer(between: impl FnOnce(&mut Connection)) -> Option<Durati
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let target = Target::parse(&url).unwrap();
-    let silence = Duration::from_secs(5);
-    let factory = UpstreamFactory::new(&target, silence, None, &Way::Direct).unwrap();
-    let mut upstream = Upstream::new(&factory);
-    let request = Request {
-        method: &Method::GET,
-        target: b"/",
-        fields: std::iter::empty(),
-        body: RequestBody::None,
-    };
-    upstream.send(request, None).unwrap();
+    let mut upstream = asked(&target);
     let (mut socket, _) = listener.accept().unwrap();
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
     socket.write_all(answer).unwrap();
