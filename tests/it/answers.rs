@@ -1,0 +1,476 @@
+//! Answers on their way down, and the upstream connections they come from (contract section 4).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{
+    Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, Response, chunked, get,
+    patterned_bytes,
+};
+
+const MIB: usize = 1024 * 1024;
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// What a client makes of an upstream that always answers with `response`.
+fn through(method: &str, response: impl Into<Vec<u8>>) -> Response {
+    let upstream = RawUpstream::always(response);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let response = client.request(method, "/v1/x", &[], b"");
+    let next = client.request("HEAD", "/v1/next", &[], b"");
+    assert_eq!(
+        next.status, response.status,
+        "the connection is still in step"
+    );
+    response
+}
+
+#[test]
+fn every_status_is_passed_on() {
+    let statuses = [
+        200, 201, 202, 206, 300, 400, 402, 404, 409, 418, 422, 451, 500, 503, 529, 599,
+    ];
+    let upstream = FakeFlow::answering(|request| {
+        let status = request.target.rsplit('/').next().expect("a segment");
+        Answer::new(status.parse().expect("a status"), "body")
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for status in statuses {
+        let response = get(proxy.address(), &format!("/v1/{status}"));
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (status, "body")
+        );
+        assert_eq!(response.error_code(), "", "not an error of the proxy's own");
+    }
+    assert_eq!(
+        upstream.requests().len(),
+        statuses.len(),
+        "none is repeated"
+    );
+}
+
+#[test]
+fn redirects_are_passed_on_and_never_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let upstream = FakeFlow::answering(move |_| {
+            Answer::new(status, "moved").header("Location", "/flow-llm-proxy/v1/elsewhere")
+        });
+        let proxy = ProxyProcess::to(&upstream.url()).start();
+        let response = get(proxy.address(), "/v1/x");
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (status, "moved")
+        );
+        assert_eq!(
+            response.header("location"),
+            Some("/flow-llm-proxy/v1/elsewhere")
+        );
+        assert_eq!(upstream.requests().len(), 1);
+    }
+}
+
+#[test]
+fn answer_headers_arrive_unchanged_and_only_the_id_is_added() {
+    let response = through(
+        "GET",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nX-One: 1\r\n\
+         Set-Cookie: b=2\r\nServer: them\r\nVia: 1.1 x\r\nx-litellm-key-spend: 0.1\r\n\
+         Connection: X-Named\r\nX-Named: gone\r\nKeep-Alive: timeout=5\r\n\
+         Proxy-Authenticate: Basic\r\nX-Empty:\r\n\r\nok",
+    );
+    let mut names: Vec<String> = response
+        .headers
+        .iter()
+        .map(|(name, _)| name.to_ascii_lowercase())
+        .collect();
+    names.retain(|name| name != "connection" && name != "x-request-id");
+    names.dedup();
+    assert_eq!(response.values("set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(response.header("server"), Some("them"));
+    assert_eq!(response.header("via"), Some("1.1 x"));
+    assert_eq!(response.header("x-empty"), Some(""));
+    assert_eq!(response.header("x-litellm-key-spend"), Some("0.1"));
+    names.sort();
+    names.dedup();
+    let expected = [
+        "content-length",
+        "server",
+        "set-cookie",
+        "via",
+        "x-empty",
+        "x-litellm-key-spend",
+        "x-one",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn bytes_above_127_in_an_answers_header_arrive_unchanged() {
+    let response = through(
+        "GET",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Name: caf\xe9\r\n\r\n".to_vec(),
+    );
+    assert_eq!(response.header("x-name"), Some("caf\u{e9}"));
+}
+
+#[test]
+fn content_length_is_kept() {
+    let response = through("GET", OK);
+    assert_eq!(
+        (response.framing, response.text().as_str()),
+        (Framing::Length(2), "ok")
+    );
+}
+
+#[test]
+fn an_answer_without_length_is_chunked_for_http_1_1() {
+    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let response = through("GET", [&answer[..], &chunked(b"hello world", 4)].concat());
+    assert_eq!(response.framing, Framing::Chunked);
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("hello world", Ended::Complete)
+    );
+}
+
+#[test]
+fn an_answer_that_ends_with_the_connection_is_chunked_for_http_1_1() {
+    let upstream = RawUpstream::once("HTTP/1.1 200 OK\r\n\r\nhello world");
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..2 {
+        let response = client.request("GET", "/v1/x", &[], b"");
+        assert_eq!(response.framing, Framing::Chunked);
+        assert_eq!(
+            (response.text().as_str(), response.ended),
+            ("hello world", Ended::Complete)
+        );
+    }
+}
+
+#[test]
+fn an_http_1_0_upstream_is_served_from() {
+    let upstream = RawUpstream::once("HTTP/1.0 200 OK\r\nX-Old: 1\r\n\r\nhello world");
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/x");
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("hello world", Ended::Complete)
+    );
+    assert_eq!(response.version, "HTTP/1.1");
+}
+
+#[test]
+fn an_http_1_0_client_gets_a_body_that_ends_with_the_connection() {
+    let upstream = FakeFlow::answering(|_| Answer::new(200, "hello world").chunked());
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for keep_alive in ["", "Connection: keep-alive\r\n"] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send(format!(
+            "GET /v1/x HTTP/1.0\r\nHost: localhost\r\n{keep_alive}\r\n"
+        ));
+        let response = client.read_response();
+        assert_eq!(response.framing, Framing::UntilClose);
+        assert_eq!(response.text(), "hello world");
+    }
+}
+
+#[test]
+fn an_http_1_0_client_gets_the_content_length_that_there_is() {
+    let upstream = RawUpstream::always(OK);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("GET /v1/x HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!(
+        (response.framing, response.text().as_str()),
+        (Framing::Length(2), "ok")
+    );
+}
+
+#[test]
+fn a_head_answer_keeps_its_content_length_and_has_no_body() {
+    let response = through("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
+    assert_eq!(response.header("content-length"), Some("1234"));
+}
+
+#[test]
+fn a_head_answer_that_would_be_chunked_has_no_body() {
+    let response = through(
+        "HEAD",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn a_204_has_no_body_and_no_framing() {
+    let response = through("GET", "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n");
+    assert_eq!(response.status, 204);
+    assert_eq!(response.header("transfer-encoding"), None);
+    assert_eq!(response.header("content-length"), None);
+    assert_eq!(response.header("x-a"), Some("b"));
+}
+
+#[test]
+fn a_304_has_no_body() {
+    let response = through("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n");
+    assert_eq!(
+        (response.status, response.header("etag")),
+        (304, Some("\"x\""))
+    );
+    assert_eq!(response.header("transfer-encoding"), None);
+}
+
+#[test]
+fn a_304_with_the_length_of_what_it_stands_for_has_no_body() {
+    let response = through(
+        "GET",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\n\r\n",
+    );
+    assert_eq!(response.status, 304);
+}
+
+#[test]
+fn compressed_bodies_stay_compressed() {
+    for coding in ["gzip", "br", "zstd", "deflate"] {
+        let body = [&b"\x1f\x8b\x08\x00"[..], &patterned_bytes(500)].concat();
+        let expected = body.clone();
+        let upstream = FakeFlow::answering(move |_| {
+            Answer::new(200, body.clone()).header("Content-Encoding", coding)
+        });
+        let proxy = ProxyProcess::to(&upstream.url()).start();
+        let sent = [("Accept-Encoding", coding)];
+        let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
+        assert_eq!(response.header("content-encoding"), Some(coding));
+        assert_eq!(
+            response.header("content-length"),
+            Some(expected.len().to_string().as_str())
+        );
+        assert!(response.body == expected);
+    }
+}
+
+#[test]
+fn a_large_answer_arrives_byte_for_byte() {
+    let body = Arc::new(patterned_bytes(20 * MIB));
+    let served = Arc::clone(&body);
+    let upstream = FakeFlow::answering(move |request| {
+        let answer = Answer::new(200, served.to_vec());
+        if request.target.ends_with("chunked") {
+            answer.chunked()
+        } else {
+            answer
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let with_length = get(proxy.address(), "/v1/length");
+    assert_eq!(with_length.framing, Framing::Length(20 * MIB));
+    assert!(with_length.body == *body);
+    let in_chunks = get(proxy.address(), "/v1/chunked");
+    assert_eq!(
+        (in_chunks.framing, in_chunks.ended),
+        (Framing::Chunked, Ended::Complete)
+    );
+    assert!(in_chunks.body == *body);
+}
+
+#[test]
+fn interim_answers_are_not_taken_for_the_answer() {
+    for interim in [
+        "100 Continue\r\n\r\n",
+        "103 Early Hints\r\nLink: </x>\r\n\r\n",
+    ] {
+        let upstream = RawUpstream::always(format!("HTTP/1.1 {interim}{OK}"));
+        let proxy = ProxyProcess::to(&upstream.url()).start();
+        let mut client = RawClient::connect(proxy.address());
+        for _ in 0..2 {
+            client.send_request("GET", "/v1/x", &[], b"");
+            let mut head = client.read_head();
+            while head.status < 200 {
+                head = client.read_head();
+            }
+            assert_eq!(head.status, 200, "{interim:?}");
+            assert_eq!(client.read_body_to_end().1, b"ok");
+        }
+    }
+}
+
+#[test]
+fn upstream_trailers_do_not_disturb_the_end_of_the_body() {
+    let response = through(
+        "GET",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+         5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+    );
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("hello", Ended::Complete)
+    );
+}
+
+#[test]
+fn upstream_connections_are_kept_alive() {
+    let upstream = RawUpstream::always(OK);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    for n in 0..20 {
+        let body = if n % 2 == 0 { "" } else { "a body" };
+        assert_eq!(
+            client.request("POST", "/v1/x", &[], body.as_bytes()).status,
+            200
+        );
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn an_upstream_that_closes_after_every_answer_costs_the_client_nothing() {
+    let upstream = RawUpstream::once(OK);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    for n in 0..50 {
+        let response = client.request("POST", &format!("/v1/{n}"), &[], b"body");
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    }
+    let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
+    let expected: Vec<String> = (0..50).map(|n| format!("/flow-llm-proxy/v1/{n}")).collect();
+    assert_eq!(targets, expected, "each request arrives exactly once");
+}
+
+/// An upstream that answers the first request of each connection and closes when the first byte
+/// of a second one arrives: the race that no look at an idle connection can exclude.
+fn closing_on_reuse(cut_off: &Arc<AtomicUsize>) -> RawUpstream {
+    let cut_off = Arc::clone(cut_off);
+    RawUpstream::start(move |connection| {
+        if connection.read_request().is_none() || !connection.send(OK) {
+            return;
+        }
+        if connection.wait_for_byte() {
+            cut_off.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+}
+
+#[test]
+fn a_request_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
+    for (method, body) in [("GET", ""), ("POST", "a body"), ("DELETE", "")] {
+        let cut_off = Arc::new(AtomicUsize::new(0));
+        let upstream = closing_on_reuse(&cut_off);
+        let proxy = ProxyProcess::to(&upstream.url()).start();
+        let mut client = RawClient::connect(proxy.address());
+        for n in 0..3 {
+            let response = client.request(method, &format!("/v1/{n}"), &[], body.as_bytes());
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, "ok"),
+                "{method} {n}"
+            );
+        }
+        assert!(
+            cut_off.load(Ordering::SeqCst) >= 2,
+            "the connection was reused"
+        );
+        let requests = upstream.requests();
+        let targets: Vec<&str> = requests.iter().map(|r| r.target.as_str()).collect();
+        let expected = [
+            "/flow-llm-proxy/v1/0",
+            "/flow-llm-proxy/v1/1",
+            "/flow-llm-proxy/v1/2",
+        ];
+        assert_eq!(targets, expected, "{method}");
+        assert!(
+            requests
+                .iter()
+                .all(|request| request.body == body.as_bytes())
+        );
+    }
+}
+
+#[test]
+fn a_streamed_body_is_not_sent_twice_when_the_connection_closes() {
+    let cut_off = Arc::new(AtomicUsize::new(0));
+    let upstream = closing_on_reuse(&cut_off);
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
+    let length = 3 * MIB;
+    client.send(format!(
+        "POST /v1/big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    client.try_send(vec![b'x'; length]);
+    let response = client.read_response();
+    let whole = upstream
+        .requests()
+        .iter()
+        .filter(|r| r.target.ends_with("/big"))
+        .count();
+    match cut_off.load(Ordering::SeqCst) {
+        // The body went up on a new connection from the start.
+        0 => assert_eq!((response.status, whole), (200, 1)),
+        // It met the closing connection, and its bytes are gone.
+        _ => {
+            assert_eq!(
+                (response.status, response.error_code()),
+                (502, "upstream_broke")
+            );
+            assert_eq!(whole, 0);
+        }
+    }
+}
+
+#[test]
+fn a_new_connection_that_closes_is_not_tried_again() {
+    let upstream = RawUpstream::start(|connection| {
+        connection.read_request();
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/x");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_broke")
+    );
+    assert_eq!((upstream.connections(), upstream.requests().len()), (1, 1));
+}
+
+#[test]
+fn a_request_is_sent_once_more_and_not_more_often() {
+    let upstream = RawUpstream::start(|connection| {
+        if connection.number == 1 {
+            connection.read_request();
+            connection.send(OK);
+            connection.wait_for_byte();
+        } else {
+            connection.read_request();
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
+    let response = client.request("GET", "/v1/second", &[], b"");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_broke")
+    );
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[test]
+fn an_answer_that_has_begun_is_not_asked_for_again() {
+    let upstream = RawUpstream::start(|connection| {
+        if connection.read_request().is_some() && connection.send(OK) {
+            connection.read_request();
+            connection.send("HTTP/1.1 200");
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
+    let response = client.request("GET", "/v1/second", &[], b"");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_broke")
+    );
+    assert_eq!(upstream.requests().len(), 2);
+}

@@ -1,0 +1,455 @@
+//! Hostile upstreams: whatever they answer, the client is told the truth, memory stays small and
+//! the next request is served.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::attack::Attack;
+use crate::support::{
+    Ended, Framing, ProxyProcess, RawClient, RawUpstream, Response, SOON, UpstreamConnection, get,
+};
+
+const KIB_PER_MIB: u64 = 1024;
+
+/// An upstream that attacks requests for `/attack` and is good to all others.
+fn hostile(attack: impl Fn(&mut UpstreamConnection) + Send + Sync + 'static) -> RawUpstream {
+    RawUpstream::start(move |connection| {
+        while let Some(request) = connection.read_request() {
+            if request.target.ends_with("/attack") {
+                attack(connection);
+                return;
+            }
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    })
+}
+
+/// What a client gets from such an upstream; the proxy is well afterwards.
+fn under_attack(
+    name: &'static str,
+    attack: impl Fn(&mut UpstreamConnection) + Send + Sync + 'static,
+) -> Response {
+    let upstream = hostile(attack);
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--workers", "2")
+        .start();
+    let watch = Attack::begin(name, &proxy);
+    let response = get(proxy.address(), "/attack");
+    watch.end(4 * KIB_PER_MIB, 2);
+    response
+}
+
+fn assert_broke(name: &'static str, bytes: impl Into<Vec<u8>>) {
+    let bytes = bytes.into();
+    let response = under_attack(name, move |connection| {
+        connection.send(&bytes);
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    let answered = (response.status, response.error_code());
+    assert_eq!(
+        answered,
+        (502, "upstream_broke"),
+        "{name}: {}",
+        response.text()
+    );
+}
+
+#[test]
+fn an_endless_answer_head_is_a_502() {
+    let response = under_attack("endless answer head", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\n");
+        while connection.send("X-Filler: 0123456789012345678901234567890\r\n".repeat(100)) {}
+    });
+    assert_eq!(
+        response.error_code(),
+        "upstream_broke",
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn an_endless_status_line_is_a_502() {
+    let response = under_attack("endless status line", |connection| {
+        connection.send("HTTP/1.1 200 O");
+        while connection.send([b'K'; 4096]) {}
+    });
+    assert_eq!(
+        response.error_code(),
+        "upstream_broke",
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn an_answer_field_of_1_mib_is_a_502() {
+    let value = "x".repeat(1 << 20);
+    assert_broke(
+        "answer field of 1 MiB",
+        format!("HTTP/1.1 200 OK\r\nX-Long: {value}\r\nContent-Length: 0\r\n\r\n"),
+    );
+}
+
+#[test]
+fn a_head_that_never_ends_is_a_502_when_the_upstream_closes() {
+    let response = under_attack("head without an end", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\nContent-Type: text/pl");
+    });
+    assert_eq!(
+        response.error_code(),
+        "upstream_broke",
+        "{}",
+        response.text()
+    );
+}
+
+#[test]
+fn impossible_content_lengths_never_become_a_whole_answer() {
+    for length in [
+        "-1",
+        "abc",
+        "5, 6",
+        "99999999999999999999999",
+        "0x5",
+        "+5",
+        "",
+    ] {
+        assert_broke(
+            "impossible Content-Length",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\nhello"),
+        );
+    }
+}
+
+#[test]
+fn two_different_content_lengths_never_become_a_whole_answer() {
+    assert_broke(
+        "two Content-Lengths",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 50\r\n\r\nhello",
+    );
+}
+
+#[test]
+fn a_huge_content_length_is_passed_on_and_nothing_is_allocated_from_it() {
+    let response = under_attack("huge Content-Length", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nhello");
+    });
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("hello", Ended::Short)
+    );
+}
+
+#[test]
+fn garbage_chunk_sizes_never_become_a_whole_answer() {
+    for size in ["xyz", "-5", "", "fffffffffffffffff", " 5", "0x5"] {
+        let name = "garbage chunk sizes";
+        let response = under_attack(name, move |connection| {
+            connection.send(format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n{size}\r\nhello\r\n"
+            ));
+            connection.wait_for_close(Duration::from_secs(2));
+        });
+        if response.status == 200 {
+            assert_eq!(
+                response.ended,
+                Ended::WithoutLastChunk,
+                "{size:?}: {response:?}"
+            );
+        } else {
+            assert_eq!(response.error_code(), "upstream_broke", "{size:?}");
+        }
+    }
+}
+
+#[test]
+fn a_bare_lf_as_line_end_never_smuggles_a_field() {
+    let response = under_attack("bare LF in an answer head", |connection| {
+        connection.send("HTTP/1.1 200 OK\nX-A: 1\nContent-Length: 2\n\nok");
+    });
+    // Either it is refused or it is understood: RawClient is strict about what arrives.
+    if response.status == 200 {
+        assert_eq!(response.header("x-a"), Some("1"));
+        assert_eq!(response.text(), "ok");
+    } else {
+        assert_eq!(response.error_code(), "upstream_broke");
+    }
+}
+
+#[test]
+fn invalid_answer_heads_are_a_502() {
+    for head in [
+        "HTTP/1.1 200 OK\r\nX Y: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 99 Low\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "ICY 200 OK\r\n\r\n",
+        "\0\0\0\0\0\r\n\r\n",
+        "\r\n\r\n\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    ] {
+        assert_broke("invalid answer head", head);
+    }
+}
+
+#[test]
+fn more_than_128_answer_fields_are_a_502_that_says_so() {
+    let fields: String = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let response = under_attack("200 answer fields", move |connection| {
+        connection.send(format!(
+            "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"
+        ));
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    let answered = (response.status, response.error_code());
+    assert_eq!(answered, (502, "upstream_broke"), "{}", response.text());
+}
+
+#[test]
+fn a_hundred_thousand_interim_answers_fill_no_memory() {
+    let response = under_attack("100,000 interim answers", |connection| {
+        let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1000);
+        for _ in 0..100 {
+            connection.send(&interim);
+        }
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    // So many may be taken for an attack, or read to the end.
+    if response.status == 200 {
+        assert_eq!(response.text(), "done");
+    } else {
+        assert_eq!(response.error_code(), "upstream_broke");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_ends_endless_interim_answers() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&ended);
+    let upstream = hostile(move |connection| {
+        while connection.send("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100)) {}
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let watch = Attack::begin("endless interim answers", &proxy);
+    let mut client = RawClient::connect(proxy.address());
+    client.send_request("GET", "/attack", &[], b"");
+    crate::support::wait_until("the upstream to be asked", SOON, || {
+        upstream.requests().len() > 1
+    });
+    drop(client);
+    crate::support::wait_until("the upstream connection to be closed", SOON, || {
+        ended.load(Ordering::SeqCst) == 1
+    });
+    watch.end(4 * KIB_PER_MIB, 2);
+}
+
+#[test]
+fn an_answer_that_comes_before_its_request_is_never_another_clients() {
+    // Right behind each answer comes a second one, that nobody asked for.
+    for pause in [Duration::ZERO, Duration::from_millis(30)] {
+        let upstream = RawUpstream::start(move |connection| {
+            while connection.read_request().is_some() {
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+                std::thread::sleep(pause); // so that it comes on the idle connection
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+            }
+        });
+        let proxy = ProxyProcess::to(&upstream.url())
+            .option("--workers", "1")
+            .start();
+        for _ in 0..5 {
+            assert_eq!(get(proxy.address(), "/v1/x").text(), "good");
+            std::thread::sleep(2 * pause); // the upstream's pace
+        }
+        crate::support::attack::assert_no_bug(&proxy.log());
+    }
+}
+
+#[test]
+fn a_body_where_none_can_be_is_never_another_clients_answer() {
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (method, head) in [
+        (
+            "HEAD",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", evil.len()),
+        ),
+        (
+            "HEAD",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+        ),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
+        ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
+    ] {
+        let answer = format!("{head}{evil}");
+        let upstream = RawUpstream::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.target.ends_with("/attack") {
+                    connection.send(&answer);
+                } else {
+                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+                }
+            }
+        });
+        let proxy = ProxyProcess::to(&upstream.url())
+            .option("--workers", "1")
+            .start();
+        let mut attacker = RawClient::connect(proxy.address());
+        attacker.send_request(method, "/attack", &[], b"");
+        attacker.read_response_to(method);
+        let after = attacker.request("GET", "/v1/x", &[], b"");
+        assert_eq!(after.text(), "good", "{method} {head:?}");
+        assert_eq!(get(proxy.address(), "/v1/x").text(), "good");
+        crate::support::attack::assert_no_bug(&proxy.log());
+    }
+}
+
+#[test]
+fn an_endless_answer_for_a_slow_reader_fills_no_memory() {
+    let upstream = hostile(|connection| {
+        connection.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+        while connection.send("data: 0123456789\n\n".repeat(1000)) {}
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let watch = Attack::begin("endless answers, slow readers", &proxy);
+    let mut clients: Vec<RawClient> = (0..10)
+        .map(|_| {
+            let mut client = RawClient::connect(proxy.address());
+            client.send_request("GET", "/attack", &[], b"");
+            client.read_head();
+            client
+        })
+        .collect();
+    let started = Instant::now();
+    let mut wanted = 0;
+    while started.elapsed() < Duration::from_secs(2) {
+        wanted += 16 * 1024;
+        for client in &mut clients {
+            client.read_body_until("the next piece", |body| body.len() >= wanted);
+        }
+        std::thread::sleep(Duration::from_millis(20)); // the clients' own pace
+    }
+    drop(clients);
+    watch.end(8 * KIB_PER_MIB, 10);
+}
+
+/// The URL of an upstream that answers `/attack` with `bytes` and a reset, and is good to others.
+fn resetting(bytes: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            if !head[..length].starts_with(b"GET /attack ") {
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                continue;
+            }
+            let _ = stream.write_all(bytes.as_bytes());
+            std::thread::sleep(Duration::from_millis(50)); // the bytes arrive before the reset
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    });
+    url
+}
+
+#[test]
+fn an_upstream_that_resets_is_a_502_or_a_broken_answer() {
+    let proxy = ProxyProcess::to(&resetting("")).start();
+    let watch = Attack::begin("upstream resets before its head", &proxy);
+    let response = get(proxy.address(), "/attack");
+    let answered = (response.status, response.error_code());
+    assert_eq!(answered, (502, "upstream_broke"), "{}", response.text());
+    watch.end(4 * KIB_PER_MIB, 1);
+    let proxy = ProxyProcess::to(&resetting("HTTP/1.1 200 OK\r\n\r\nhello")).start();
+    let watch = Attack::begin("upstream resets in its body", &proxy);
+    let response = get(proxy.address(), "/attack");
+    let answered = (response.status, response.ended);
+    assert_eq!(answered, (200, Ended::WithoutLastChunk));
+    watch.end(4 * KIB_PER_MIB, 1);
+}
+
+#[test]
+fn a_flood_of_tiny_chunks_in_an_answer_arrives_whole() {
+    let response = under_attack("200,000 one-byte chunks in an answer", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for _ in 0..200 {
+            connection.send("1;extension=nonsense\r\nx\r\n".repeat(1000));
+        }
+        connection.send("0\r\nX-Trailer: y\r\n\r\n");
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    assert_eq!(
+        (response.body.len(), response.ended),
+        (200_000, Ended::Complete)
+    );
+}
+
+#[test]
+fn padded_chunk_sizes_of_an_answer_are_read() {
+    let response = under_attack("padded chunk sizes", |connection| {
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.send("2  \r\nok\r\n1\t;a=b\r\n!\r\n0 \r\n\r\n");
+        connection.wait_for_close(Duration::from_secs(2));
+    });
+    assert_eq!(
+        (response.text().as_str(), response.ended),
+        ("ok!", Ended::Complete)
+    );
+}
+
+#[test]
+fn an_answers_framing_cannot_be_taken_away_or_doubled() {
+    for fields in [
+        "Connection: content-length\r\nContent-Length: 5\r\n",
+        "Connection: keep-alive, Content-Length\r\nContent-Length: 5\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length:\t5 \r\n",
+        "Content-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n",
+    ] {
+        let upstream = RawUpstream::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if !request.target.ends_with("/attack") {
+                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    continue;
+                }
+                connection.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nhello"));
+                return;
+            }
+        });
+        let proxy = ProxyProcess::to(&upstream.url()).start();
+        let mut client = RawClient::connect(proxy.address());
+        let response = client.request("GET", "/attack", &[], b"");
+        assert_ne!(response.framing, Framing::UntilClose, "{fields:?}");
+        if response.status == 200 {
+            assert_eq!(response.text(), "hello", "{fields:?}");
+            let next = client.request("GET", "/v1/x", &[], b"");
+            assert_eq!(next.text(), "ok", "{fields:?}");
+        } else {
+            assert_eq!(response.error_code(), "upstream_broke", "{fields:?}");
+        }
+    }
+}
+
+#[test]
+fn a_switch_of_protocols_that_nobody_asked_for_is_a_502() {
+    // Upgrade is hop-by-hop and never forwarded, so no 101 can be an answer to it.
+    assert_broke(
+        "unasked 101",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello",
+    );
+}

@@ -1,0 +1,178 @@
+//! Sizes and times that a request body must keep to (contract sections 7 and 8).
+
+use std::time::{Duration, Instant};
+
+use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, answer_to, chunked, get};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn a_declared_length_over_the_limit_is_refused_before_the_body() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let length =
+        |n: usize| format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n");
+    let (_, served) = answer_to(&proxy, length(1024) + &"x".repeat(1024));
+    assert_eq!(served.status, 200);
+    let (mut client, response) = answer_to(&proxy, length(1025));
+    response.assert_error(413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+/// A body of that length is not held, but read while it is sent on.
+#[test]
+fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
+    let (mut client, response) = answer_to(&proxy, head);
+    response.assert_error(413, "body_too_large");
+    client.assert_closed();
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.field("config"), line.field("attempts")), ("-", "0"));
+    assert!(!proxy.log().contains("Using configuration"));
+    drop(upstream);
+    let (_, response) = answer_to(&proxy, head);
+    response.assert_error(413, "body_too_large");
+}
+
+#[test]
+fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let (_, response) = answer_to(
+        &proxy,
+        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\
+         Expect: 100-continue\r\n\r\n",
+    );
+    response.assert_error(413, "body_too_large");
+}
+
+#[test]
+fn a_chunked_body_over_the_limit_is_refused() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "1K")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let served = [head.as_bytes(), &chunked(&[b'x'; 1024], 100)].concat();
+    assert_eq!(answer_to(&proxy, served).1.status, 200);
+    let refused = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
+    let (mut client, response) = answer_to(&proxy, refused);
+    response.assert_error(413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "4M")
+        .start();
+    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let refused = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
+    let (mut client, response) = answer_to(&proxy, refused);
+    response.assert_error(413, "body_too_large");
+    client.assert_closed();
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn the_default_limit_of_a_body_is_100_mib() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let (_, response) = answer_to(
+        &proxy,
+        format!(
+            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            100 * MIB + 1
+        ),
+    );
+    response.assert_error(413, "body_too_large");
+}
+
+#[test]
+fn nothing_is_allocated_from_a_declared_length() {
+    // Not tiny_http, which allocates what is declared and aborts.
+    let upstream = RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--max-body", "0")
+        .start();
+    let before = proxy.rss_kib();
+    let mut waiting = Vec::new();
+    for framing in [
+        "Content-Length: 999999999999999\r\n\r\nbegin",
+        "Content-Length: 9223372036854775807\r\n\r\nbegin",
+        "Transfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nbegin",
+    ] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send(format!(
+            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{framing}"
+        ));
+        waiting.push(client);
+    }
+    for _ in 0..20 {
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    }
+    assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
+    drop(waiting);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_body_that_stalls_times_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--client-timeout", "1")
+        .start();
+    for begun in [4, 3 * MIB] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n");
+        client.send(vec![b'x'; begun]);
+        let started = Instant::now();
+        let response = client.read_response();
+        let took = started.elapsed();
+        response.assert_error(408, "request_timeout");
+        client.assert_closed();
+        assert!(
+            took > Duration::from_millis(800) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
+    }
+    let line = proxy.wait_for_access_line(2);
+    assert_eq!((line.status, line.field("end")), (408, "client_timeout"));
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_times_out() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n");
+    let started = Instant::now();
+    // 200 bytes a second: never a stall, but under 500 bytes a second.
+    while started.elapsed() < Duration::from_secs(30) && client.try_send([b'x'; 20]) {
+        if client.has_answer_within(Duration::from_millis(100)) {
+            break;
+        }
+    }
+    let took = started.elapsed();
+    client.read_response().assert_error(408, "request_timeout");
+    assert!(
+        took > Duration::from_secs(19) && took < Duration::from_secs(26),
+        "{took:?}"
+    );
+    assert_eq!(upstream.requests().len(), 0);
+}

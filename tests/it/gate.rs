@@ -1,0 +1,224 @@
+//! Who may come in: Host against DNS rebinding, Origin against web pages (contract section 9).
+
+use crate::support::{FakeFlow, ProxyProcess, RawClient, Response, get};
+
+fn request_with(proxy: &ProxyProcess, head_lines: &str) -> Response {
+    let mut client = RawClient::connect(proxy.address());
+    client.send(format!("GET /v1/models HTTP/1.1\r\n{head_lines}\r\n"));
+    client.read_response()
+}
+
+fn assert_forbidden(response: &Response, what: &str) {
+    assert_eq!(
+        (response.status, response.error_code()),
+        (403, "forbidden"),
+        "{what}"
+    );
+    assert!(response.json()["error"]["message"].is_string());
+}
+
+#[test]
+fn local_hosts_are_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let hosts = [
+        "localhost",
+        "localhost:8899",
+        "LocalHost:8899",
+        "flow.localhost",
+        "a.b.localhost:80",
+        "127.0.0.1",
+        "127.0.0.1:8899",
+        "127.1.2.3",
+        "[::1]",
+        "[::1]:8899",
+        "10.0.0.5",
+        "10.255.255.255:8899",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.20:8899",
+        "[fd12:3456::1]:8899",
+    ];
+    for host in hosts {
+        assert_eq!(
+            request_with(&proxy, &format!("Host: {host}\r\n")).status,
+            200,
+            "{host}"
+        );
+    }
+    assert_eq!(upstream.requests().len(), hosts.len());
+}
+
+#[test]
+fn the_machines_own_name_is_served() {
+    let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") else {
+        return;
+    };
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for host in [
+        name.trim().to_owned(),
+        format!("{}:8899", name.trim().to_uppercase()),
+    ] {
+        assert_eq!(
+            request_with(&proxy, &format!("Host: {host}\r\n")).status,
+            200,
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn other_hosts_are_forbidden() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let hosts = [
+        "example.com",
+        "example.com:8899",
+        "flow.ciandt.com",
+        "localhost.example.com",
+        "notlocalhost",
+        "127.0.0.1.example.com",
+        "8.8.8.8",
+        "172.32.0.1",
+        "172.15.0.1",
+        "11.0.0.1",
+        "192.169.0.1",
+        "169.254.169.254.example.com",
+        "[2001:db8::1]",
+        "[2606:4700::1111]:8899",
+        "0x7f.example",
+    ];
+    for host in hosts {
+        assert_forbidden(&request_with(&proxy, &format!("Host: {host}\r\n")), host);
+    }
+    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn an_empty_host_is_not_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = request_with(&proxy, "Host:\r\n");
+    assert!(matches!(response.status, 400 | 403), "{}", response.status);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn local_origins_and_those_of_applications_are_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let origins = [
+        "http://localhost",
+        "http://localhost:3000",
+        "https://localhost:3000",
+        "http://app.localhost:5173",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080",
+        "http://192.168.1.20:8080",
+        "vscode-webview://1a2b3c",
+        "app://obsidian.md",
+        "tauri://localhost",
+        "file://",
+    ];
+    for origin in origins {
+        let response = request_with(&proxy, &format!("Host: localhost\r\nOrigin: {origin}\r\n"));
+        assert_eq!(response.status, 200, "{origin}");
+        let seen = upstream.requests().pop().expect("a request");
+        assert_eq!(seen.header("origin"), Some(origin), "forwarded unchanged");
+    }
+}
+
+#[test]
+fn web_origins_are_forbidden() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let origins = [
+        "https://example.com",
+        "http://example.com:8899",
+        "HTTPS://EXAMPLE.COM",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://example.com#localhost",
+        "http://localhost@example.com",
+        "http://8.8.8.8",
+        "https://[2606:4700::1111]",
+        // What a sandboxed frame of any web page sends.
+        "null",
+        "https://",
+        "ws://example.com",
+    ];
+    for origin in origins {
+        let lines = format!("Host: localhost\r\nOrigin: {origin}\r\n");
+        assert_forbidden(&request_with(&proxy, &lines), origin);
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn one_web_origin_among_several_is_forbidden() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let lines = "Host: localhost\r\nOrigin: http://localhost\r\nOrigin: https://example.com\r\n";
+    let response = request_with(&proxy, lines);
+    assert!(matches!(response.status, 400 | 403), "{}", response.status);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn a_web_origin_is_forbidden_in_absolute_form_too() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let host = upstream.address();
+    client.send(format!(
+        "GET http://{host}/v1/models HTTP/1.1\r\nHost: {host}\r\nOrigin: https://example.com\r\n\r\n"
+    ));
+    assert_forbidden(&client.read_response(), "absolute form");
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn a_preflight_of_a_web_page_is_forbidden() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send(
+        "OPTIONS /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\n\
+         Access-Control-Request-Method: POST\r\n\r\n",
+    );
+    let response = client.read_response();
+    assert_forbidden(&response, "preflight");
+    assert_eq!(response.header("access-control-allow-origin"), None);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn a_forbidden_request_keeps_its_connection_in_step_or_closes_it() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send(
+        "POST /v1/x HTTP/1.1\r\nHost: example.com\r\nContent-Length: 46\r\n\r\n\
+         GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n\
+         GET /v1/next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(client.read_response().status, 403);
+    client.read_raw_to_close(crate::support::SOON);
+    let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
+    assert!(
+        !targets.iter().any(|target| target.contains("smuggled")),
+        "{targets:?}"
+    );
+}
+
+#[test]
+fn refusals_have_an_access_line_without_a_configuration() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    request_with(&proxy, "Host: example.com\r\n");
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.status, line.level.as_str()), (403, "WARNING"));
+    assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+}

@@ -1,0 +1,414 @@
+//! What the log tells, and what it never tells (contract section 6).
+
+use std::time::Duration;
+
+use crate::support::{
+    Answer, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, closed_port, credentials,
+    expected_token, get, post, wait_until,
+};
+
+/// Whether a line is `2024-01-15 10:30:45 - LEVEL - message`.
+fn has_the_format(line: &str) -> bool {
+    let mut parts = line.splitn(3, " - ");
+    let (time, level) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let shape: String = time
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    shape == "0000-00-00 00:00:00"
+        && ["DEBUG", "INFO", "WARNING", "ERROR"].contains(&level)
+        && parts.next().is_some_and(|message| !message.is_empty())
+}
+
+#[test]
+fn every_line_has_its_time_level_and_message() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-level", "DEBUG")
+        .start();
+    get(proxy.address(), "/v1/models");
+    get(proxy.address(), "/-/x");
+    proxy.signal("TERM");
+    proxy.wait_for_exit(SOON);
+    for line in proxy.log().lines() {
+        assert!(has_the_format(line), "{line:?}");
+    }
+}
+
+#[test]
+fn a_pipe_gets_no_colours() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    get(proxy.address(), "/-/x");
+    proxy.wait_for_access_line(1);
+    assert!(!proxy.log().contains('\x1b'));
+}
+
+#[test]
+fn the_access_line_tells_the_story_of_the_request() {
+    let upstream = FakeFlow::answering(|_| Answer::new(200, vec![b'x'; 20_480]));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let body = [b'y'; 512];
+    let sent = [("x-request-id", "my-id-1")];
+    client.request("POST", "/v1/chat/completions?key=hidden", &sent, &body);
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.level.as_str(), line.status), ("INFO", 200));
+    assert_eq!(line.client, client.local_address());
+    assert_eq!(line.request, "POST /v1/chat/completions");
+    assert_eq!(
+        (line.field("config"), line.number("attempts")),
+        ("primary-1", 1)
+    );
+    assert_eq!((line.number("in"), line.number("out")), (512, 20_480));
+    assert_eq!((line.field("end"), line.field("id")), ("ok", "my-id-1"));
+    assert!(line.number("ttfb_ms") <= line.number("duration_ms"));
+    assert!(line.number("duration_ms") < 15_000);
+    assert!(!proxy.log().contains("hidden"), "the query is not logged");
+    let raw = proxy.wait_for_log("\"POST /v1/chat/completions\"");
+    let order = [
+        " 200 config='",
+        " attempts=",
+        " ttfb_ms=",
+        " duration_ms=",
+        " in=",
+        " out=",
+        " end=",
+        " id=",
+    ];
+    let places: Vec<usize> = order
+        .iter()
+        .map(|part| raw.find(part).expect("a field"))
+        .collect();
+    assert!(places.is_sorted(), "{raw}");
+}
+
+#[test]
+fn body_bytes_are_counted_without_their_coding() {
+    let upstream = FakeFlow::answering(|_| Answer::new(200, vec![b'x'; 5_000]).chunked());
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(crate::support::chunked(&[b'y'; 3_000], 100));
+    client.read_response();
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.number("in"), line.number("out")), (3_000, 5_000));
+}
+
+#[test]
+fn every_request_has_exactly_one_access_line() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    for n in 0..20 {
+        client.request("GET", &format!("/v1/{n}"), &[], b"");
+    }
+    get(proxy.address(), "/-/health");
+    get(proxy.address(), "/-/unknown");
+    let mut bad = RawClient::connect(proxy.address());
+    bad.send("GET /v1/bad HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n");
+    bad.read_response();
+    proxy.wait_for_access_line(23);
+    let lines = proxy.access_lines();
+    let refused = lines
+        .iter()
+        .find(|line| line.status == 400)
+        .expect("the refusal's line");
+    assert_eq!(refused.level, "WARNING");
+    assert_eq!(
+        (refused.field("config"), refused.number("attempts")),
+        ("-", 0)
+    );
+    assert_eq!(lines.len(), 23);
+}
+
+#[test]
+fn the_level_of_the_access_line_follows_the_status() {
+    let upstream = FakeFlow::answering(|request| {
+        let status = request.target.rsplit('/').next().expect("a segment");
+        Answer::new(status.parse().expect("a status"), "")
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let levels = [
+        (200, "INFO"),
+        (302, "INFO"),
+        (400, "WARNING"),
+        (499, "WARNING"),
+        (500, "ERROR"),
+    ];
+    for (n, (status, level)) in levels.into_iter().enumerate() {
+        get(proxy.address(), &format!("/v1/{status}"));
+        let line = proxy.wait_for_access_line(n + 1);
+        assert_eq!((line.status, line.level.as_str()), (status, level));
+    }
+}
+
+#[test]
+fn the_clients_request_id_is_forwarded_returned_and_logged() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let sent = [("X-Request-Id", "from-the-client")];
+    let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
+    assert_eq!(response.header("x-request-id"), Some("from-the-client"));
+    assert_eq!(
+        upstream.request().header("x-request-id"),
+        Some("from-the-client")
+    );
+    assert_eq!(proxy.wait_for_access_line(1).field("id"), "from-the-client");
+}
+
+#[test]
+fn a_request_without_an_id_gets_one_of_its_own() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        let response = get(proxy.address(), "/v1/x");
+        let id = response.header("x-request-id").expect("an id").to_owned();
+        assert_eq!(
+            upstream.requests()[n].header("x-request-id"),
+            Some(id.as_str())
+        );
+        assert_eq!(proxy.wait_for_access_line(n + 1).field("id"), id);
+        assert!(id.len() >= 8, "{id}");
+        ids.push(id);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 20, "no two requests share an id");
+}
+
+#[test]
+fn the_upstreams_own_request_id_is_returned() {
+    let upstream =
+        FakeFlow::answering(|_| Answer::ok().header("x-request-id", "from-the-upstream"));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let sent = [("X-Request-Id", "from-the-client")];
+    let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
+    assert_eq!(response.values("x-request-id"), ["from-the-upstream"]);
+    assert_eq!(proxy.wait_for_access_line(1).field("id"), "from-the-client");
+}
+
+#[test]
+fn the_proxys_own_errors_carry_the_request_id() {
+    let proxy = ProxyProcess::to(&format!("http://{}/x", closed_port())).start();
+    let sent = [("X-Request-Id", "from-the-client")];
+    let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
+    assert_eq!(response.status, 502);
+    assert_eq!(response.header("x-request-id"), Some("from-the-client"));
+}
+
+#[test]
+fn a_request_id_cannot_forge_a_line() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let forged = "x\" 200 config='forged' end=ok id=y \x1b[31m";
+    let mut client = RawClient::connect(proxy.address());
+    client.send(format!(
+        "GET /v1/x\"%0a HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {}\r\n\r\n",
+        forged.replace('\x1b', "")
+    ));
+    client.read_response();
+    get(proxy.address(), "/v1/next");
+    proxy.wait_for_log("/v1/next");
+    let with_access: Vec<String> = proxy
+        .log()
+        .lines()
+        .filter(|l| l.contains("duration_ms="))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(with_access.len(), 2);
+    assert!(
+        with_access[0].contains("config='primary-1' attempts=1"),
+        "{}",
+        with_access[0]
+    );
+}
+
+#[test]
+fn the_log_never_holds_a_secret_at_any_level() {
+    let upstream = FakeFlow::answering(|request| {
+        let answer = match request.client_id().as_str() {
+            "client-1" => Answer::new(401, "upstream-body-401"),
+            "client-2" => Answer::limited(Some("1")),
+            _ => Answer::new(200, "upstream-body-200"),
+        };
+        answer.header("Set-Cookie", "upstream-cookie=1")
+    });
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .secrets(&credentials(3))
+        .option("--log-level", "DEBUG")
+        .start();
+    let sent = [
+        ("Authorization", "Bearer client-authorization"),
+        ("Proxy-Authorization", "Basic client-proxy-authorization"),
+        ("Cookie", "client-cookie=1"),
+        ("X-Api-Key", "client-api-key"),
+    ];
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..3 {
+        client.request(
+            "POST",
+            "/v1/x?query=client-query",
+            &sent,
+            b"client-request-body",
+        );
+    }
+    let mut bad = RawClient::connect(proxy.address());
+    bad.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nCookie: client-cookie=2\r\n");
+    bad.send("Authorization: Bearer client-authorization\r\nbroken client-line\r\n\r\nclient-request-body");
+    bad.read_response();
+    get(proxy.address(), "/v1/../x?query=client-query");
+    proxy.signal("HUP");
+    wait_until("some log", SOON, || proxy.access_lines().len() >= 5);
+    proxy.signal("TERM");
+    proxy.wait_for_exit(SOON);
+    let file = std::fs::read_to_string(proxy.file("flow_proxy_plugin.log")).expect("the log file");
+    let log = proxy.log() + &file;
+    assert!(
+        log.contains("DEBUG") || log.contains("INFO"),
+        "there is something to look at"
+    );
+    let mut forbidden: Vec<String> = [
+        "upstream-body",
+        "upstream-cookie",
+        "client-authorization",
+        "client-proxy-authorization",
+        "client-cookie",
+        "client-api-key",
+        "client-query",
+        "client-request-body",
+        "client-line",
+        "eyJ",
+    ]
+    .map(str::to_owned)
+    .into();
+    for n in 1..=3 {
+        let secret = format!("fake-secret-{n}-not-real");
+        forbidden.push(expected_token(
+            &format!("client-{n}"),
+            &secret,
+            &format!("tenant-{n}"),
+        ));
+        forbidden.push(secret);
+    }
+    for text in forbidden {
+        assert!(!log.contains(&text), "{text:?} in the log:\n{log}");
+    }
+}
+
+#[test]
+fn the_default_log_file_gets_the_same_lines() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url()).start();
+    get(proxy.address(), "/v1/models");
+    proxy.wait_for_access_line(1);
+    proxy.signal("TERM");
+    proxy.wait_for_exit(SOON);
+    let file = std::fs::read_to_string(proxy.file("flow_proxy_plugin.log")).expect("the log file");
+    // Lines of two threads in the same moment may be in one order here and in the other there.
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    wait_until("the same lines on stderr", SOON, || {
+        sorted(&proxy.log()) == sorted(&file)
+    });
+}
+
+#[test]
+fn a_log_file_is_appended_to() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .with_file("proxy.log", "an old line\n")
+        .option("--log-file", "proxy.log")
+        .start();
+    get(proxy.address(), "/v1/models");
+    wait_until("the access line in the file", SOON, || {
+        let text = std::fs::read_to_string(proxy.file("proxy.log")).expect("a text file");
+        text.starts_with("an old line\n") && text.contains("\"GET /v1/models\" 200")
+    });
+}
+
+#[test]
+fn the_default_log_file_that_cannot_be_opened_is_a_warning() {
+    let upstream = FakeFlow::start();
+    let builder = ProxyProcess::to(&upstream.url());
+    std::fs::create_dir(builder.path("flow_proxy_plugin.log")).expect("our own directory");
+    let proxy = builder.start();
+    assert!(
+        proxy
+            .wait_for_log("flow_proxy_plugin.log")
+            .contains(" - WARNING - ")
+    );
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn a_log_file_that_was_asked_for_and_cannot_be_opened_stops_the_start() {
+    let finished = ProxyProcess::to("http://127.0.0.1:9/x")
+        .option("--log-file", "no/such/directory/proxy.log")
+        .run_to_end(SOON);
+    assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
+    assert!(
+        finished.stderr.contains("no/such/directory/proxy.log"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn a_level_hides_the_levels_below_it() {
+    let upstream = FakeFlow::start();
+    for level in ["WARNING", "warn"] {
+        let port = closed_port().port();
+        let proxy = ProxyProcess::to(&upstream.url())
+            .option("--log-level", level)
+            .port(port)
+            .start_silent();
+        wait_until("the proxy to listen", SOON, || {
+            std::net::TcpStream::connect(proxy.address()).is_ok()
+        });
+        get(proxy.address(), "/v1/models");
+        get(proxy.address(), "/-/unknown");
+        proxy.wait_for_access_line(1);
+        assert_eq!(
+            proxy.access_lines()[0].status,
+            404,
+            "only what is a warning"
+        );
+        assert!(!proxy.log().contains(" - INFO - ") && !proxy.log().contains(" - DEBUG - "));
+    }
+}
+
+#[test]
+fn the_start_tells_options_configurations_and_address() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .secrets(&credentials(2))
+        .start();
+    let log = proxy.log();
+    for part in [
+        &upstream.url(),
+        "primary-1",
+        "primary-2",
+        "Listening on http://127.0.0.1:",
+    ] {
+        assert!(log.contains(part), "{part:?} in\n{log}");
+    }
+}
+
+#[test]
+fn the_time_to_the_first_byte_is_not_the_duration() {
+    let upstream = RawUpstream::start(|connection| {
+        connection.read_request();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+        std::thread::sleep(Duration::from_secs(1)); // the upstream's own pace
+        connection.send("k");
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    assert_eq!(post(proxy.address(), "/v1/x", b"{}").text(), "ok");
+    let line = proxy.wait_for_access_line(1);
+    assert!(line.number("duration_ms") >= 990, "{line:?}");
+    assert!(line.number("ttfb_ms") < 900, "{line:?}");
+}

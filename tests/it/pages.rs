@@ -1,0 +1,286 @@
+//! The proxy's own pages, the `health` command and the demo (contract sections 2 and 10).
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Answer, Ended, FakeFlow, ProxyProcess, RawClient, SOON, closed_port, get, post, wait_until,
+};
+
+/// What a request with this Host and Origin gets.
+fn status_of(proxy: &ProxyProcess, path: &str, host: &str, origin: &str) -> u16 {
+    let mut client = RawClient::connect(proxy.address());
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n"
+    ));
+    client.read_response().status
+}
+
+#[test]
+fn health_says_ok() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/-/health");
+    assert_eq!(
+        (response.status, &response.json()["status"]),
+        (200, &"ok".into())
+    );
+    assert!(
+        response
+            .header("content-type")
+            .is_some_and(|t| t.starts_with("application/json"))
+    );
+    assert_eq!(get(proxy.address(), "/-/health?verbose=1").status, 200);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn ready_is_200_with_an_available_credential() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    assert_eq!(get(proxy.address(), "/-/ready").status, 200);
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn ready_is_503_while_all_credentials_rest_and_health_stays_200() {
+    let upstream = FakeFlow::answering(|_| Answer::limited(Some("2")));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 429);
+    assert_eq!(get(proxy.address(), "/-/ready").status, 503);
+    assert_eq!(get(proxy.address(), "/-/health").status, 200);
+    wait_until("the rest to end", SOON, || {
+        get(proxy.address(), "/-/ready").status == 200
+    });
+}
+
+#[test]
+fn health_and_ready_are_open_to_all() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for path in ["/-/health", "/-/ready"] {
+        assert_eq!(
+            status_of(&proxy, path, "probe.example.com", "https://example.com"),
+            200
+        );
+    }
+}
+
+#[test]
+fn health_answers_head_without_a_body() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("HEAD", "/-/health", &[], b"").status, 200);
+    assert_eq!(
+        client.request("GET", "/-/health", &[], b"").status,
+        200,
+        "still in step"
+    );
+}
+
+#[test]
+fn an_unknown_page_is_not_found_and_never_forwarded() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for path in ["/-/", "/-/x", "/-/health/x", "/-/v1/models", "/-/healthy"] {
+        let response = get(proxy.address(), path);
+        assert_eq!(
+            (response.status, response.error_code()),
+            (404, "not_found"),
+            "{path}"
+        );
+        assert!(response.json()["error"]["message"].is_string());
+    }
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[test]
+fn a_page_request_with_a_body_leaves_the_connection_in_step() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(
+        client.request("GET", "/-/health", &[], b"a body").status,
+        200
+    );
+    assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
+    assert_eq!(upstream.request().body, b"");
+}
+
+#[test]
+fn pages_have_an_access_line_without_a_configuration() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    get(proxy.address(), "/-/health");
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.request.as_str(), line.status), ("GET /-/health", 200));
+    assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+}
+
+#[test]
+fn the_health_command_succeeds_beside_a_running_proxy() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let port = proxy.address().port();
+    let finished = ProxyProcess::bare()
+        .command("health")
+        .port(port)
+        .run_to_end(SOON);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+}
+
+#[test]
+fn the_health_command_fails_with_one_line_where_nothing_listens() {
+    let port = closed_port().port();
+    let finished = ProxyProcess::bare()
+        .command("health")
+        .port(port)
+        .run_to_end(SOON);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert_eq!(
+        finished.stderr.trim_end().lines().count(),
+        1,
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn the_health_command_fails_on_an_answer_that_is_not_200() {
+    let other = FakeFlow::answering(|_| Answer::ok()); // answers 401 to what is not signed
+    let port = other.address().port();
+    let finished = ProxyProcess::bare()
+        .command("health")
+        .port(port)
+        .run_to_end(SOON);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert_eq!(
+        finished.stderr.trim_end().lines().count(),
+        1,
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn the_health_command_waits_3_s_at_most() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+    let port = silent
+        .local_addr()
+        .expect("a bound listener has an address")
+        .port();
+    let asked = Instant::now();
+    let finished = ProxyProcess::bare()
+        .command("health")
+        .port(port)
+        .run_to_end(SOON);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
+fn the_demo_needs_no_file_and_prints_what_to_try() {
+    let proxy = ProxyProcess::bare().command("demo").start();
+    wait_until("the curl commands", SOON, || {
+        let text = proxy.stdout() + &proxy.log();
+        text.matches("curl ").count() >= 3
+    });
+    let text = proxy.stdout() + &proxy.log();
+    assert!(
+        text.contains(&proxy.address().to_string()),
+        "they work when pasted: {text}"
+    );
+}
+
+#[test]
+fn the_demo_lists_models_and_shows_a_failover() {
+    let proxy = ProxyProcess::bare().command("demo").start();
+    for _ in 0..6 {
+        let response = get(proxy.address(), "/v1/models");
+        assert_eq!(response.status, 200);
+        assert!(
+            response.json()["data"]
+                .as_array()
+                .is_some_and(|models| !models.is_empty())
+        );
+    }
+    proxy.wait_for_log("marked as failed. Remaining: 2/3");
+    proxy.wait_for_log("Failover successful");
+}
+
+#[test]
+fn the_demo_completes_chats_whole_and_as_a_stream() {
+    let proxy = ProxyProcess::bare().command("demo").start();
+    let whole = post(
+        proxy.address(),
+        "/v1/chat/completions",
+        br#"{"model":"demo","messages":[{"role":"user","content":"hi"}]}"#,
+    );
+    assert_eq!(whole.status, 200);
+    assert!(whole.json()["choices"][0]["message"]["content"].is_string());
+    let stream = post(
+        proxy.address(),
+        "/v1/chat/completions",
+        br#"{"model":"demo","stream":true,"messages":[{"role":"user","content":"hi"}]}"#,
+    );
+    assert_eq!((stream.status, stream.ended), (200, Ended::Complete));
+    assert_eq!(
+        stream
+            .header("content-type")
+            .map(|t| t.starts_with("text/event-stream")),
+        Some(true)
+    );
+    assert!(
+        stream.text().matches("data: {").count() > 1,
+        "{}",
+        stream.text()
+    );
+    assert!(
+        stream.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        stream.text()
+    );
+}
+
+#[test]
+fn the_demo_answers_messages_in_anthropics_form() {
+    let proxy = ProxyProcess::bare().command("demo").start();
+    let whole = post(
+        proxy.address(),
+        "/v1/messages",
+        br#"{"model":"demo","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#,
+    );
+    assert_eq!(
+        (whole.status, &whole.json()["type"]),
+        (200, &"message".into())
+    );
+    let stream = post(
+        proxy.address(),
+        "/v1/messages",
+        br#"{"model":"demo","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#,
+    );
+    assert_eq!((stream.status, stream.ended), (200, Ended::Complete));
+    let text = stream.text();
+    for event in [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "message_stop",
+    ] {
+        assert!(
+            text.contains(&format!("event: {event}\n")),
+            "{event} in {text}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_stops_on_sigterm() {
+    let mut proxy = ProxyProcess::bare().command("demo").start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_exit(Duration::from_secs(5)).code(), Some(0));
+}

@@ -1,0 +1,175 @@
+//! A stand-in for Flow on tiny_http: an HTTP implementation that is not ours. It checks each
+//! token as Flow does and answers 401 in LiteLLM's form where it is wrong; otherwise a closure
+//! answers.
+
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use super::raw_upstream::SeenRequest;
+
+/// Requests that are read at the same time.
+const THREADS: usize = 8;
+
+/// What the upstream answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// Sent in chunked coding, without a Content-Length.
+    pub chunked: bool,
+}
+
+impl Answer {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+        Answer {
+            status,
+            headers: vec![],
+            body: body.into(),
+            chunked: false,
+        }
+    }
+
+    pub fn ok() -> Answer {
+        Answer::new(200, r#"{"ok":true}"#).header("Content-Type", "application/json")
+    }
+
+    /// The form in which LiteLLM refuses a credential.
+    pub fn unauthorized() -> Answer {
+        let body = r#"{"error":{"message":"Authentication Error","type":"auth_error","param":"None","code":"401"}}"#;
+        Answer::new(401, body).header("Content-Type", "application/json")
+    }
+
+    pub fn limited(retry_after: Option<&str>) -> Answer {
+        let answer = Answer::new(429, r#"{"error":{"message":"Rate limited","code":"429"}}"#);
+        match retry_after {
+            Some(value) => answer.header("Retry-After", value),
+            None => answer,
+        }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Answer {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn chunked(mut self) -> Answer {
+        self.chunked = true;
+        self
+    }
+}
+
+/// The running stand-in; ends on drop.
+pub struct FakeFlow {
+    server: Arc<tiny_http::Server>,
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<SeenRequest>>>,
+}
+
+impl FakeFlow {
+    /// Answers every correctly signed request with 200.
+    pub fn start() -> FakeFlow {
+        FakeFlow::answering(|_| Answer::ok())
+    }
+
+    /// Answers every correctly signed request with what `answer` makes of it.
+    pub fn answering(answer: impl Fn(&SeenRequest) -> Answer + Send + Sync + 'static) -> FakeFlow {
+        let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a loopback port"));
+        let address = server.server_addr().to_ip().expect("an IP listener");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let answer = Arc::new(answer);
+        for _ in 0..THREADS {
+            let (server, seen, answer) =
+                (Arc::clone(&server), Arc::clone(&seen), Arc::clone(&answer));
+            std::thread::spawn(move || {
+                while let Ok(request) = server.recv() {
+                    serve(request, &seen, &*answer);
+                }
+            });
+        }
+        FakeFlow {
+            server,
+            address,
+            seen,
+        }
+    }
+
+    /// The target URL for the proxy, with Flow's path.
+    pub fn url(&self) -> String {
+        format!("http://{}/flow-llm-proxy", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn requests(&self) -> Vec<SeenRequest> {
+        self.seen.lock().expect("no panic under this lock").clone()
+    }
+
+    /// The only request that was seen.
+    pub fn request(&self) -> SeenRequest {
+        let mut requests = self.requests();
+        assert_eq!(
+            requests.len(),
+            1,
+            "requests seen by the upstream: {requests:?}"
+        );
+        requests.remove(0)
+    }
+
+    /// The client ids of all requests, in the order in which they came.
+    pub fn client_ids(&self) -> Vec<String> {
+        self.requests().iter().map(SeenRequest::client_id).collect()
+    }
+}
+
+impl Drop for FakeFlow {
+    fn drop(&mut self) {
+        for _ in 0..THREADS {
+            self.server.unblock();
+        }
+    }
+}
+
+fn serve(
+    mut request: tiny_http::Request,
+    seen: &Mutex<Vec<SeenRequest>>,
+    answer: &dyn Fn(&SeenRequest) -> Answer,
+) {
+    let mut body = Vec::new();
+    let declared = request.body_length().unwrap_or(0);
+    if request.as_reader().read_to_end(&mut body).is_err() || body.len() < declared {
+        return; // the proxy broke off: not a request
+    }
+    let headers = request.headers().iter();
+    let headers = headers.map(|h| (h.field.as_str().to_string(), h.value.as_str().to_owned()));
+    let request_seen = SeenRequest {
+        method: request.method().to_string(),
+        target: request.url().to_owned(),
+        version: format!("HTTP/{}", request.http_version()),
+        headers: headers.collect(),
+        body,
+    };
+    seen.lock()
+        .expect("no panic under this lock")
+        .push(request_seen.clone());
+    let answer = match request_seen.verified_client_id() {
+        Some(_) => answer(&request_seen),
+        None => Answer::unauthorized(),
+    };
+    let headers = answer.headers.iter();
+    let headers = headers.map(|(name, value)| {
+        tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).expect("a valid header")
+    });
+    let length = (!answer.chunked).then_some(answer.body.len());
+    let response = tiny_http::Response::new(
+        tiny_http::StatusCode(answer.status),
+        headers.collect(),
+        Cursor::new(answer.body),
+        length,
+        None,
+    );
+    let _ = request.respond(response.with_chunked_threshold(usize::MAX));
+}

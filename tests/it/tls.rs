@@ -1,0 +1,266 @@
+//! An upstream over TLS, as Flow is: a server of rustls with a certificate of the test's own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{ProxyProcess, RawClient, get};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
+
+/// A TLS server that answers each request and counts its handshakes.
+struct TlsUpstream {
+    address: SocketAddr,
+    certificate_pem: String,
+    full: Arc<AtomicUsize>,
+    resumed: Arc<AtomicUsize>,
+}
+
+impl TlsUpstream {
+    fn start() -> TlsUpstream {
+        TlsUpstream::with_tickets(2)
+    }
+
+    /// `tickets`: how many session tickets a client gets; until it reads them it has something to
+    /// read.
+    fn with_tickets(tickets: usize) -> TlsUpstream {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certified.cert.der().clone()], key.into())
+            .unwrap();
+        config.send_tls13_tickets = tickets;
+        // All is in the ticket: a store would forget sessions.
+        config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = TlsUpstream {
+            address: listener.local_addr().unwrap(),
+            certificate_pem: certified.cert.pem(),
+            full: Arc::default(),
+            resumed: Arc::default(),
+        };
+        let (full, resumed) = (Arc::clone(&upstream.full), Arc::clone(&upstream.resumed));
+        thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let (full, resumed) = (Arc::clone(&full), Arc::clone(&resumed));
+                thread::spawn(move || {
+                    answer(StreamOwned::new(connection, socket), &full, &resumed)
+                });
+            }
+        });
+        upstream
+    }
+
+    /// A proxy to it that trusts its certificate, with further options.
+    fn trusted(&self, options: &[(&str, &str)]) -> ProxyProcess {
+        let builder = ProxyProcess::to(&self.url()).with_file("ca.pem", &self.certificate_pem);
+        let ca = builder.path("ca.pem");
+        let builder = builder.option("--ca-file", ca.to_str().unwrap());
+        let with = |builder: crate::support::ProxyBuilder, (name, value): &(&str, &str)| {
+            builder.option(name, value)
+        };
+        options.iter().fold(builder, with).start()
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}/flow-llm-proxy", self.address.port())
+    }
+}
+
+type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
+
+/// One answer for each request; the path `/…/close` breaks off without a close_notify, and behind
+/// the answer to `/…/doubled`, which fills the proxy's buffer, comes another that nobody asked for.
+/// The one record of the answer to `/…/trickled` comes in pieces, slower in all than the timeout of
+/// the tests; a body for `/…/deaf` is never read.
+fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    let mut is_counted = false;
+    loop {
+        match stream.read(&mut piece) {
+            Ok(length @ 1..) => request.extend_from_slice(&piece[..length]),
+            _ => return,
+        }
+        if !std::mem::replace(&mut is_counted, true) {
+            match stream.conn.handshake_kind() {
+                Some(HandshakeKind::Resumed) => resumed.fetch_add(1, Ordering::SeqCst),
+                _ => full.fetch_add(1, Ordering::SeqCst),
+            };
+        }
+        if request.starts_with(b"POST /flow-llm-proxy/deaf ") {
+            thread::sleep(HELD);
+            return;
+        }
+        if !request.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        if request.starts_with(b"GET /flow-llm-proxy/trickled ") {
+            return trickle(&mut stream);
+        }
+        let is_cut = request.starts_with(b"GET /flow-llm-proxy/close ");
+        let sent = if is_cut {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of it")
+        } else if request.starts_with(b"GET /flow-llm-proxy/doubled ") {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 16342\r\n\r\n";
+            let good = format!("{head}{}", "g".repeat(16342));
+            assert_eq!(good.len(), 16 * 1024);
+            let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+            stream.write_all(format!("{good}{evil}").as_bytes())
+        } else {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+        };
+        if sent.is_err() || is_cut {
+            return;
+        }
+        request.clear();
+    }
+}
+
+/// How long a connection is held that nobody reads from; longer than any test waits.
+const HELD: Duration = Duration::from_secs(10);
+/// Each piece well within the timeout of a second, all of them beyond it.
+const PIECES: usize = 8;
+const PIECE_EVERY: Duration = Duration::from_millis(250);
+
+fn trickle(stream: &mut Stream) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 12000\r\n\r\n";
+    let answer = format!("{head}{}", "t".repeat(12000));
+    stream.conn.writer().write_all(answer.as_bytes()).unwrap();
+    let mut record = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut record).unwrap();
+    }
+    for piece in record.chunks(record.len().div_ceil(PIECES)) {
+        if stream.sock.write_all(piece).is_err() {
+            return;
+        }
+        thread::sleep(PIECE_EVERY);
+    }
+}
+
+#[test]
+fn an_upstream_is_verified_against_the_ca_file() {
+    let upstream = TlsUpstream::start();
+    let proxy = upstream.trusted(&[]);
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..3 {
+        let response = client.request("GET", "/v1/models", &[], b"");
+        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    }
+    assert_eq!(
+        upstream.full.load(Ordering::SeqCst),
+        1,
+        "one kept-alive connection"
+    );
+}
+
+#[test]
+fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
+    let upstream = TlsUpstream::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/models");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_unreachable")
+    );
+    assert!(
+        response.text().contains("certificate"),
+        "{}",
+        response.text()
+    );
+    assert!(response.text().contains("--ca-file"), "{}", response.text());
+}
+
+#[test]
+fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
+    let upstream = TlsUpstream::start();
+    let proxy = upstream.trusted(&[]);
+    for _ in 0..4 {
+        // Each answer ends its connection, so that the next request needs a new one.
+        get(proxy.address(), "/close");
+    }
+    let (full, resumed) = (&upstream.full, &upstream.resumed);
+    assert_eq!(
+        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
+        (1, 3)
+    );
+}
+
+#[test]
+fn many_new_connections_at_once_resume_their_sessions() {
+    const MANY: usize = 64;
+    let upstream = TlsUpstream::with_tickets(MANY);
+    let proxy = upstream.trusted(&[]);
+    get(proxy.address(), "/close");
+    let mut clients: Vec<_> = (0..MANY)
+        .map(|_| RawClient::connect(proxy.address()))
+        .collect();
+    for client in &mut clients {
+        client.send_request("GET", "/close", &[], b"");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().status, 200);
+    }
+    let (full, resumed) = (&upstream.full, &upstream.resumed);
+    assert_eq!(
+        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
+        (1, MANY)
+    );
+}
+
+#[test]
+fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
+    let upstream = TlsUpstream::start();
+    let proxy = upstream.trusted(&[]);
+    let response = get(proxy.address(), "/close");
+    assert_ne!(response.ended, crate::support::Ended::Complete);
+    assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
+}
+
+#[test]
+fn what_a_connection_has_too_much_is_never_the_next_answer() {
+    let upstream = TlsUpstream::start();
+    let proxy = upstream.trusted(&[("--workers", "1")]);
+    for _ in 0..5 {
+        assert_eq!(get(proxy.address(), "/doubled").body.len(), 16342);
+        assert_eq!(get(proxy.address(), "/v1/models").text(), "hello");
+    }
+}
+
+#[test]
+fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
+    let upstream = TlsUpstream::start();
+    let proxy = upstream.trusted(&[("--upstream-timeout", "1")]);
+    assert_eq!(get(proxy.address(), "/trickled").body.len(), 12000);
+}
+
+#[test]
+fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
+    for tickets in [0, 2] {
+        let upstream = TlsUpstream::with_tickets(tickets);
+        let proxy = upstream.trusted(&[("--upstream-timeout", "2")]);
+        let mut client = RawClient::connect(proxy.address());
+        let length = 16 * 1024 * 1024;
+        let begun = Instant::now();
+        client.send(format!(
+            "POST /deaf HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        client.try_send(vec![b'x'; length]);
+        let response = client.read_response();
+        let answered = (response.status, response.error_code());
+        assert_eq!(answered, (504, "upstream_timeout"));
+        // Twice the timeout would be a second one.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");
+    }
+}

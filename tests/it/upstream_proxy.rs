@@ -1,0 +1,199 @@
+//! A proxy on the way to the upstream, named by the environment: HTTP CONNECT and SOCKS 5.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
+
+/// How a client asks the middle proxy for a connection.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Connect,
+    Socks5,
+}
+
+/// A proxy that opens tunnels and counts them.
+struct Middle {
+    address: SocketAddr,
+    tunnels: Arc<AtomicUsize>,
+}
+
+impl Middle {
+    fn start(protocol: Protocol) -> Middle {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&tunnels);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let count = Arc::clone(&count);
+                thread::spawn(move || {
+                    if let Some(upstream) = open_tunnel(&client, protocol) {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        copy_both_ways(client, upstream);
+                    }
+                });
+            }
+        });
+        Middle { address, tunnels }
+    }
+
+    fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::SeqCst)
+    }
+}
+
+fn open_tunnel(mut client: &TcpStream, protocol: Protocol) -> Option<TcpStream> {
+    match protocol {
+        Protocol::Connect => {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).ok()?;
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).ok()?;
+            let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
+            let upstream = TcpStream::connect(target).ok()?;
+            client
+                .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                .ok()?;
+            Some(upstream)
+        }
+        Protocol::Socks5 => {
+            let mut greeting = [0; 3];
+            client.read_exact(&mut greeting).ok()?;
+            client.write_all(&[5, 0]).ok()?;
+            let mut request = [0; 10];
+            client.read_exact(&mut request).ok()?;
+            assert_eq!(request[..4], [5, 1, 0, 1], "an IPv4 address is asked for");
+            let ip: [u8; 4] = request[4..8].try_into().unwrap();
+            let port = u16::from_be_bytes([request[8], request[9]]);
+            let upstream = TcpStream::connect(SocketAddr::from((ip, port))).ok()?;
+            client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+            Some(upstream)
+        }
+    }
+}
+
+fn copy_both_ways(client: TcpStream, upstream: TcpStream) {
+    let (mut from_client, mut to_upstream) =
+        (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_upstream);
+        let _ = to_upstream.shutdown(Shutdown::Both);
+    });
+    let (mut from_upstream, mut to_client) = (upstream, client);
+    let _ = std::io::copy(&mut from_upstream, &mut to_client);
+    let _ = to_client.shutdown(Shutdown::Both);
+}
+
+fn requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
+    let upstream = FakeFlow::start();
+    let middle = Middle::start(protocol);
+    let proxy = ProxyProcess::to(&upstream.url())
+        .env(variable, &format!("{scheme}://{}", middle.address))
+        .start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
+    assert_eq!(client.request("POST", "/v1/x", &[], b"body").status, 200);
+    assert_eq!(upstream.requests().len(), 2);
+    assert_eq!(upstream.requests()[1].body, b"body");
+    assert_eq!(middle.tunnels(), 1, "one kept-alive tunnel");
+}
+
+#[test]
+fn an_http_proxy_of_the_environment_is_used() {
+    requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
+    requests_go_through(Protocol::Connect, "https_proxy", "http");
+    requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
+}
+
+#[test]
+fn a_socks_proxy_of_the_environment_is_used() {
+    requests_go_through(Protocol::Socks5, "ALL_PROXY", "socks5");
+    requests_go_through(Protocol::Socks5, "all_proxy", "socks5h");
+}
+
+#[test]
+fn no_proxy_names_the_targets_that_are_reached_directly() {
+    let upstream = FakeFlow::start();
+    let middle = Middle::start(Protocol::Connect);
+    let proxy = ProxyProcess::to(&upstream.url())
+        .env("HTTP_PROXY", &format!("http://{}", middle.address))
+        .env("NO_PROXY", "localhost,127.0.0.1")
+        .start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert_eq!(middle.tunnels(), 0);
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_request_through_a_proxy_too() {
+    for (protocol, scheme) in [(Protocol::Connect, "http"), (Protocol::Socks5, "socks5")] {
+        let (upstream, commands) = RawUpstream::on_command();
+        let middle = Middle::start(protocol);
+        let proxy = ProxyProcess::to(&upstream.url())
+            .env("ALL_PROXY", &format!("{scheme}://{}", middle.address))
+            .start();
+        let mut client = RawClient::connect(proxy.address());
+        client.send_request("GET", "/v1/x", &[], b"");
+        wait_until("the request", Duration::from_secs(5), || {
+            upstream.requests().len() == 1
+        });
+        drop(client);
+        commands.wait_for_close(Duration::from_secs(1));
+        assert_eq!(proxy.wait_for_access_line(1).field("end"), "client_gone");
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .env(
+            "ALL_PROXY",
+            &format!("socks5://{}", crate::support::closed_port()),
+        )
+        .start();
+    let response = get(proxy.address(), "/v1/models");
+    assert_eq!(
+        (response.status, response.error_code()),
+        (502, "upstream_unreachable")
+    );
+}
+
+#[test]
+fn a_proxy_that_makes_no_sense_stops_the_start_without_being_quoted() {
+    for value in ["http://user:fake-password@", "socks4://127.0.0.1:1"] {
+        let finished = ProxyProcess::to("http://127.0.0.1:1")
+            .env("HTTPS_PROXY", value)
+            .run_to_end(Duration::from_secs(10));
+        assert_eq!(finished.code, Some(2), "{value}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains("HTTPS_PROXY"),
+            "{}",
+            finished.stderr
+        );
+        assert!(
+            !finished.stderr.contains("fake-password"),
+            "{}",
+            finished.stderr
+        );
+    }
+}
+
+#[test]
+fn the_demo_needs_no_proxy_whatever_the_environment_says() {
+    let proxy = ProxyProcess::bare()
+        .command("demo")
+        .env(
+            "ALL_PROXY",
+            &format!("http://{}", crate::support::closed_port()),
+        )
+        .start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
