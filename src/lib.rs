@@ -1,29 +1,27 @@
 #![forbid(unsafe_code)]
 //! flow-proxy: a reverse proxy in front of the Flow LLM Proxy.
 //!
-//! The files in the order in which a request goes through them:
+//! The rooms in the order in which a request goes through them:
 //!
-//! - [`cli`], [`secrets`], [`jwt`], [`target`], [`logging`]: what runs, with which credentials
-//! - [`run`]: from start to stop
+//! - [`commands`]: what the program can be asked to do
+//! - [`cli`]: arguments, environment and `.env`, read into options
+//! - [`config`]: options, target, credentials and their tokens, the watcher of the secrets file
+//! - [`logging`]: the log, to stderr and to a file
 //! - [`server`]: the client's side, HTTP/1.1 on blocking threads that share short waits; knows
 //!   nothing of Flow
-//! - [`proxy`]: one request's life: who may come in, which credential, upstream, relay, log
-//! - [`pages`]: the proxy's own pages
-//! - [`socket`]: the one place where a thread waits for one socket, for both sides
-//! - [`reload`]: the secrets file, loaded again when it changes
-//! - [`online`]: whether the target can be reached and accepts each credential
+//! - [`proxy`]: one request's life: who may come in, which credential, relay, log
+//! - [`upstream`]: one connection to the target
+//! - [`http1`]: the messages, without I/O
+//! - [`net`]: sockets and waiting
 //! - [`demo`]: a simulated Flow in the same process
 
 pub mod cli;
+pub mod commands;
+pub mod config;
 pub mod demo;
-pub mod jwt;
+pub mod http1;
 pub mod logging;
-pub mod online;
-pub mod pages;
+pub mod net;
 pub mod proxy;
-pub mod reload;
-pub mod run;
-pub mod secrets;
 pub mod server;
-pub mod socket;
-pub mod target;
+pub mod upstream;

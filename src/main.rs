@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use flow_proxy::cli::{self, Command, Invocation, Options};
+use flow_proxy::commands::check as online;
+use flow_proxy::commands::serve::{self as run, Failure, Source};
+use flow_proxy::config::secrets::{self, Loaded};
+use flow_proxy::config::watch::Stamp;
 use flow_proxy::demo::Demo;
 use flow_proxy::logging;
-use flow_proxy::online;
-use flow_proxy::proxy::upstream::{UpstreamFactory, Way};
-use flow_proxy::reload::Stamp;
-use flow_proxy::run::{self, Failure, Source};
-use flow_proxy::secrets::{self, Loaded};
+use flow_proxy::upstream::connection::UpstreamFactory;
+use flow_proxy::upstream::proxy_env::Way;
 
 /// musl's own has one lock for all threads. Measured against glibc's request rate: 0.45 to 0.77 with
 /// musl's, 0.87 to 1.16 with this. The price is memory: idle RSS 16 MB instead of 4 MB, and 103 MB

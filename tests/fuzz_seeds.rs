@@ -14,8 +14,8 @@ extern crate self as libfuzzer_sys;
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;
 
-use fuzzed::server;
-pub use fuzzed::{answer, body, fields, head, pieces, sse};
+use fuzzed::http1;
+pub use fuzzed::{pieces, sse};
 
 #[allow(unused_attributes)] // `no_main` is for a crate.
 #[path = "../fuzz/fuzz_targets"]

@@ -4,8 +4,8 @@
 
 #![no_main]
 
-use flow_proxy_fuzz::answer::{Answer, Body, Framing, Parsed, parse};
-use flow_proxy_fuzz::fields::{Fields, Name};
+use flow_proxy_fuzz::http1::headers::{Fields, Name};
+use flow_proxy_fuzz::http1::response::{Answer, Body, Framing, Parsed, parse};
 use flow_proxy_fuzz::pieces;
 use http::Method;
 use libfuzzer_sys::fuzz_target;

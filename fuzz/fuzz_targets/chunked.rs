@@ -5,7 +5,7 @@
 
 use std::io::Read;
 
-use flow_proxy_fuzz::body::{ChunkDecoder, Decoded};
+use flow_proxy_fuzz::http1::body::{ChunkDecoder, Decoded};
 use flow_proxy_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 

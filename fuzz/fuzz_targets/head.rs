@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use flow_proxy_fuzz::body::Framing;
-use flow_proxy_fuzz::head::{RequestHead, find_end, parse_head};
+use flow_proxy_fuzz::http1::body::Framing;
+use flow_proxy_fuzz::http1::request::{RequestHead, find_end, parse_head};
 use libfuzzer_sys::fuzz_target;
 
 /// Up to here every prefix and every `from` is tried, beyond it some of them.

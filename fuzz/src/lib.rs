@@ -4,19 +4,17 @@
 //! The targets are in `fuzz_targets/`, each with what it compares with; their first inputs are in
 //! `seeds/`. `make fuzz` runs them; `tests/fuzz_seeds.rs` runs them on the seeds alone.
 
-#[path = "../../src/server"]
-pub mod server {
+#[path = "../../src/http1"]
+pub mod http1 {
     pub mod body;
-    pub mod fields;
-    pub mod head;
-    pub mod refusal;
-
-    pub use fields::{Fields, Name};
+    pub mod error;
+    pub mod headers;
+    pub mod request;
+    pub mod response;
 }
 
 #[path = "../../src/proxy"]
 mod proxy {
-    pub mod answer;
     pub mod sse;
 
     /// Stands in for the proxy's module of that name, of which [`sse`] uses this one function.
@@ -28,8 +26,7 @@ mod proxy {
     }
 }
 
-pub use proxy::{answer, sse};
-pub use server::{body, fields, head};
+pub use proxy::sse;
 
 /// Cuts `bytes` into pieces whose sizes follow from `seed`: a few bytes mostly, sometimes many.
 /// Seed 0 gives the whole in one piece, seed 1 single bytes.

@@ -1,7 +1,7 @@
 //! Completions for bash, zsh and fish, made from the tables of options and commands. Pure.
 
 use super::Shell;
-use super::table::{COMMANDS, Complete, FLAGS, OPTIONS, SHELLS};
+use super::options::{COMMANDS, Complete, FLAGS, OPTIONS, SHELLS};
 
 /// The script that makes `shell` complete the command line of flow-proxy. Ends with a line end.
 pub fn completions(shell: Shell) -> String {

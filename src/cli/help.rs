@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{COMMANDS, FLAGS, OPTIONS};
+use super::options::{COMMANDS, FLAGS, OPTIONS};
 
 const USAGE: &str = "\
 Reverse proxy for the Flow LLM Proxy: signs every request with the next configuration of

@@ -7,8 +7,8 @@
 mod completions;
 mod dotenv;
 mod help;
-mod nearest;
-mod table;
+mod options;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -23,10 +23,10 @@ use lexopt::Arg;
 
 pub use self::completions::completions;
 pub use self::help::{help, version};
-use self::nearest::nearest;
-use self::table::{COMMANDS, FLAGS, OPTIONS, OptionSpec, PREFIX, SHELLS};
+use self::options::{COMMANDS, FLAGS, OPTIONS, OptionSpec, PREFIX, SHELLS};
+use self::suggest::nearest;
 use self::values::{printable, quoted};
-use crate::target::Target;
+use crate::config::target::Target;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,7 +366,7 @@ fn unknown_command(word: &str) -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
     let hint = match nearest(word, names.iter().copied()) {
         // Names as short as these are all near to each other: a hint needs half of one in common.
-        Some(name) if nearest::distance(word, name) * 2 <= name.len() => {
+        Some(name) if suggest::distance(word, name) * 2 <= name.len() => {
             format!("; did you mean {name}?")
         }
         _ => String::new(),

@@ -145,7 +145,7 @@ fn path(target: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::Credential;
+    use crate::config::secrets::Credential;
 
     const CHAT: &str = "/flow-llm-proxy/v1/chat/completions";
     const MESSAGES: &str = "/flow-llm-proxy/v1/messages";

@@ -1,6 +1,6 @@
 //! Who a request comes from: the check of its token.
 //!
-//! Deliberately not [`crate::jwt`] run again: the token that arrived is taken apart and verified
+//! Deliberately not [`crate::config::jwt`] run again: the token that arrived is taken apart and verified
 //! as a service would, so that a mistake in signing shows. Pure.
 
 use base64::Engine;

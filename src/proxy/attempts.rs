@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http::StatusCode;
 
 use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
-use crate::secrets::Configuration;
-use crate::server::{Fields, Name};
+use crate::config::secrets::Configuration;
+use crate::http1::headers::{Fields, Name};
 
 /// A request is sent to the upstream at most this often, each time with another credential.
 const MAX_ATTEMPTS: usize = 3;

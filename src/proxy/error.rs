@@ -1,6 +1,6 @@
 //! Errors of the proxy's own: status, code, message, and the dialect of the client.
 
-use crate::server::{Reason, Refusal};
+use crate::http1::error::{Reason, Refusal};
 use http::{HeaderName, HeaderValue, header};
 
 /// The field that tells our errors from the upstream's.

@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::server::{Fields, Name};
+use crate::http1::headers::{Fields, Name};
 
 /// The field that ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";

@@ -1,7 +1,7 @@
 //! One request's life: admit, route, hold the body, pick, send, judge, relay, log. Read this first.
 //!
 //! Called by the workers of [`crate::server`]. What each step decides stands in a file of its own;
-//! only [`upstream`] and what it uses know ureq. A request that has been sent up can be set aside
+//! only [`crate::upstream`] knows ureq. A request that has been sent up can be set aside
 //! until its answer comes ([`Kit`]); all other waits block the kit.
 
 use std::net::TcpStream;
@@ -10,46 +10,39 @@ use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, Method};
 
-mod answer;
+pub mod access;
+mod access_log;
+pub mod admin;
 mod attempts;
 pub mod balancer;
-mod buffers;
-mod dial;
 pub mod error;
-pub mod gate;
 mod headers;
-mod outgoing;
-mod own_answer;
-mod record;
+mod own_response;
 mod relay;
 mod request_body;
-mod sessions;
-mod socks;
+mod route;
 mod sse;
-mod target_path;
-mod tls;
-mod transport;
 mod trouble;
-pub mod upstream;
-mod way;
 
+use self::access::Gate;
+use self::access_log::{CLIENT_GONE_STATUS, End, Numbers, Record, RequestId, RequestIds};
+use self::admin::{self as pages, Status};
 use self::attempts::{Attempts, Verdict};
 use self::balancer::Balancer;
 use self::error::{Code, Dialect, ProxyError};
-use self::gate::Gate;
-use self::record::{CLIENT_GONE_STATUS, End, Numbers, Record, RequestId, RequestIds};
 use self::relay::Relayed;
 use self::request_body::{Body, Streaming};
-use self::target_path::{Form, Piece as TargetPiece, Route};
+use self::route::{Form, Piece as TargetPiece, Route};
 use self::trouble::Trouble;
-use self::upstream::{Answer, Failure, Piece, Request, RequestBody, Upstream, UpstreamFactory};
-use crate::pages::{self, Status};
-use crate::secrets::Credential;
-use crate::server::{
-    ClientFault, Exchange, Handler, Name, Progress, Reason, RefusalAnswer, Refused,
-};
-use crate::socket;
-use crate::target::Target;
+use crate::config::secrets::Credential;
+use crate::config::target::Target;
+use crate::http1::error::Reason;
+use crate::http1::headers::Name;
+use crate::http1::response::Answer;
+use crate::net::socket;
+use crate::server::{ClientFault, Exchange, Handler, Progress, RefusalAnswer, Refused};
+use crate::upstream::connection::{Failure, Piece, Upstream, UpstreamFactory};
+use crate::upstream::request::{Request, RequestBody};
 
 /// A longer request id is not returned with a refusal, which is to be short: bytes.
 const MAX_REFUSED_ID: usize = 1024;
@@ -133,7 +126,7 @@ impl Handler for Proxy {
 
     fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
         let error = ProxyError::from(refused.refusal);
-        let path = target_path::path_of(&refused.target);
+        let path = route::path_of(&refused.target);
         let dialect = Dialect::of(path.of(&refused.target), &self.target.base_path);
         let (mut fields, body) = error.answer(dialect);
         let is_usable = |id: &[u8]| {
@@ -245,7 +238,7 @@ impl Proxy {
     ) -> Result<Progress, Trouble> {
         let head = &exchange.head;
         let route = Route::of(&head.method, &head.target, &self.target).inspect_err(|_| {
-            request.record.path = target_path::path_of(&head.target);
+            request.record.path = route::path_of(&head.target);
         })?;
         request.record.path = route.path.clone();
         let asked = route.path.of(&head.target);
@@ -256,7 +249,7 @@ impl Proxy {
         if asked.starts_with(b"/-")
             && let Some(page) = pages::page(asked, &head.method, status())
         {
-            own_answer::show(exchange, &mut request.record, &page?);
+            own_response::show(exchange, &mut request.record, &page?);
             return Ok(Progress::Over);
         }
         self.admit(exchange, &route)?;

@@ -1,10 +1,13 @@
 //! The answer, copied to the client as it arrives.
 
-use super::answer::Framing;
 use super::headers;
 use super::sse::EventTail;
-use super::upstream::{Answer, Failure, Piece, Upstream};
-use crate::server::{AnswerFraming, ClientFault, Exchange, Name};
+use crate::http1::encode::AnswerFraming;
+use crate::http1::headers::Name;
+use crate::http1::response::Answer;
+use crate::http1::response::Framing;
+use crate::server::{ClientFault, Exchange};
+use crate::upstream::connection::{Failure, Piece, Upstream};
 
 /// How a relayed answer ended.
 #[derive(Debug)]

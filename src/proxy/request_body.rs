@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::server::body::Framing;
+use crate::http1::body::Framing;
 use crate::server::{ClientFault, Exchange};
 
 /// Bodies up to this size are held in memory. Most prompts are far smaller; images are larger.

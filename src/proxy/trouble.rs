@@ -1,10 +1,11 @@
 //! Requests that the upstream does not answer: why, and what the client is told.
 
+use super::access_log::{CLIENT_GONE_STATUS, End, Record};
 use super::error::{Code, Dialect, ProxyError};
-use super::record::{CLIENT_GONE_STATUS, End, Record};
-use super::upstream::Failure;
-use super::{Proxy, own_answer};
-use crate::server::{ClientFault, Exchange, Reason};
+use super::{Proxy, own_response};
+use crate::http1::error::Reason;
+use crate::server::{ClientFault, Exchange};
+use crate::upstream::connection::Failure;
 
 /// Why a request is not answered by the upstream.
 pub(super) enum Trouble {
@@ -68,7 +69,7 @@ impl Proxy {
                 let path = record.path.of(&exchange.head.target);
                 let dialect = Dialect::of(path, &self.target.base_path);
                 let (fields, body) = error.answer(dialect);
-                own_answer::reply(exchange, record, error.code.status(), &fields, &body);
+                own_response::reply(exchange, record, error.code.status(), &fields, &body);
             }
             _ => record.status = CLIENT_GONE_STATUS,
         }

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::input::Input;
-use crate::socket::{self, Patience, Stall, Wait};
+use crate::net::buffer::Input;
+use crate::net::socket::{self, Patience, Stall, Wait};
 
 /// See the module's documentation.
 pub(crate) struct Client {

@@ -4,17 +4,17 @@ use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use super::admission::{OpenGuard, Shared};
 use super::client::{Arrived, Client};
 use super::exchange::{Exchange, Held, Outcome};
-use super::fields::Fields;
-use super::head::{self, RequestHead};
-use super::input::Input;
-use super::refusal::{Reason, Refusal};
-use super::refuse::refuse;
-use super::response::Out;
-use super::shared::{OpenGuard, Shared};
+use super::reject::refuse;
 use super::{HEAD_TIMEOUT, Handler, Progress};
-use crate::socket::{self, Patience};
+use crate::http1::encode::Out;
+use crate::http1::error::{Reason, Refusal};
+use crate::http1::headers::Fields;
+use crate::http1::request::{self, RequestHead};
+use crate::net::buffer::Input;
+use crate::net::socket::{self, Patience};
 
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
@@ -269,11 +269,11 @@ impl Connection {
             }
         }
         let bytes = self.client.input.bytes();
-        let Some(end) = head::find_end(bytes, self.searched)? else {
+        let Some(end) = request::find_end(bytes, self.searched)? else {
             self.searched = bytes.len();
             return Ok(None);
         };
-        let head = head::parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
+        let head = request::parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
         self.client.input.consume(end);
         self.searched = 0;
         self.head_since = None;
@@ -299,7 +299,7 @@ impl Connection {
             client.read_head();
         }
         let bytes = client.input.bytes();
-        handler.is_quick(bytes) && matches!(head::find_end(bytes, 0), Ok(Some(_)))
+        handler.is_quick(bytes) && matches!(request::find_end(bytes, 0), Ok(Some(_)))
     }
 
     /// Gives the thread's buffer back. It is idle, or, where something is here already, what

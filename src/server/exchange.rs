@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Version};
 
-use super::body::{ChunkDecoder, Decoded, Framing};
+use super::admission::Shared;
 use super::client::Client;
 use super::connection::Stay;
-use super::fields::Fields;
-use super::head::{Persistence, RequestHead};
-use super::refusal::{Reason, Refusal};
-use super::response::{AnswerFraming, Out, WireFraming};
-use super::shared::Shared;
-use crate::socket::{self, Stall};
+use crate::http1::body::{ChunkDecoder, Decoded, Framing};
+use crate::http1::encode::{AnswerFraming, Out, WireFraming};
+use crate::http1::error::{Reason, Refusal};
+use crate::http1::headers::Fields;
+use crate::http1::request::{Persistence, RequestHead};
+use crate::net::socket::{self, Stall};
 
 /// A body must be faster than this on average, in bytes per second of waiting for the client …
 const MIN_BODY_RATE: u64 = 500;

@@ -3,7 +3,7 @@
 //! A connection that has something to read comes from the `acceptor` into one of the `lanes`, where a
 //! worker of the `pool` takes it up: `connection` reads request heads and calls the [`Handler`] with an
 //! [`Exchange`]. It stays there while requests follow each other; then it is parked with the acceptor
-//! again. Parsers ([`head`], [`body`]) do no I/O. Every limit stands here.
+//! again. Parsers ([`crate::http1`]) do no I/O. Every limit stands here.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,34 +14,23 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Method};
 
-mod acceptor;
-pub mod body;
+mod accept;
+mod admission;
 mod client;
 mod connection;
+mod contexts;
+mod event_loops;
 mod exchange;
-mod fields;
-pub mod head;
-mod input;
-mod lane;
-mod lanes;
-mod poller;
-mod pool;
-mod refusal;
-mod refuse;
-mod response;
-mod shared;
-mod shelves;
-mod turn;
+mod leadership;
+mod reject;
+mod workers;
 
 pub use exchange::{ClientFault, Exchange};
-pub use fields::{Fields, Name};
-pub use head::RequestHead;
-pub use refusal::{Reason, Refusal};
-pub use response::AnswerFraming;
 
-use acceptor::Acceptor;
-use pool::Pool;
-use shared::Shared;
+use crate::http1::error::{Reason, Refusal};
+use accept::Acceptor;
+use admission::Shared;
+use workers::Pool;
 
 /// A request head must be complete this long after its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

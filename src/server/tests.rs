@@ -2,7 +2,8 @@
 
 use super::connection::Connection;
 use super::*;
-use crate::socket::Patience;
+use crate::http1::encode::AnswerFraming;
+use crate::net::socket::Patience;
 use http::StatusCode;
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicUsize;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::secrets;
+use crate::config::secrets;
 
 fn configurations(entries: &[(&str, &str)]) -> Vec<Configuration> {
     let entries: Vec<_> = entries

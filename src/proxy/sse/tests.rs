@@ -1,4 +1,4 @@
-use super::json::OpenObject;
+use super::partial_json::OpenObject;
 use super::*;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-use super::super::input::INPUT_SIZE;
 use super::super::tests::{connection, shared};
 use super::*;
+use crate::net::buffer::INPUT_SIZE;
 use std::io::Write;
 use std::time::Duration;
 

@@ -1,0 +1,304 @@
+//! The proxy from start to stop: binds, serves, reacts to signals. Called by the main thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{Options, Setting};
+use crate::config::secrets::Configuration;
+use crate::config::watch::{Reloader, Stamp};
+use crate::logging;
+use crate::proxy::Proxy;
+use crate::proxy::access::{self, Gate};
+use crate::proxy::balancer::Balancer;
+use crate::server::{Limits, Running, Server};
+use crate::upstream::connection::UpstreamFactory;
+use crate::upstream::proxy_env::Way;
+
+/// After cutting off what is in flight, how long its log lines are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Descriptors that are neither a client's nor an upstream's: log, listener, waker, standard ones.
+const OWN_DESCRIPTORS: usize = 16;
+/// How long `health` waits for the answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the process ends with a failure.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 2.
+    Configuration(String),
+    /// Exit code 1.
+    Running(String),
+}
+
+/// Where the configurations come from.
+pub enum Source {
+    /// A file, watched for changes; it looked like this before it was loaded.
+    SecretsFile(Option<Stamp>),
+    /// The demo's own.
+    Fixed,
+}
+
+/// Runs the proxy until a signal stops it.
+///
+/// `on_listening` is told the address that was bound.
+///
+/// # Errors
+/// A [`Failure`] at start.
+pub fn serve(
+    options: &Options,
+    settings: &[Setting],
+    configurations: &[Configuration],
+    source: &Source,
+    logger: &logging::Handle,
+    on_listening: impl FnOnce(SocketAddr),
+) -> Result<(), Failure> {
+    // Before the port is bound: whoever sees it open may send signals.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
+    let descriptors = raise_descriptor_limit();
+    tell_what_runs(options, settings, configurations);
+    let balancer = Arc::new(Balancer::new(configurations));
+    let way = match source {
+        Source::SecretsFile(_) => Way::FromEnvironment(options.target.clone()),
+        // The simulated Flow is in this process.
+        Source::Fixed => Way::Direct,
+    };
+    if let Some(proxy) = way.proxy_name().map_err(Failure::Configuration)? {
+        log::info!("The upstream is reached through the proxy {proxy}");
+    }
+    let ca_file = options.ca_file.as_deref();
+    let upstreams = UpstreamFactory::new(&options.target, options.upstream_timeout, ca_file, &way)
+        .map_err(Failure::Configuration)?;
+    let gate = Gate::for_address(options.host);
+    let target = options.target.clone();
+    let proxy = Proxy::new(target, gate, Arc::clone(&balancer), upstreams)
+        .map_err(Failure::Configuration)?;
+    let server = bind(options)?;
+    let limits = Limits {
+        workers: options.workers,
+        max_connections: max_connections(descriptors),
+        client_timeout: options.client_timeout,
+        max_body: options.max_body,
+    };
+    let running = server
+        .start(Arc::new(proxy), limits)
+        .map_err(|error| Failure::Running(format!("cannot start: {error}")))?;
+    let reloader = match source {
+        Source::SecretsFile(seen) => {
+            let reloader = Reloader::new(&options.secrets_file, *seen, balancer);
+            reloader.watch().map_err(|error| {
+                Failure::Running(format!("cannot start the reload thread: {error}"))
+            })?;
+            Some(reloader)
+        }
+        Source::Fixed => None,
+    };
+    log::info!("Listening on http://{}", running.address());
+    on_listening(running.address());
+    run_until_stopped(
+        &running,
+        signals,
+        reloader.as_deref(),
+        logger,
+        options.shutdown_timeout,
+    );
+    Ok(())
+}
+
+fn tell_what_runs(options: &Options, settings: &[Setting], configurations: &[Configuration]) {
+    log::info!(
+        "flow-proxy {} starting, pid {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    let shown: Vec<_> = settings
+        .iter()
+        .map(|setting| format!("{}={}", setting.name, setting.value))
+        .collect();
+    log::info!("Options: {}", shown.join(" "));
+    let names: Vec<_> = configurations
+        .iter()
+        .map(|one| format!("'{}'", one.name))
+        .collect();
+    log::info!(
+        "Loaded {} configurations: {}",
+        names.len(),
+        names.join(", ")
+    );
+    if !access::is_loopback(options.host) {
+        log::warn!(
+            "Bound to {}: anyone who reaches this port can use the credentials. \
+             Put a firewall or an authenticating proxy before it",
+            options.host
+        );
+    }
+}
+
+fn bind(options: &Options) -> Result<Server, Failure> {
+    let address = SocketAddr::new(options.host, options.port);
+    Server::bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "; another process listens there: stop it (ss -ltnp tells which) or choose \
+                 another --port"
+            }
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+            std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
+            _ => "",
+        };
+        Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+/// Raises the soft limit on descriptors to the hard one. Returns what is in force.
+fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let in_force = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            log::warn!(
+                "The limit on descriptors stays at {:?}: {error}",
+                limit.current
+            );
+            limit.current
+        }
+    };
+    // No limit at all is as good as a large one.
+    in_force
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(1 << 20)
+}
+
+/// Nearly half of the descriptors are for clients: each request in flight needs one for its upstream,
+/// and eight connections have two for the lane that awaits them.
+fn max_connections(descriptors: usize) -> usize {
+    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 9 * 4).max(1)
+}
+
+/// Waits for signals and does what they ask for.
+fn run_until_stopped(
+    running: &Running,
+    mut signals: Signals,
+    reloader: Option<&Reloader>,
+    logger: &logging::Handle,
+    shutdown_timeout: Duration,
+) {
+    for signal in &mut signals {
+        if signal != SIGHUP {
+            log::info!("Received {}, stopping", signal_name(signal));
+            break;
+        }
+        log::info!("Received SIGHUP: reloading the secrets, reopening the log");
+        logger.reopen();
+        if let Some(reloader) = reloader {
+            reloader.reload();
+        }
+    }
+    let (sender, second) = mpsc::channel();
+    // Without this thread a second signal would be noticed only at the end.
+    let watcher = thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
+                // The main thread is gone if it was faster.
+                let _ = sender.send(signal);
+            }
+        });
+    if let Err(error) = watcher {
+        log::warn!("A second signal will not be noticed: {error}");
+    }
+    stop(running, &second, shutdown_timeout);
+    log::info!("Stopped");
+}
+
+fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Duration) {
+    running.stop();
+    let deadline = Instant::now() + shutdown_timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if running.wait_until_idle(left.min(Duration::from_millis(50))) {
+            return;
+        }
+        if let Ok(signal) = second.try_recv() {
+            log::warn!("Received {} again, stopping at once", signal_name(signal));
+            return;
+        }
+        if left.is_zero() {
+            break;
+        }
+    }
+    let seconds = shutdown_timeout.as_secs_f32();
+    log::warn!("Cutting off requests that are still in flight after {seconds} s");
+    running.abort();
+    running.wait_until_idle(LAST_WORDS);
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Asks the proxy at `host`:`port` whether it is well.
+///
+/// # Errors
+/// Why not, in one line.
+pub fn health(host: IpAddr, port: u16) -> Result<(), String> {
+    let host = match host {
+        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        host => host,
+    };
+    let address = SocketAddr::new(host, port);
+    let status = ask_health(address).map_err(|error| {
+        format!("no healthy flow-proxy on http://{address}: {error}; is it running?")
+    })?;
+    if status == "200" {
+        return Ok(());
+    }
+    Err(format!(
+        "http://{address}/-/health answered {status}, not 200"
+    ))
+}
+
+fn ask_health(address: SocketAddr) -> std::io::Result<String> {
+    let deadline = Instant::now() + HEALTH_TIMEOUT;
+    let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
+    stream.set_write_timeout(Some(HEALTH_TIMEOUT))?;
+    let request = format!("GET /-/health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 256];
+    while !answer.windows(2).any(|pair| pair == b"\r\n") && answer.len() < 4096 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let read = stream
+            .read(&mut piece)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+                _ => error,
+            })?;
+        match read {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            length => answer.extend_from_slice(&piece[..length]),
+        }
+    }
+    let line = String::from_utf8_lossy(&answer);
+    let status = line
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    Ok(status.unwrap_or("something that is not HTTP").to_owned())
+}

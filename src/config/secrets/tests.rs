@@ -1,0 +1,282 @@
+//! Tests of the format. The values that stand for secrets all contain `hush`, so that one look
+//! at an error tells whether it leaks.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::*;
+
+const GOOD: &str = r#"{"clientId":"hush-id","clientSecret":"hush-secret","tenant":"hush-tenant"}"#;
+
+/// The problems of a text that must be refused, after making sure that they leak nothing.
+fn problems(text: impl AsRef<[u8]>) -> Vec<String> {
+    let error = parse(text.as_ref()).expect_err("the text should be refused");
+    assert!(
+        !format!("{error} {error:?}").contains("hush"),
+        "leaks a value: {error}"
+    );
+    error.problems().to_vec()
+}
+
+fn names(text: &str) -> Vec<String> {
+    parse(text.as_bytes())
+        .unwrap()
+        .iter()
+        .map(|c| c.name.to_string())
+        .collect()
+}
+
+/// A file of its own for a test, removed with its directory when dropped.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(test: &str, contents: &[u8], mode: u32) -> Self {
+        let directory = std::env::temp_dir().join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("secrets.json");
+        fs::write(&path, contents).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().unwrap());
+    }
+}
+
+#[test]
+fn the_template_is_accepted() {
+    let template = include_str!("../../../secrets.json.template");
+    assert_eq!(names(template), ["primary-1", "primary-2"]);
+}
+
+#[test]
+fn an_entry_without_a_name_is_called_after_its_place() {
+    let named = GOOD.replace("{\"", "{\"name\":\"first\",\"");
+    assert_eq!(names(&format!("[{named},{GOOD}]")), ["first", "config-2"]);
+}
+
+#[test]
+fn entries_of_one_identity_share_one_credential() {
+    let other_tenant = GOOD.replace("hush-tenant", "hush-other");
+    let named = GOOD.replace("{\"", "{\"name\":\"again\",\"");
+    let list = parse(format!("[{GOOD},{other_tenant},{named}]").as_bytes()).unwrap();
+    assert!(Arc::ptr_eq(&list[0].credential, &list[2].credential));
+    assert_ne!(list[0].credential, list[1].credential);
+}
+
+#[test]
+fn the_authorization_value_is_the_token_and_is_sensitive() {
+    let configuration = &parse(format!("[{GOOD}]").as_bytes()).unwrap()[0];
+    let authorization = configuration.credential.authorization();
+    let claims = Claims {
+        client_id: "hush-id",
+        client_secret: "hush-secret",
+        tenant: "hush-tenant",
+    };
+    assert_eq!(configuration.token(), jwt::sign_hs256(claims));
+    assert_eq!(*authorization, *format!("Bearer {}", configuration.token()));
+    assert!(authorization.is_sensitive());
+}
+
+#[test]
+fn debug_output_redacts_every_secret() {
+    let list = parse(format!("[{GOOD}]").as_bytes()).unwrap();
+    let shown = format!(
+        "{:?} {:?} {:?}",
+        list,
+        list[0].credential.client_id,
+        Secret::new("hush")
+    );
+    assert!(!shown.contains("hush"), "{shown}");
+    assert!(!shown.contains(list[0].token()), "{shown}");
+    assert!(shown.contains("[redacted]"), "{shown}");
+}
+
+#[test]
+fn all_problems_of_all_entries_are_reported_at_once() {
+    let text = r#"[
+        {"clientId":"hush", "clientSecret":"", "tenant":17, "name":" "},
+        "hush",
+        {"clientId":" \t\n", "tenant":["hush"], "agent":{"hush":1}, "appToAccess":null},
+        {"clientId":"hush","clientSecret":"hush","tenant":false,"clientId":"hush"}]"#;
+    assert_eq!(
+        problems(text),
+        [
+            "entry 1: name is empty or blank",
+            "entry 1: clientSecret is empty or blank",
+            "entry 1: tenant must be a string, not a number",
+            "entry 2: must be an object, not a string",
+            "entry 3: clientId is empty or blank",
+            "entry 3: clientSecret is missing",
+            "entry 3: tenant must be a string, not an array",
+            "entry 3: agent must be a string, not an object",
+            "entry 3: appToAccess must be a string, not null",
+            "entry 4: clientId is given more than once",
+            "entry 4: tenant must be a string, not a boolean",
+        ]
+    );
+}
+
+#[test]
+fn anything_but_a_filled_array_is_refused() {
+    for (text, problem) in [
+        (
+            "{\"hush\":1}",
+            "must hold a JSON array of objects, not an object",
+        ),
+        (
+            "\"hush\"",
+            "must hold a JSON array of objects, not a string",
+        ),
+        (
+            "[]",
+            "the array is empty: at least one configuration is needed",
+        ),
+        (" \n", "is empty: it must hold a JSON array of objects"),
+    ] {
+        assert_eq!(problems(text), [problem]);
+    }
+}
+
+#[test]
+fn broken_json_is_located_and_never_quoted() {
+    let deep = format!("{}\"hush\"", "[".repeat(200));
+    for text in [
+        "[{\"clientSecret\":\"hush",
+        "[{\"clientSecret\": hush}]",
+        "[{\"clientSecret\": 'hush'}]",
+        "[{\"hush\"}]",
+        "[{hush:1}]",
+        "[1e999, \"hush\"]",
+        "[{\"clientSecret\":\"hush\\q\"}]",
+        "[{\"clientSecret\":\"hush\\ud800\"}]",
+        "[{\"clientSecret\":\"hush\ttab\"}]",
+        "[\"hush\",]",
+        "[] hush",
+        &deep,
+    ] {
+        let problems = problems(text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("is not valid JSON: "),
+            "{problems:?}"
+        );
+        assert!(problems[0].contains(" at line 1 column "), "{problems:?}");
+    }
+    assert_eq!(
+        problems("[\n  {\"tenant\":\n  hush}\n]"),
+        ["is not valid JSON: expected value at line 3 column 3"]
+    );
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_located() {
+    assert_eq!(
+        problems(b"[\n \"hush\xff\"]"),
+        ["is not UTF-8 at line 2 column 7: save it with that encoding"]
+    );
+    let utf16: Vec<u8> = "\u{feff}[\"hush\"]"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    assert!(problems(utf16)[0].starts_with("is not UTF-8 at line 1 column 1"));
+}
+
+#[test]
+fn a_byte_order_mark_and_unknown_fields_are_ignored() {
+    let text = format!(
+        "\u{feff}[{}]",
+        GOOD.replace("{\"", "{\"x\":[1],\"x\":null,\"")
+    );
+    assert_eq!(names(&text), ["config-1"]);
+}
+
+#[test]
+fn empty_optional_fields_are_accepted() {
+    let text = format!(
+        "[{}]",
+        GOOD.replace("{\"", "{\"agent\":\"\",\"appToAccess\":\" \",\"")
+    );
+    assert_eq!(names(&text), ["config-1"]);
+}
+
+#[test]
+fn a_name_that_would_break_a_log_line_is_refused() {
+    let named = |name: &str| format!("[{}]", GOOD.replace("{\"", &format!("{{{name},\"")));
+    for name in [
+        r"a'b",
+        r#"a\"b"#,
+        r"a\nb",
+        r"a\u001b[31m",
+        r"a\u0085b",
+        r"a\u2028b",
+    ] {
+        assert_eq!(
+            problems(named(&format!("\"name\":\"{name}\""))),
+            ["entry 1: name must hold no quotes and no control characters"]
+        );
+    }
+    let longest = "\u{e9}".repeat(MAX_NAME_CHARS);
+    assert_eq!(
+        names(&named(&format!("\"name\":\"{longest}\""))),
+        [longest.as_str()]
+    );
+    assert_eq!(
+        problems(named(&format!("\"name\":\"{longest}x\""))),
+        ["entry 1: name is longer than 100 characters"]
+    );
+}
+
+#[test]
+fn a_name_of_two_credentials_is_warned_about_but_a_weight_is_not() {
+    let named = GOOD.replace("{\"", "{\"name\":\"twin\",\"");
+    let weight = TempFile::new("weight", format!("[{named},{named}]").as_bytes(), 0o600);
+    assert_eq!(load(&weight.0).unwrap().warnings, [""; 0]);
+
+    let other = named.replace("hush-id", "hush-other");
+    let twins = TempFile::new("twins", format!("[{named},{other}]").as_bytes(), 0o600);
+    let warnings = load(&twins.0).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("2 different credentials are called 'twin'"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_file_that_others_can_read_is_warned_about() {
+    for mode in [0o640, 0o604] {
+        let file = TempFile::new(
+            &format!("mode-{mode:o}"),
+            format!("[{GOOD}]").as_bytes(),
+            mode,
+        );
+        let warnings = load(&file.0).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].ends_with(&format!("chmod 600 {}", file.0.display())));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
+    let problem = |path: &Path| load(path).unwrap_err().to_string();
+    let missing = std::env::temp_dir().join("flow-proxy-no-such-directory/secrets.json");
+    assert!(problem(&missing).contains("Copy secrets.json.template to"));
+    assert!(problem(&std::env::temp_dir()).ends_with("is a directory, not a file"));
+    assert!(problem(Path::new("/dev/zero")).ends_with("is larger than 16 MiB"));
+}
+
+#[test]
+fn every_problem_of_a_file_begins_with_its_path() {
+    let file = TempFile::new("prefix", b"[{\"tenant\":\"hush\"}]", 0o600);
+    let error = load(&file.0).unwrap_err();
+    assert_eq!(error.problems().len(), 2);
+    for problem in error.problems() {
+        assert!(problem.starts_with(&format!("{}: entry 1: client", file.0.display())));
+    }
+    assert_eq!(error.to_string().lines().count(), 2);
+}

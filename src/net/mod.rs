@@ -1,0 +1,4 @@
+//! Sockets and waiting. Knows no HTTP.
+
+pub mod buffer;
+pub mod socket;

@@ -1,0 +1,376 @@
+//! Which configuration is used next, and which ones rest.
+//!
+//! A state machine behind one mutex, with the clock passed in. No I/O under the lock, and the guard
+//! never leaves this file. What happened to a request is told by the methods that return an
+//! [`Event`] to be logged; the rules for what follows from which status are the caller's.
+//!
+//! A *configuration* is a turn in the round-robin, a *credential* is what can fail: several
+//! configurations can share one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::secrets::{Configuration, Credential};
+
+/// How long a failed credential rests the first time; each repeat doubles it.
+const FIRST_REST: Duration = Duration::from_secs(60);
+/// The longest rest of a failed credential.
+const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+/// A rest that grows by less than this is not worth a line in the log.
+const WORTH_A_LINE: Duration = Duration::from_millis(500);
+
+/// Chooses configurations. Shared by all workers.
+#[derive(Debug)]
+pub struct Balancer(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// In file order.
+    turns: Vec<Turn>,
+    /// The turn that is looked at first.
+    next: usize,
+    credentials: Vec<Health>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    configuration: Arc<Configuration>,
+    /// Index into `State::credentials`.
+    credential: usize,
+}
+
+/// What is known about a credential.
+#[derive(Debug)]
+struct Health {
+    credential: Arc<Credential>,
+    /// Failures in a row; 0: healthy.
+    failures: u32,
+    /// Changes whenever the credential is marked or restored: a verdict on a request that was sent
+    /// before the change says nothing new.
+    epoch: u64,
+    failed_until: Option<Instant>,
+    limited_until: Option<Instant>,
+    /// Up to when the log knows that it is limited.
+    announced_until: Option<Instant>,
+    /// One request is trying out whether it works again.
+    on_trial: Arc<AtomicBool>,
+}
+
+/// A configuration that was chosen for one attempt.
+#[derive(Debug)]
+pub struct Pick {
+    pub configuration: Arc<Configuration>,
+    epoch: u64,
+    /// An attempt that is accepted restores the credential.
+    pub was_failed: bool,
+    _trial: Option<Trial>,
+}
+
+/// Ends the trial of a credential when the attempt is over, however it ends.
+#[derive(Debug)]
+struct Trial(Arc<AtomicBool>);
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whether a rest is told to the log now, or will be by a later call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announce {
+    Now,
+    Later,
+}
+
+/// A change of a configuration's health, as the log tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub name: Arc<str>,
+    pub kind: EventKind,
+    /// Configurations that are available afterwards.
+    pub remaining: usize,
+    pub total: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    Failed,
+    Limited { rest: Duration },
+    Restored,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event {
+            name,
+            kind,
+            remaining,
+            total,
+        } = self;
+        write!(formatter, "Configuration '{name}' ")?;
+        match kind {
+            EventKind::Failed => write!(formatter, "marked as failed.")?,
+            EventKind::Limited { rest } => {
+                write!(
+                    formatter,
+                    "rate limited, resting {} s.",
+                    rest.as_millis().div_ceil(1000)
+                )?;
+            }
+            EventKind::Restored => write!(formatter, "restored.")?,
+        }
+        write!(formatter, " Remaining: {remaining}/{total}")
+    }
+}
+
+impl Balancer {
+    /// Starts with the first of `configurations`, all of them healthy.
+    ///
+    /// # Panics
+    /// Without any configuration: the loader of the secrets file refuses that.
+    pub fn new(configurations: &[Configuration]) -> Balancer {
+        let mut state = State {
+            turns: Vec::new(),
+            next: 0,
+            credentials: Vec::new(),
+        };
+        state.replace(configurations);
+        Balancer(Mutex::new(state))
+    }
+
+    /// The next available configuration whose credential is not in `tried`.
+    ///
+    /// For a first attempt (`tried` is empty) there is always one: when none is available, the one
+    /// whose rest ends first.
+    pub fn pick<'p>(
+        &self,
+        now: Instant,
+        tried: impl IntoIterator<Item = &'p Pick> + Clone,
+    ) -> Option<Pick> {
+        self.lock().pick(now, tried)
+    }
+
+    /// An attempt with `pick` got an answer that only an accepted credential gets.
+    pub fn accepted(&self, pick: &Pick, now: Instant) -> Option<Event> {
+        self.lock().restore(pick, now)
+    }
+
+    /// `pick`'s credential was rejected, and another one was accepted for the same request.
+    pub fn failed(&self, pick: &Pick, now: Instant) -> Option<Event> {
+        self.lock().fail(pick, now)
+    }
+
+    /// `pick`'s credential has reached a limit of the upstream's and rests at least for `rest`.
+    pub fn limited(
+        &self,
+        pick: &Pick,
+        rest: Duration,
+        now: Instant,
+        announce: Announce,
+    ) -> Option<Event> {
+        self.lock().limit(pick, rest, now, announce)
+    }
+
+    /// Replaces the configurations. Credentials that stay keep their health.
+    pub fn replace(&self, configurations: &[Configuration]) {
+        self.lock().replace(configurations);
+    }
+
+    /// How many configurations are available, and how many there are.
+    pub fn remaining(&self, now: Instant) -> (usize, usize) {
+        self.lock().remaining(now)
+    }
+
+    /// How many configurations a request could be given, those included that wait to be tried again,
+    /// and how many there are.
+    pub fn available(&self, now: Instant) -> (usize, usize) {
+        let state = self.lock();
+        let is_rested = |turn: &&Turn| {
+            let health = &state.credentials[turn.credential];
+            health.rests_until().is_none_or(|until| until <= now)
+        };
+        (
+            state.turns.iter().filter(is_rested).count(),
+            state.turns.len(),
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock would be a bug of this file; the state is whole in any case,
+        // since nothing here changes it in several steps that could be interrupted.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pick<'p>(
+        &mut self,
+        now: Instant,
+        tried: impl IntoIterator<Item = &'p Pick> + Clone,
+    ) -> Option<Pick> {
+        let order = (0..self.turns.len()).map(|step| (self.next + step) % self.turns.len());
+        let is_fresh = |turn: usize| {
+            let credential = &self.credentials[self.turns[turn].credential].credential;
+            let mut tried = tried.clone().into_iter();
+            tried.all(|pick| pick.configuration.credential != *credential)
+        };
+        let available = |turn: usize| self.health(turn).is_available(now);
+        let turn = order
+            .clone()
+            .find(|&turn| available(turn) && is_fresh(turn));
+        let turn = match turn {
+            Some(turn) => turn,
+            // The proxy never refuses on its own account what the upstream might accept.
+            None if tried.clone().into_iter().next().is_none() => {
+                order.min_by_key(|&turn| self.health(turn).rests_until())?
+            }
+            None => return None,
+        };
+        self.next = (turn + 1) % self.turns.len();
+        let health = self.health(turn);
+        let was_failed = health.failures > 0;
+        let trial = was_failed.then(|| {
+            health.on_trial.store(true, Ordering::Relaxed);
+            Trial(Arc::clone(&health.on_trial))
+        });
+        Some(Pick {
+            configuration: Arc::clone(&self.turns[turn].configuration),
+            epoch: health.epoch,
+            was_failed,
+            _trial: trial,
+        })
+    }
+
+    fn health(&self, turn: usize) -> &Health {
+        &self.credentials[self.turns[turn].credential]
+    }
+
+    /// The health of the credential of `pick`, unless a reload has removed it.
+    fn health_of(&mut self, pick: &Pick) -> Option<&mut Health> {
+        self.credentials
+            .iter_mut()
+            .find(|health| health.credential == pick.configuration.credential)
+    }
+
+    fn fail(&mut self, pick: &Pick, now: Instant) -> Option<Event> {
+        let health = self
+            .health_of(pick)
+            .filter(|health| health.epoch == pick.epoch)?;
+        let rest = FIRST_REST
+            .saturating_mul(2u32.saturating_pow(health.failures))
+            .min(LONGEST_REST);
+        health.failures = health.failures.saturating_add(1);
+        health.epoch += 1;
+        health.failed_until = Some(now + rest);
+        Some(self.event(pick, EventKind::Failed, now))
+    }
+
+    fn restore(&mut self, pick: &Pick, now: Instant) -> Option<Event> {
+        let health = self
+            .health_of(pick)
+            .filter(|health| health.epoch == pick.epoch)?;
+        if health.failures == 0 {
+            return None;
+        }
+        health.failures = 0;
+        health.epoch += 1;
+        health.failed_until = None;
+        Some(self.event(pick, EventKind::Restored, now))
+    }
+
+    fn limit(
+        &mut self,
+        pick: &Pick,
+        rest: Duration,
+        now: Instant,
+        announce: Announce,
+    ) -> Option<Event> {
+        let health = self.health_of(pick)?;
+        let until = health.limited_until.max(Some(now + rest));
+        health.limited_until = until;
+        let known = health.announced_until.filter(|known| *known > now);
+        let is_news = known.is_none_or(|known| until > Some(known + WORTH_A_LINE));
+        if announce == Announce::Later || !is_news {
+            return None;
+        }
+        health.announced_until = until;
+        let rest = until.map_or(rest, |until| until.saturating_duration_since(now));
+        Some(self.event(pick, EventKind::Limited { rest }, now))
+    }
+
+    fn replace(&mut self, configurations: &[Configuration]) {
+        let mut old = std::mem::take(&mut self.credentials);
+        self.turns.clear();
+        for configuration in configurations {
+            let is_it = |health: &Health| health.credential == configuration.credential;
+            let credential = match self.credentials.iter().position(is_it) {
+                Some(index) => index,
+                None => {
+                    let kept = old
+                        .iter()
+                        .position(is_it)
+                        .map(|index| old.swap_remove(index));
+                    let new = || Health::new(Arc::clone(&configuration.credential));
+                    self.credentials.push(kept.unwrap_or_else(new));
+                    self.credentials.len() - 1
+                }
+            };
+            self.turns.push(Turn {
+                configuration: Arc::new(configuration.clone()),
+                credential,
+            });
+        }
+        assert!(
+            !self.turns.is_empty(),
+            "there is at least one configuration"
+        );
+        self.next %= self.turns.len();
+    }
+
+    fn remaining(&self, now: Instant) -> (usize, usize) {
+        let is_well = |turn: &&Turn| {
+            let health = &self.credentials[turn.credential];
+            health.failures == 0 && health.rests_until().is_none_or(|until| until <= now)
+        };
+        (self.turns.iter().filter(is_well).count(), self.turns.len())
+    }
+
+    fn event(&self, pick: &Pick, kind: EventKind, now: Instant) -> Event {
+        let (remaining, total) = self.remaining(now);
+        Event {
+            name: Arc::clone(&pick.configuration.name),
+            kind,
+            remaining,
+            total,
+        }
+    }
+}
+
+impl Health {
+    fn new(credential: Arc<Credential>) -> Health {
+        Health {
+            credential,
+            failures: 0,
+            epoch: 0,
+            failed_until: None,
+            limited_until: None,
+            announced_until: None,
+            on_trial: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    fn rests_until(&self) -> Option<Instant> {
+        self.failed_until.max(self.limited_until)
+    }
+
+    fn is_available(&self, now: Instant) -> bool {
+        self.rests_until().is_none_or(|until| until <= now)
+            && !(self.failures > 0 && self.on_trial.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

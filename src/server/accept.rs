@@ -1,0 +1,446 @@
+//! The accept thread: new connections, and those that wait without a worker.
+//!
+//! It polls the listener and all parked connections; one that has something to read goes to the
+//! pool. It blocks nowhere else. Running out of descriptors makes it shed the connection that has
+//! been idle longest, or pause, and go on.
+
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::admission::Shared;
+use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
+use super::reject::refuse;
+use super::workers::Pool;
+use super::{BODY_WAIT, DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
+use crate::http1::error::{Reason, Refusal};
+use crate::net::socket::{self, Patience};
+
+/// How long accepting pauses when the system has no descriptor or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections accepted in a row before those that wait are looked at again.
+const ACCEPT_BATCH: usize = 64;
+
+/// The most bytes of incomplete heads that all parked connections hold together.
+const MAX_HEAD_BYTES: usize = 64 << 20;
+
+/// A connection without a worker.
+struct Parked {
+    connection: Box<Connection>,
+    state: Parking,
+    /// When it is closed, or refused, if nothing comes.
+    deadline: Instant,
+    /// Since when it has been waiting: whoever waits longest gives way first.
+    since: Instant,
+    /// A poll has seen that nothing had arrived on it.
+    is_seen_quiet: bool,
+}
+
+/// What a parked connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parking {
+    /// Its next request.
+    Idle,
+    /// The rest of a head.
+    InHead,
+    /// The client to have read the last answer: what it still sends is dropped, since closing a
+    /// socket with unread bytes resets the connection and can destroy the answer.
+    Draining { drained: usize },
+}
+
+pub(super) struct Acceptor<H: Handler> {
+    /// `None` once the server stops.
+    listener: Option<TcpListener>,
+    waker: UnixStream,
+    pool: Arc<Pool<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
+    parked: Vec<Parked>,
+    /// Bytes of incomplete heads that the parked connections hold.
+    head_bytes: usize,
+    /// What serves the few requests that need no worker.
+    buffers: Buffers,
+    kit: Option<Box<H::Kit>>,
+    /// Accepting is paused until then.
+    paused_until: Option<Instant>,
+}
+
+impl<H: Handler> Acceptor<H> {
+    pub(super) fn new(listener: TcpListener, waker: UnixStream, pool: Arc<Pool<H>>) -> Self {
+        Acceptor {
+            listener: Some(listener),
+            waker,
+            shared: Arc::clone(&pool.shared),
+            handler: Arc::clone(&pool.handler),
+            pool,
+            buffers: Buffers::default(),
+            kit: None,
+            parked: Vec::new(),
+            head_bytes: 0,
+            paused_until: None,
+        }
+    }
+
+    /// The main loop of the accept thread. Ends with the process: when the server stops, those that
+    /// are being served still come back here, to read their last answers.
+    pub(super) fn run(mut self) {
+        loop {
+            if self.shared.is_stopping() {
+                self.stop();
+            }
+            let ready = self.wait();
+            self.serve_ready(&ready.parked);
+            self.take_back();
+            if ready.listener {
+                self.accept();
+            }
+            self.expire();
+        }
+    }
+
+    /// Takes no more connections, and ends those without a request and those that still wait.
+    fn stop(&mut self) {
+        self.listener = None;
+        let is_over = |parked: &Parked| !matches!(parked.state, Parking::Draining { .. });
+        while let Some(index) = self.parked.iter().position(is_over) {
+            self.unpark(index)
+                .connection
+                .log_close(CloseReason::Stopping);
+        }
+        while let Some((connection, since)) = self.shared.take_overdue(Instant::now()) {
+            let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
+            self.refuse(connection, refusal, since);
+        }
+    }
+
+    fn wait(&mut self) -> Ready {
+        let now = Instant::now();
+        let is_accepting = self.is_accepting(now);
+        let mut fds = Vec::with_capacity(self.parked.len() + 2);
+        fds.push(PollFd::new(&self.waker, PollFlags::IN));
+        let listener = self.listener.as_ref().filter(|_| is_accepting);
+        if let Some(listener) = listener {
+            fds.push(PollFd::new(listener, PollFlags::IN));
+        }
+        let others = fds.len();
+        for parked in &self.parked {
+            fds.push(PollFd::new(
+                &*parked.connection.client.socket,
+                PollFlags::IN,
+            ));
+        }
+        let timeout = socket::timespec(self.next_deadline(now).saturating_duration_since(now));
+        if let Err(error) = poll(&mut fds, Some(&timeout))
+            && error != rustix::io::Errno::INTR
+        {
+            log::error!("The acceptor cannot poll: {error}");
+            std::thread::sleep(ACCEPT_PAUSE);
+            return Ready {
+                listener: false,
+                parked: Vec::new(),
+            };
+        }
+        let listener = listener.is_some() && !fds[1].revents().is_empty();
+        let mut ready = Vec::new();
+        let events: Vec<_> = fds[others..].iter().map(PollFd::revents).collect();
+        for (index, (parked, events)) in self.parked.iter_mut().zip(events).enumerate() {
+            parked.is_seen_quiet = events.is_empty();
+            if !parked.is_seen_quiet {
+                ready.push(index);
+            }
+        }
+        Ready {
+            listener,
+            parked: ready,
+        }
+    }
+
+    fn is_accepting(&mut self, now: Instant) -> bool {
+        if self.paused_until.is_some_and(|until| until > now) {
+            return false;
+        }
+        self.paused_until = None;
+        true
+    }
+
+    fn next_deadline(&self, now: Instant) -> Instant {
+        let parked = self.parked.iter().map(|parked| parked.deadline).min();
+        let overdue = self
+            .shared
+            .waiting_since()
+            .map(|since| since + QUEUE_TIMEOUT);
+        let deadlines = [
+            parked,
+            overdue,
+            self.paused_until,
+            Some(now + QUEUE_TIMEOUT),
+        ];
+        deadlines.into_iter().flatten().min().unwrap_or(now)
+    }
+
+    /// Parks what the workers handed back.
+    fn take_back(&mut self) {
+        let mut bytes = [0; 64];
+        // What the waker says is in the list; its bytes are only taken away.
+        let _ = self.waker.read(&mut bytes);
+        for after in self.shared.take_returned() {
+            self.take_back_one(after);
+        }
+    }
+
+    fn take_back_one(&mut self, after: After) {
+        match after {
+            After::Idle(connection) | After::Park(connection) => self.park(connection),
+            After::Drain(connection) => self.drain(connection),
+            After::Requeue(connection) => self.pool.enqueue(connection),
+            After::Closed(connection, reason) => connection.log_close(reason),
+        }
+    }
+
+    fn park(&mut self, connection: Box<Connection>) {
+        let since = Instant::now();
+        let (state, deadline) = match connection.head_since {
+            Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
+            None => (Parking::Idle, since + IDLE_TIMEOUT),
+        };
+        self.head_bytes += connection.client.input.bytes().len();
+        self.parked.push(Parked {
+            connection,
+            state,
+            deadline,
+            since,
+            is_seen_quiet: false,
+        });
+        while self.head_bytes > MAX_HEAD_BYTES && self.shed_one(Shed::InHead) {}
+    }
+
+    /// Takes a connection out. Moves the last one to its place.
+    fn unpark(&mut self, index: usize) -> Parked {
+        let parked = self.parked.swap_remove(index);
+        if !matches!(parked.state, Parking::Draining { .. }) {
+            self.head_bytes -= parked.connection.client.input.bytes().len();
+        }
+        parked
+    }
+
+    fn drain(&mut self, mut connection: Box<Connection>) {
+        let since = Instant::now();
+        connection.forget_request();
+        if connection
+            .client
+            .socket
+            .shutdown(std::net::Shutdown::Write)
+            .is_err()
+        {
+            return connection.log_close(CloseReason::ClientClosed);
+        }
+        let state = Parking::Draining { drained: 0 };
+        self.parked.push(Parked {
+            connection,
+            state,
+            deadline: since + DRAIN_TIMEOUT,
+            since,
+            is_seen_quiet: false,
+        });
+    }
+
+    /// Gives the connections that have something to read to the pool.
+    fn serve_ready(&mut self, ready: &[usize]) {
+        let mut connections = Vec::with_capacity(ready.len());
+        // From the back, so that taking one out moves none that is still to come.
+        for &index in ready.iter().rev() {
+            let parked = &mut self.parked[index];
+            let Parking::Draining { drained } = &mut parked.state else {
+                connections.push(self.unpark(index).connection);
+                continue;
+            };
+            if let Some(reason) = parked.connection.drain(drained) {
+                self.unpark(index).connection.log_close(reason);
+            }
+        }
+        for connection in connections.into_iter().rev() {
+            self.serve_or_dispatch(connection);
+        }
+    }
+
+    /// When all workers are busy, a request that needs none is answered here.
+    fn serve_or_dispatch(&mut self, connection: Box<Connection>) {
+        let Some(mut connection) = self.pool.dispatch(connection) else {
+            return;
+        };
+        if !connection.is_quick(&*self.handler) {
+            return self.pool.enqueue(connection);
+        }
+        let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
+        let kit = self.kit.take();
+        let kit = kit.unwrap_or_else(|| Box::new(handler.kit()));
+        let buffers = &mut self.buffers;
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            let context = (&*handler, &*shared);
+            connection::serve(connection, kit, Stay::OneRequest, buffers, context)
+        }));
+        // It may not wait, so it does not; a panic the hook has logged.
+        if let Ok(Served::Done(after, kit)) = served {
+            self.kit = Some(kit);
+            self.take_back_one(after);
+        }
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            match listener.accept() {
+                Ok((socket, peer)) => {
+                    let patience = match prepare(&socket) {
+                        Ok(patience) => patience,
+                        Err(error) => {
+                            log::debug!("{peer}: {error}");
+                            continue;
+                        }
+                    };
+                    let open = self.shared.open_guard();
+                    self.park(Connection::new(socket, peer, patience, open));
+                    if self.shared.open_connections() >= self.shared.limits.max_connections
+                        && !self.shed_one(Shed::Longest)
+                    {
+                        return self.pause("all connections are in use");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => match error.raw_os_error() {
+                    // The client left before it was accepted, or a signal came.
+                    Some(errno::ECONNABORTED | errno::EINTR) => {}
+                    _ if self.shed_one(Shed::Longest) => {}
+                    _ => return self.pause(&error.to_string()),
+                },
+            }
+        }
+    }
+
+    fn pause(&mut self, why: &str) {
+        log::warn!(
+            "Accepting no connections for {} ms: {why}",
+            ACCEPT_PAUSE.as_millis()
+        );
+        self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Closes a connection that has waited long. False: there is none that may be closed.
+    fn shed_one(&mut self, which: Shed) -> bool {
+        let order = |parked: &Parked| match (parked.state, which) {
+            (Parking::InHead, Shed::InHead) => {
+                Some((0, parked.connection.head_since.unwrap_or(parked.since)))
+            }
+            (_, Shed::InHead) => None,
+            (Parking::Draining { .. }, Shed::Longest) => Some((0, parked.since)),
+            // Its request may be here already.
+            _ if !parked.is_seen_quiet => None,
+            (Parking::Idle, Shed::Longest) => Some((1, parked.since)),
+            (Parking::InHead, Shed::Longest) => {
+                Some((2, parked.connection.head_since.unwrap_or(parked.since)))
+            }
+        };
+        let candidates = self.parked.iter().enumerate();
+        let oldest = candidates
+            .filter_map(|(index, parked)| order(parked).map(|order| (order, index)))
+            .min();
+        match oldest {
+            Some((_, index)) => {
+                self.unpark(index)
+                    .connection
+                    .log_close(CloseReason::GaveWay);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends what has waited too long.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let mut index = 0;
+        while index < self.parked.len() {
+            if self.parked[index].deadline > now {
+                index += 1;
+                continue;
+            }
+            let parked = self.unpark(index);
+            match parked.state {
+                Parking::InHead => {
+                    let since = parked.connection.head_since.unwrap_or(parked.since);
+                    self.refuse(parked.connection, super::head_timeout(), since);
+                }
+                Parking::Idle => parked.connection.log_close(CloseReason::IdleTooLong),
+                Parking::Draining { .. } => {
+                    parked.connection.log_close(CloseReason::LastAnswerSent)
+                }
+            }
+        }
+        self.pool.drop_cold_kits();
+        let Some(overdue) = now.checked_sub(QUEUE_TIMEOUT) else {
+            return;
+        };
+        while let Some((connection, since)) = self.shared.take_overdue(overdue) {
+            let message = format!(
+                "all {} workers have been busy for {} s: try again, or raise --workers",
+                self.shared.limits.workers,
+                QUEUE_TIMEOUT.as_secs()
+            );
+            let refusal = Refusal::new(Reason::Overloaded, message);
+            self.refuse(connection, refusal, since);
+        }
+    }
+
+    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal, since: Instant) {
+        // The request line, if it is here, says in which dialect the answer is to be.
+        // Nothing, an end or an error: what is here already must do.
+        connection.client.read_head();
+        if let After::Drain(connection) = refuse(connection, &*self.handler, refusal, since) {
+            self.drain(connection);
+        }
+    }
+}
+
+/// Who is to give way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shed {
+    /// Whoever has been idle longest, else whose head is incomplete longest.
+    Longest,
+    /// Whose head is incomplete longest.
+    InHead,
+}
+
+struct Ready {
+    listener: bool,
+    /// Indices into `Acceptor::parked`, rising.
+    parked: Vec<usize>,
+}
+
+/// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows
+/// as progress whenever so much has moved, and one that does not read holds no more than this.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 * 1024;
+
+fn prepare(socket: &TcpStream) -> io::Result<Patience> {
+    // Linux does not hand the listener's mode on, other systems do.
+    #[cfg(not(target_os = "linux"))]
+    socket.set_nonblocking(false)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
+    socket.set_nodelay(true)?;
+    Patience::blocking(socket, BODY_WAIT)
+}
+
+/// The two errors of `accept` that say nothing about the next one.
+mod errno {
+    use rustix::io::Errno;
+    pub const ECONNABORTED: i32 = Errno::CONNABORTED.raw_os_error();
+    pub const EINTR: i32 = Errno::INTR.raw_os_error();
+}

@@ -1,0 +1,153 @@
+//! Refusing: the answer to a request that the server cannot take, whether or not its head could be
+//! read. Waits for nobody.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::Method;
+
+use super::connection::{After, CloseReason, Connection};
+use super::{Handler, Refused};
+use crate::http1::encode::{Out, WireFraming};
+use crate::http1::error::Refusal;
+use crate::http1::headers::Name;
+use crate::http1::request::Persistence;
+use crate::net::socket;
+
+/// What is to be known of a request before it is refused.
+struct Told {
+    method: Method,
+    target: Box<[u8]>,
+    id: Option<Box<[u8]>>,
+}
+
+/// Answers with `refusal` and lets the connection drain. The request, or its first bytes, came at
+/// `since`.
+#[inline(never)]
+pub(super) fn refuse<H: Handler>(
+    connection: Box<Connection>,
+    handler: &H,
+    refusal: Refusal,
+    since: Instant,
+) -> After {
+    let client = &connection.client;
+    let told = match &connection.request {
+        Some(held) => {
+            let head = held.head();
+            Told {
+                method: head.method.clone(),
+                target: head.target.clone(),
+                id: head.fields.value(Name::XRequestId).map(Box::from),
+            }
+        }
+        None => told_so_far(client.input.bytes()),
+    };
+    // RFC 9110 section 9.3.2: its answer has no content.
+    let is_head = told.method == Method::HEAD;
+    let answer = handler.refuse(&Refused {
+        peer: Arc::clone(&client.peer),
+        method: told.method,
+        target: told.target,
+        id: told.id,
+        since,
+        refusal: &refusal,
+    });
+    let mut out = Out::default();
+    let status = http::StatusCode::from_u16(refusal.reason.status())
+        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    out.append_head(
+        status,
+        super::field_lines(&answer.fields),
+        WireFraming::Plain,
+        (http::Version::HTTP_11, Persistence::Close),
+    );
+    if !is_head {
+        out.append_piece(&answer.body, WireFraming::Plain);
+    }
+    // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
+    match socket::write_now(&client.socket, out.pending()) {
+        Ok(_) => After::Drain(connection),
+        Err(_) => After::Closed(connection, CloseReason::Failed),
+    }
+}
+
+/// What the start of a head says that was not understood, or is not all there. Method and target are
+/// `-` where they cannot be told.
+fn told_so_far(bytes: &[u8]) -> Told {
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
+    let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
+    let is_method = |word: &&[u8]| word.iter().all(u8::is_ascii_uppercase);
+    let method = words.next().filter(is_method).unwrap_or_default();
+    let target = words
+        .next()
+        .filter(|word| word.iter().all(u8::is_ascii_graphic));
+    let (method, target) = match (Method::from_bytes(method), target) {
+        (Ok(method), Some(target)) => (method, target.into()),
+        _ => {
+            let unknown = Method::from_bytes(b"-").unwrap_or_default();
+            (unknown, Box::from(*b"-"))
+        }
+    };
+    let id = id_in(bytes).map(Box::from);
+    Told { method, target, id }
+}
+
+/// The client's request id, if its line is whole.
+fn id_in(bytes: &[u8]) -> Option<&[u8]> {
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').skip(1);
+    let mut fields = lines
+        .map_while(|line| line.strip_suffix(b"\r\n"))
+        .take_while(|line| !line.is_empty());
+    fields.find_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        (Name::of(name) == Name::XRequestId).then(|| value.trim_ascii())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_head_that_is_not_understood_is_told_what_is_there() {
+        for (head, method, target, id) in [
+            ("", "-", "-", None),
+            ("GET", "-", "-", None),
+            ("get / HTTP/1.1\r\n", "-", "-", None),
+            (
+                "GET /x?y HTTP/9.9\r\nX-Request-ID: a b \r\n",
+                "GET",
+                "/x?y",
+                Some("a b"),
+            ),
+            (
+                "PUT /x HTTP/1.1\r\nA: b\r\nx-request-id:a:b\r\n\r\n",
+                "PUT",
+                "/x",
+                Some("a:b"),
+            ),
+            ("GET / HTTP/1.1\r\nx-request-id: cut", "GET", "/", None),
+            (
+                "GET / HTTP/1.1\r\n\r\nx-request-id: of the body\r\n",
+                "GET",
+                "/",
+                None,
+            ),
+            ("x-request-id: first line\r\n", "-", "-", None),
+            ("\r\nGET /x HTTP/1.1\r\n", "GET", "/x", None),
+            (
+                "GET / HTTP/1.1\nA: b\n\nbody\r\nx-request-id: of the body\r\n",
+                "GET",
+                "/",
+                None,
+            ),
+        ] {
+            let told = told_so_far(head.as_bytes());
+            assert_eq!(told.method, method, "{head:?}");
+            assert_eq!(*told.target, *target.as_bytes(), "{head:?}");
+            assert_eq!(told.id.as_deref(), id.map(str::as_bytes), "{head:?}");
+        }
+    }
+}

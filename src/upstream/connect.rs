@@ -1,0 +1,114 @@
+//! Names and connections, made for as long as the client waits for them.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use ureq::http::Uri;
+
+use super::stream::Wire;
+use crate::net::socket::{self, Stall};
+
+/// Looks the host of `uri` up, for as long as the client waits.
+pub(super) fn resolve(
+    uri: &Uri,
+    deadline: Instant,
+    wire: &Wire,
+) -> Result<Vec<SocketAddr>, ureq::Error> {
+    let host = uri.host().unwrap_or_default();
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = uri.port_u16().unwrap_or(default_port);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    socket::give_up_turn();
+    // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let name = bare.to_owned();
+    let look_up = move || {
+        let addresses = (name.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect::<Vec<_>>);
+        // The receiver is gone if the time was over.
+        let _ = sender.send(addresses);
+    };
+    thread::Builder::new()
+        .name("resolver".into())
+        .spawn(look_up)
+        .map_err(ureq::Error::Io)?;
+    loop {
+        let step = Duration::from_millis(100);
+        match receiver.recv_timeout(step) {
+            Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
+            Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
+            Err(_) if Instant::now() >= deadline => return Err(wire.stalled(Stall::TimedOut)),
+            Err(_)
+                if wire
+                    .client()
+                    .is_some_and(|client| socket::peer_left(&client)) =>
+            {
+                return Err(wire.stalled(Stall::WatchedLeft));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Connects to the first address that answers; the time that is left is shared among them.
+pub(super) fn connect_any(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+    wire: &Wire,
+) -> Result<TcpStream, ureq::Error> {
+    let mut last = ureq::Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match connect(*address, Instant::now() + left / share, wire) {
+            Ok(socket) => return Ok(socket),
+            Err(Stall::WatchedLeft) => return Err(wire.stalled(Stall::WatchedLeft)),
+            Err(Stall::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
+            Err(Stall::Io(error)) => last = ureq::Error::Io(error),
+        }
+    }
+    Err(last)
+}
+
+fn connect(address: SocketAddr, deadline: Instant, wire: &Wire) -> Result<TcpStream, Stall> {
+    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(Stall::Io)?;
+    socket.set_nonblocking(true).map_err(Stall::Io)?;
+    socket.set_tcp_nodelay(true).map_err(Stall::Io)?;
+    // Finds peers that vanished without a word, and keeps middleboxes from forgetting a stream that
+    // is silent while the model thinks.
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    socket.set_tcp_keepalive(&keepalive).map_err(Stall::Io)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {
+            socket.set_nonblocking(false).map_err(Stall::Io)?;
+            return Ok(socket.into());
+        }
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
+        Err(error) => return Err(Stall::Io(error)),
+    }
+    let stream = TcpStream::from(socket);
+    socket::wait(&stream, PollFlags::OUT, deadline, wire.client().as_deref())?;
+    match stream.take_error() {
+        Ok(None) => {
+            stream.set_nonblocking(false).map_err(Stall::Io)?;
+            Ok(stream)
+        }
+        Ok(Some(error)) | Err(error) => Err(Stall::Io(error)),
+    }
+}
+
+const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();

@@ -1,0 +1,180 @@
+//! TLS to the upstream: rustls with the Mozilla roots and, beside them, those of `--ca-file`.
+//!
+//! One client configuration for all workers: one set of roots, one store of resumable sessions.
+//! ureq's own connector keeps a configuration for each agent, takes other roots only instead of the
+//! Mozilla set, and writes zeros to buffers that are hardly used.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
+};
+
+use super::buffers::PlainBuffers;
+use super::tls_sessions::Sessions;
+
+/// Wraps connections to `https` targets. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// With the roots in the PEM file `ca_file`, if there is one, beside the Mozilla set.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no certificate that can be a root.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Tls, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots(ca_file)?)
+            .with_no_client_auth();
+        config.resumption = Resumption::store(Arc::new(Sessions::new()));
+        Ok(Tls(Arc::new(config)))
+    }
+
+    /// Apart, because of its large stack frame: every page of it that a worker ever touches stays in
+    /// memory.
+    #[inline(never)]
+    fn handshake(
+        &self,
+        details: &ConnectionDetails,
+        transport: impl Transport,
+    ) -> Result<TlsTransport, ureq::Error> {
+        let host = details.uri.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned())
+            .map_err(|_| ureq::Error::Tls("the target's host is no name for TLS"))?;
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name)?;
+        let mut socket = TransportAdapter::new(
+            Box::new(transport) as Box<dyn Transport>,
+            Arc::clone(&details.current_time),
+        );
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        let config = details.config;
+        Ok(TlsTransport {
+            stream: StreamOwned::new(connection, socket),
+            buffers: PlainBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+        })
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    if let Some(path) = ca_file {
+        add_roots(&mut roots, path)
+            .map_err(|what| format!("--ca-file {}: {what}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let mut added = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("not a PEM file: {error:?}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("a certificate in it cannot be a root: {error}"))?;
+        added += 1;
+    }
+    if added == 0 {
+        return Err("it holds no certificate (-----BEGIN CERTIFICATE-----)".into());
+    }
+    Ok(())
+}
+
+impl<In: Transport> Connector<In> for Tls {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        match chained {
+            Some(transport) if details.needs_tls() && !transport.is_tls() => {
+                let wrapped = self.handshake(details, transport)?;
+                Ok(Some(Either::B(wrapped)))
+            }
+            chained => Ok(chained.map(Either::A)),
+        }
+    }
+}
+
+/// A TLS connection over another transport.
+pub(super) struct TlsTransport {
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+    buffers: PlainBuffers,
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.sock.set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.stream.sock.set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.space()?)?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    /// Nothing may be left anywhere: not in the socket, nor undecrypted in the buffer below, nor
+    /// decrypted in rustls. It would be taken for the next answer.
+    fn is_open(&mut self) -> bool {
+        let below = self.stream.sock.get_mut();
+        let is_quiet_below = below.buffers().input().is_empty() && below.is_open();
+        let decrypted = self.stream.conn.reader().fill_buf().map(|_| ());
+        let is_quiet = decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_quiet && is_quiet_below
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TlsTransport")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_adds_roots_to_the_mozilla_set() {
+        let path = std::env::temp_dir().join(format!("flow-proxy-ca-{}.pem", std::process::id()));
+        let certified = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+        fs::write(&path, certified.cert.pem()).unwrap();
+        let mozilla = roots(None).unwrap().len();
+        let both = roots(Some(&path)).unwrap().len();
+        fs::write(&path, "no certificate").unwrap();
+        let without = roots(Some(&path));
+        fs::remove_file(&path).unwrap();
+        assert!(mozilla > 50);
+        assert_eq!(both, mozilla + 1);
+        assert!(without.unwrap_err().contains("holds no certificate"));
+        assert!(roots(Some(&path)).is_err(), "a file that is not there");
+    }
+}
