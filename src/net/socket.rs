@@ -248,19 +248,6 @@ pub fn peer_left(socket: &TcpStream) -> bool {
     matches!(recv(socket, &mut byte, flags), Ok((_, 0)))
 }
 
-/// The processor that took in what `socket` received last, where the system tells (`SO_INCOMING_CPU`,
-/// Linux: socket(7)).
-pub fn incoming_processor(socket: &TcpStream) -> Option<usize> {
-    #[cfg(target_os = "linux")]
-    let processor = socket2::SockRef::from(socket).cpu_affinity().ok();
-    #[cfg(not(target_os = "linux"))]
-    let processor = {
-        let _ = socket;
-        None
-    };
-    processor
-}
-
 /// Looks at what is there now and leaves it there. Returns how many bytes of `buffer` it filled.
 pub fn peek_now(socket: &TcpStream, buffer: &mut [u8]) -> usize {
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -195,16 +194,9 @@ impl RequestId {
 #[derive(Debug)]
 pub struct RequestIds {
     seed: u64,
-    /// No number from here on has been given out.
+    /// The number of the next id.
     next: AtomicU64,
 }
-
-/// Numbers of request ids that somebody has for himself: a counter that all processors write to is
-/// what each of them waits for.
-pub type Numbers = Range<u64>;
-
-/// So many numbers are given out at once.
-const NUMBERS: u64 = 1024;
 
 impl RequestIds {
     pub fn new() -> RequestIds {
@@ -216,16 +208,11 @@ impl RequestIds {
         }
     }
 
-    /// Makes one from `numbers`, which are filled up when they are used up.
-    pub fn make(&self, numbers: &mut Numbers) -> RequestId {
+    /// Makes the next one.
+    pub fn make(&self) -> RequestId {
         // An odd factor: a bijection, so that no two numbers give the same id.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        if numbers.is_empty() {
-            let start = self.next.fetch_add(NUMBERS, Ordering::Relaxed);
-            *numbers = start..start + NUMBERS;
-        }
-        let number = numbers.start;
-        numbers.start += 1;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = number.wrapping_mul(SPREAD) ^ self.seed;
         let mut digits = [0; 16];
         for (index, digit) in digits.iter_mut().enumerate() {
@@ -316,10 +303,8 @@ mod tests {
     #[test]
     fn request_ids_are_different() {
         let ids = RequestIds::new();
-        let mut numbers = [0..0, 0..0];
-        let some: std::collections::HashSet<_> = (0..4096)
-            .map(|turn| ids.make(&mut numbers[turn % 2]).as_bytes().to_vec())
-            .collect();
+        let some: std::collections::HashSet<_> =
+            (0..4096).map(|_| ids.make().as_bytes().to_vec()).collect();
         assert_eq!(some.len(), 4096);
     }
 }

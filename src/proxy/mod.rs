@@ -25,7 +25,7 @@ mod sse;
 mod trouble;
 
 use self::access::Gate;
-use self::access_log::{CLIENT_GONE_STATUS, End, Numbers, Record, RequestId, RequestIds};
+use self::access_log::{CLIENT_GONE_STATUS, End, Record, RequestId, RequestIds};
 use self::admin::{self as pages, Status};
 use self::attempts::{Attempts, Verdict};
 use self::balancer::Balancer;
@@ -63,8 +63,6 @@ pub struct Proxy {
 pub struct Kit {
     upstream: Upstream,
     body: Vec<u8>,
-    /// Of request ids.
-    numbers: Numbers,
     /// A request that has been sent up and waits for its answer.
     waiting: Option<InFlight>,
 }
@@ -92,14 +90,13 @@ impl Handler for Proxy {
         Kit {
             upstream: Upstream::new(&self.upstreams),
             body: Vec::new(),
-            numbers: Numbers::default(),
             waiting: None,
         }
     }
 
     fn handle(&self, kit: &mut Kit, exchange: &mut Exchange<'_>) -> Progress {
         let mut request = InFlight {
-            record: self.record(kit, exchange),
+            record: self.record(exchange),
             path: TargetPiece::In(0..0),
             body: Body::None,
             attempts: Attempts::new(),
@@ -133,7 +130,7 @@ impl Handler for Proxy {
             (1..=MAX_REFUSED_ID).contains(&id.len()) && HeaderValue::from_bytes(id).is_ok()
         };
         let theirs = refused.id.clone().filter(|id| is_usable(id));
-        let own = || self.ids.make(&mut Numbers::default());
+        let own = || self.ids.make();
         let id = theirs.map_or_else(own, RequestId::Client);
         if let Ok(value) = HeaderValue::from_bytes(id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), value));
@@ -186,7 +183,7 @@ impl Proxy {
         })
     }
 
-    fn record(&self, kit: &mut Kit, exchange: &Exchange<'_>) -> Record {
+    fn record(&self, exchange: &Exchange<'_>) -> Record {
         let head = &exchange.head;
         let id = head.fields.value(Name::XRequestId);
         let id = id.filter(|id| !id.is_empty());
@@ -202,7 +199,7 @@ impl Proxy {
             bytes_in: 0,
             bytes_out: 0,
             end: End::Ok,
-            id: id.unwrap_or_else(|| self.ids.make(&mut kit.numbers)),
+            id: id.unwrap_or_else(|| self.ids.make()),
         }
     }
 

@@ -19,12 +19,6 @@ use crate::net::socket::{self, Patience};
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
 
-/// After so many requests it is looked whether a connection still is where it belongs …
-const LOOK_EVERY: u64 = 16;
-/// … and after so many looks in a row that say no it is moved. Threads change processors for a moment
-/// all the time; measured with 8 and 32 connections, moving at once takes half of the gain away.
-const LOOKS: u8 = 3;
-
 /// A client's connection between and during its requests.
 pub(crate) struct Connection {
     pub(super) client: Client,
@@ -34,8 +28,6 @@ pub(crate) struct Connection {
     searched: usize,
     /// When the first byte of the head that is being read arrived.
     pub(super) head_since: Option<Instant>,
-    /// So many looks in a row have said that it is not where it belongs.
-    misplaced: u8,
     /// Requests answered so far.
     answered: u64,
     _open: OpenGuard,
@@ -212,7 +204,6 @@ impl Connection {
             request: None,
             searched: 0,
             head_since: None,
-            misplaced: 0,
             answered: 0,
             _open: open,
         })
@@ -339,21 +330,6 @@ impl Connection {
                 return Some(CloseReason::Drained);
             }
         }
-    }
-
-    /// Whether it is time to look where its bytes come in.
-    pub(super) fn is_to_be_looked_at(&self) -> bool {
-        self.answered.is_multiple_of(LOOK_EVERY)
-    }
-
-    /// It has been looked at. Returns whether it is to be moved.
-    pub(super) fn is_to_be_moved(&mut self, is_misplaced: bool) -> bool {
-        self.misplaced = if is_misplaced { self.misplaced + 1 } else { 0 };
-        if self.misplaced < LOOKS {
-            return false;
-        }
-        self.misplaced = 0;
-        true
     }
 
     pub(super) fn log_close(&self, reason: CloseReason) {

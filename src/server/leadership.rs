@@ -39,11 +39,6 @@ impl<H: Handler> LaneTurn<H> {
         self.place.set(None);
     }
 
-    /// The number of the lane that the thread leads.
-    pub(super) fn lane(&self) -> Option<usize> {
-        self.lane.get()
-    }
-
     fn led(&self) -> Option<&Lane<H>> {
         self.lane.get().map(|lane| &self.pool.lanes[lane])
     }
@@ -72,8 +67,8 @@ impl<H: Handler> LaneTurn<H> {
         }
     }
 
-    /// The connection stays in its place and waits for its next request. If it is to it keeps `kit`,
-    /// unless so many do that there would be more of them than requests that may be in flight.
+    /// The connection stays in its place and waits for its next request. It keeps `kit`, unless so
+    /// many do that there would be more of them than requests that may be in flight.
     ///
     /// # Errors
     /// It has no place.
@@ -81,13 +76,12 @@ impl<H: Handler> LaneTurn<H> {
         &self,
         connection: Box<Connection>,
         kit: Box<H::Kit>,
-        is_to_keep: bool,
     ) -> Result<Option<Box<H::Kit>>, NoPlace<H>> {
         let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
             return Err((connection, kit));
         };
         let has_room = self.pool.lanes.population() <= self.pool.shared.limits.workers;
-        let (kept, spare) = if is_to_keep && has_room {
+        let (kept, spare) = if has_room {
             (Some(kit), None)
         } else {
             (None, Some(kit))

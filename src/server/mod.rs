@@ -88,8 +88,7 @@ pub trait Handler: Send + Sync + 'static {
         self.handle(kit, exchange)
     }
 
-    /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes, and
-    /// spare kits are sorted by where those come in.
+    /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes.
     fn awaited<'k>(&'k self, kit: &'k Self::Kit) -> Option<&'k Weak<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such

@@ -14,7 +14,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use super::Handler;
 use super::admission::Shared;
 use super::client::Arrived;
 use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
-use super::contexts::Shelves;
+use super::contexts::Contexts;
 use super::event_loops::Lanes;
 use super::event_loops::event_loop::Next;
 use super::leadership::LaneTurn;
@@ -41,7 +41,7 @@ pub(super) struct Pool<H: Handler> {
     pub(super) handler: Arc<H>,
     pub(super) lanes: Lanes<H>,
     /// Spare kits: what requests need while they are in flight.
-    shelves: Shelves<H::Kit>,
+    shelves: Contexts<H::Kit>,
     threads: Mutex<Threads>,
     /// One for each thread, all used with `threads`.
     wake: Vec<Condvar>,
@@ -83,7 +83,7 @@ impl<H: Handler> Pool<H> {
         Pool {
             shared,
             handler,
-            shelves: Shelves::new(lanes.processors()),
+            shelves: Contexts::new(),
             threads: Mutex::new(Threads {
                 idle: Vec::with_capacity(threads),
                 given: (0..threads).map(|_| None).collect(),
@@ -155,8 +155,7 @@ impl<H: Handler> Pool<H> {
     /// # Errors
     /// No lane can have it.
     fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let processor = socket::incoming_processor(&connection.client.socket);
-        let Some(lane) = self.lanes.choose(processor) else {
+        let Some(lane) = self.lanes.emptiest() else {
             return Err(connection);
         };
         self.lanes[lane]
@@ -207,7 +206,7 @@ impl<H: Handler> Pool<H> {
 
     /// Gives up kits that nobody has needed for long.
     pub(super) fn drop_cold_kits(&self) {
-        self.shelves.drop_cold(Instant::now());
+        self.shelves.drop_idle(Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, Threads> {
@@ -263,17 +262,6 @@ impl<H: Handler> Pool<H> {
             }
         }
     }
-}
-
-/// What of a connection and its kit fits the lane in which they were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    All,
-    /// The kit belongs on another processor's shelf. It goes there even where this one's is empty: others
-    /// bring theirs.
-    Connection,
-    /// The connection belongs into another lane, and has for a while.
-    Nothing,
 }
 
 /// A worker thread at work.
@@ -396,21 +384,14 @@ impl<H: Handler> Worker<'_, H> {
     /// `kit`, else a spare one. A new one is made only where all are in use.
     fn kit_or(&self, kit: Option<Box<H::Kit>>) -> Box<H::Kit> {
         let pool = self.pool;
-        kit.or_else(|| pool.shelves.take(self.shelf()))
+        kit.or_else(|| pool.shelves.take())
             .unwrap_or_else(|| Box::new(pool.handler.kit()))
     }
 
     fn shelve(&self, kit: Option<Box<H::Kit>>) {
-        let Some(kit) = kit else { return };
-        let upstream = self.pool.handler.awaited(&kit).and_then(Weak::upgrade);
-        self.pool
-            .shelves
-            .put(kit, upstream.as_deref(), self.shelf());
-    }
-
-    /// The number of the shelf whose kits this thread uses first.
-    fn shelf(&self) -> usize {
-        self.turn.lane().unwrap_or(self.thread)
+        if let Some(kit) = kit {
+            self.pool.shelves.put(kit);
+        }
     }
 
     /// Puts the connection where it belongs now.
@@ -422,13 +403,9 @@ impl<H: Handler> Worker<'_, H> {
             // again that the panic could have left half done.
             Served::Panicked => return self.turn.leave_lane(),
         };
-        if let After::Idle(mut connection) = after {
-            let fit = self.fit(&mut connection, &kit);
-            if fit == Fit::Nothing {
-                self.turn.leave_lane();
-            }
+        if let After::Idle(connection) = after {
             // It stays in the lane, or comes into one.
-            return match self.turn.put_idle(connection, kit, fit == Fit::All) {
+            return match self.turn.put_idle(connection, kit) {
                 Ok(spare) => self.shelve(spare),
                 Err((connection, kit)) => {
                     self.shelve(Some(kit));
@@ -444,29 +421,6 @@ impl<H: Handler> Worker<'_, H> {
             After::Closed(connection, reason) => connection.log_close(reason),
             After::Requeue(connection) => self.pool.enqueue(connection),
             after => self.pool.shared.hand_back(after),
-        }
-    }
-
-    /// Looks now and then whether those that were just used are still in their place.
-    fn fit(&self, connection: &mut Connection, kit: &H::Kit) -> Fit {
-        let looked_at = self.turn.lane().filter(|_| connection.is_to_be_looked_at());
-        let Some(lane) = looked_at else {
-            return Fit::All;
-        };
-        let lanes = &self.pool.lanes;
-        let processor = socket::incoming_processor(&connection.client.socket);
-        let is_misplaced = processor.is_some_and(|it| lanes.is_misplaced(lane, it));
-        if connection.is_to_be_moved(is_misplaced) {
-            return Fit::Nothing;
-        }
-        if is_misplaced {
-            return Fit::All;
-        }
-        let upstream = self.pool.handler.awaited(kit).and_then(Weak::upgrade);
-        let processor = upstream.and_then(|upstream| socket::incoming_processor(&upstream));
-        match processor {
-            Some(processor) if lanes.is_far(lane, processor) => Fit::Connection,
-            _ => Fit::All,
         }
     }
 

@@ -28,20 +28,6 @@ fn a_connection_that_waits_keeps_what_it_has_received_and_no_buffer() {
 }
 
 #[test]
-fn only_who_is_misplaced_several_times_in_a_row_is_moved() {
-    let shared = shared();
-    let (mut connection, _client) = connection(&shared);
-    let looks = [true, true, false, true, true, true, true];
-    let moves = looks.map(|is_misplaced| connection.is_to_be_moved(is_misplaced));
-    assert_eq!(moves, [false, false, false, false, false, true, false]);
-    let mut is_looked_at = |answered| {
-        connection.answered = answered;
-        connection.is_to_be_looked_at()
-    };
-    assert_eq!((1..=64).filter(|&count| is_looked_at(count)).count(), 4);
-}
-
-#[test]
 fn a_client_that_left_is_told_from_one_that_says_nothing() {
     let shared = shared();
     let (mut connection, client) = connection(&shared);
