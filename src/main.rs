@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use flow_proxy::cli::{self, Command, Invocation, Options};
 use flow_proxy::commands::check as online;
+use flow_proxy::commands::health;
 use flow_proxy::commands::serve::{self as run, Failure, Source};
 use flow_proxy::config::secrets::{self, Loaded};
 use flow_proxy::config::watch::Stamp;
@@ -40,10 +41,12 @@ fn main() -> ExitCode {
         Command::Completions(shell) => print(&cli::completions(*shell)),
         Command::Check { online } => check(&invocation, *online),
         Command::Token { name } => token(&invocation.options, name.as_deref()),
-        Command::Health => match run::health(invocation.options.host, invocation.options.port) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => complain(FAILED, &problem),
-        },
+        Command::Health => {
+            match health::check_health(invocation.options.host, invocation.options.port) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => complain(FAILED, &problem),
+            }
+        }
         Command::Serve => serve(&invocation),
         Command::Demo => demo(&mut invocation),
     }

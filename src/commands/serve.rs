@@ -1,7 +1,6 @@
 //! The proxy from start to stop: binds, serves, reacts to signals. Called by the main thread.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -25,8 +24,6 @@ use crate::upstream::proxy_env::Way;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Descriptors that are neither a client's nor an upstream's: log, listener, waker, standard ones.
 const OWN_DESCRIPTORS: usize = 16;
-/// How long `health` waits for the answer.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why the process ends with a failure.
 #[derive(Debug)]
@@ -247,58 +244,4 @@ fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Durat
 
 fn signal_name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
-}
-
-/// Asks the proxy at `host`:`port` whether it is well.
-///
-/// # Errors
-/// Why not, in one line.
-pub fn health(host: IpAddr, port: u16) -> Result<(), String> {
-    let host = match host {
-        IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        host => host,
-    };
-    let address = SocketAddr::new(host, port);
-    let status = ask_health(address).map_err(|error| {
-        format!("no healthy flow-proxy on http://{address}: {error}; is it running?")
-    })?;
-    if status == "200" {
-        return Ok(());
-    }
-    Err(format!(
-        "http://{address}/-/health answered {status}, not 200"
-    ))
-}
-
-fn ask_health(address: SocketAddr) -> std::io::Result<String> {
-    let deadline = Instant::now() + HEALTH_TIMEOUT;
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?;
-    stream.set_write_timeout(Some(HEALTH_TIMEOUT))?;
-    let request = format!("GET /-/health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 256];
-    while !answer.windows(2).any(|pair| pair == b"\r\n") && answer.len() < 4096 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        let read = stream
-            .read(&mut piece)
-            .map_err(|error| match error.kind() {
-                ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
-                _ => error,
-            })?;
-        match read {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            length => answer.extend_from_slice(&piece[..length]),
-        }
-    }
-    let line = String::from_utf8_lossy(&answer);
-    let status = line
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3));
-    Ok(status.unwrap_or("something that is not HTTP").to_owned())
 }

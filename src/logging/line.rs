@@ -10,12 +10,10 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Level;
-use tz::TimeZone;
+use tz::{DateTime, TimeZone, TimeZoneRef};
 
 /// A thread whose buffer has grown over this gives it back after the line.
 const KEPT_BUFFER_BYTES: usize = 4 * 1024;
-
-const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 /// Hands the finished line of a message to `deliver`.
 pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl FnOnce(Line<'_>)) {
@@ -106,7 +104,7 @@ impl Scratch {
     ) {
         let second = unix_seconds();
         if self.second != Some(second) {
-            self.stamp = timestamp(second + utc_offset(local_zone(), second));
+            self.stamp = timestamp(local_zone(), second);
             self.second = Some(second);
         }
         self.line.clear();
@@ -176,40 +174,26 @@ fn local_zone() -> &'static TimeZone {
     })
 }
 
-/// Seconds east of UTC at a time, daylight saving included.
-fn utc_offset(zone: &TimeZone, unix_second: i64) -> i64 {
-    zone.find_local_time_type(unix_second)
-        .map_or(0, |local| i64::from(local.ut_offset()))
-}
-
-/// `2024-01-15 10:30:45` for a second counted from 1970-01-01 00:00:00 local time.
-fn timestamp(local_second: i64) -> String {
-    let (year, month, day) = date(local_second.div_euclid(SECONDS_PER_DAY));
-    let second = local_second.rem_euclid(SECONDS_PER_DAY);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
-/// Year, month and day of the proleptic Gregorian calendar for a day counted from 1970-01-01.
-fn date(day: i64) -> (i64, i64, i64) {
-    // Years that begin on 1 March end with the leap day, so that months have a fixed place.
-    const DAYS_FROM_0000_03_01: i64 = 719_468;
-    const DAYS_IN_400_YEARS: i64 = 146_097;
-    let day = day + DAYS_FROM_0000_03_01;
-    let cycle = day.div_euclid(DAYS_IN_400_YEARS);
-    let day = day.rem_euclid(DAYS_IN_400_YEARS);
-    // Without the leap days before it, every year is 365 days long.
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // March to January repeat 31, 30, 31, 30, 31: 153 days in five months.
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (cycle * 400 + year + next_year, month, day)
+/// Formats a second since the epoch as `2024-01-15 10:30:45` in `zone`, daylight saving included; in
+/// UTC where the zone does not cover it.
+fn timestamp(zone: &TimeZone, unix_second: i64) -> String {
+    let local = DateTime::from_timespec(unix_second, 0, zone.as_ref())
+        .or_else(|_| DateTime::from_timespec(unix_second, 0, TimeZoneRef::utc()));
+    // No clock shows a year that does not fit.
+    local.map_or_else(
+        |_| "0000-00-00 00:00:00".to_owned(),
+        |time| {
+            format!(
+                "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+                time.year(),
+                time.month(),
+                time.month_day(),
+                time.hour(),
+                time.minute(),
+                time.second()
+            )
+        },
+    )
 }
 
 #[cfg(test)]
@@ -288,29 +272,18 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_right_around_leap_days_and_turns_of_the_year() {
+    fn the_time_is_the_zones_daylight_saving_included() {
+        let zone = |text| TimeZone::from_posix_tz(text).unwrap();
+        let (utc, berlin) = (TimeZone::utc(), zone("CET-1CEST,M3.5.0,M10.5.0/3"));
         // Expected values from date(1).
-        for (second, text) in [
-            (0, "1970-01-01 00:00:00"),
-            (-1, "1969-12-31 23:59:59"),
-            (951_782_399, "2000-02-28 23:59:59"),
-            (951_782_400, "2000-02-29 00:00:00"),
-            (951_868_800, "2000-03-01 00:00:00"),
-            (1_705_314_645, "2024-01-15 10:30:45"),
-            (1_709_251_199, "2024-02-29 23:59:59"),
-            (1_735_689_599, "2024-12-31 23:59:59"),
-            (4_107_542_400, "2100-03-01 00:00:00"),
+        for (zone, second, text) in [
+            (&utc, 951_782_400, "2000-02-29 00:00:00"),
+            (&utc, 1_735_689_599, "2024-12-31 23:59:59"),
+            (&berlin, 1_705_314_645, "2024-01-15 11:30:45"),
+            (&berlin, 1_720_000_000, "2024-07-03 11:46:40"),
+            (&zone("NST3:30"), 0, "1969-12-31 20:30:00"),
         ] {
-            assert_eq!(timestamp(second), text);
+            assert_eq!(timestamp(zone, second), text);
         }
-    }
-
-    #[test]
-    fn the_offset_follows_daylight_saving() {
-        let berlin = TimeZone::from_posix_tz("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-        assert_eq!(utc_offset(&berlin, 1_705_314_645), 3600);
-        assert_eq!(utc_offset(&berlin, 1_720_000_000), 7200);
-        let newfoundland = TimeZone::from_posix_tz("NST3:30").unwrap();
-        assert_eq!(utc_offset(&newfoundland, 0), -12_600);
     }
 }

@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, ProxyProcess, RawClient, SOON, closed_port, get, post, wait_until,
+    Answer, Ended, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, closed_port, get, post,
+    wait_until,
 };
 
 /// What a request with this Host and Origin gets.
@@ -128,6 +129,29 @@ fn the_health_command_succeeds_beside_a_running_proxy() {
         .port(port)
         .run_to_end(SOON);
     assert_eq!(finished.code, Some(0), "{finished:?}");
+}
+
+#[test]
+fn the_health_command_uses_no_proxy_and_follows_no_redirect() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let elsewhere = RawUpstream::always(
+        b"HTTP/1.1 302 Found\r\nLocation: /-/ready\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    );
+    let health_at = |port| {
+        let mut command = ProxyProcess::bare().command("health").port(port);
+        for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            command = command.env(variable, &elsewhere.url());
+        }
+        command.run_to_end(SOON)
+    };
+    let healthy = health_at(proxy.address().port());
+    assert_eq!(healthy.code, Some(0), "{healthy:?}");
+    assert_eq!(elsewhere.requests().len(), 0, "the proxy is not asked");
+    let redirected = health_at(elsewhere.address().port());
+    assert_eq!(redirected.code, Some(1), "{redirected:?}");
+    assert!(redirected.stderr.contains("302"), "{redirected:?}");
+    assert_eq!(elsewhere.requests().len(), 1);
 }
 
 #[test]
