@@ -4,8 +4,10 @@
 
 #![no_main]
 
-use flow_proxy_fuzz::http1::headers::{Fields, Name};
-use flow_proxy_fuzz::http1::response::{Answer, Body, Framing, Parsed, parse};
+use flow_proxy_fuzz::http1::headers::{HeaderBlock, KnownHeader};
+use flow_proxy_fuzz::http1::response::{
+    Parsed, ResponseBody, ResponseFraming, ResponseHead, parse,
+};
 use flow_proxy_fuzz::pieces;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
@@ -19,10 +21,10 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         Method::HEAD
     };
-    match parse(input, &method, &mut Fields::default()) {
+    match parse(input, &method, &mut HeaderBlock::default()) {
         Ok(Parsed::Final(length, answer)) => {
             for shorter in (0..length).step_by(1 + length / 40) {
-                let prefix = parse(&input[..shorter], &method, &mut Fields::default());
+                let prefix = parse(&input[..shorter], &method, &mut HeaderBlock::default());
                 assert!(
                     matches!(prefix, Ok(Parsed::NotYet)),
                     "{shorter}: {prefix:?}"
@@ -41,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
                 parse(
                     &[input, b"\r\n\r\n"].concat(),
                     &method,
-                    &mut Fields::default()
+                    &mut HeaderBlock::default()
                 )
                 .is_err()
             );
@@ -60,8 +62,8 @@ fn values<'h>(head: &'h [u8], name: &'static str) -> impl Iterator<Item = &'h [u
 }
 
 /// Where the length counts, all that was said about it is the same number.
-fn check_lengths(answer: &Answer, head: &[u8]) {
-    let Framing::Length(length) = answer.framing else {
+fn check_lengths(answer: &ResponseHead, head: &[u8]) {
+    let ResponseFraming::Length(length) = answer.framing else {
         return;
     };
     for value in values(head, "content-length") {
@@ -72,35 +74,40 @@ fn check_lengths(answer: &Answer, head: &[u8]) {
     }
 }
 
-fn check_persistence(answer: &Answer, head: &[u8]) {
+fn check_persistence(answer: &ResponseHead, head: &[u8]) {
     let mut options =
         values(head, "connection").flat_map(|value| value.split(|&byte| byte == b','));
     let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
     let is_http_11 = head.starts_with(b"HTTP/1.1");
-    let may_persist = is_http_11 && answer.framing != Framing::UntilClose;
+    let may_persist = is_http_11 && answer.framing != ResponseFraming::UntilClose;
     assert_eq!(answer.persists, may_persist && !closes);
 }
 
 /// RFC 9112 section 6.3, from what is passed on.
-fn check_framing(answer: &Answer, method: &Method) {
-    let lengths: Vec<_> = answer.fields.values(Name::ContentLength).collect();
-    let codings: Vec<_> = answer.fields.values(Name::TransferEncoding).collect();
+fn check_framing(answer: &ResponseHead, method: &Method) {
+    let lengths: Vec<_> = answer.fields.values(KnownHeader::ContentLength).collect();
+    let codings: Vec<_> = answer
+        .fields
+        .values(KnownHeader::TransferEncoding)
+        .collect();
     assert!(
         lengths.len() + codings.len() <= 1,
         "ambiguous framing was taken"
     );
     let has_body = *method != Method::HEAD && ![204, 304].contains(&answer.status.as_u16());
     let expected = match (&lengths[..], &codings[..]) {
-        _ if !has_body => Framing::None,
-        ([digits], []) => Framing::Length(std::str::from_utf8(digits).unwrap().parse().unwrap()),
+        _ if !has_body => ResponseFraming::None,
+        ([digits], []) => {
+            ResponseFraming::Length(std::str::from_utf8(digits).unwrap().parse().unwrap())
+        }
         ([], [coding]) => {
             assert!(coding.eq_ignore_ascii_case(b"chunked"));
-            Framing::Chunked
+            ResponseFraming::Chunked
         }
-        _ => Framing::UntilClose,
+        _ => ResponseFraming::UntilClose,
     };
     assert_eq!(answer.framing, expected);
-    assert!(!answer.persists || expected != Framing::UntilClose);
+    assert!(!answer.persists || expected != ResponseFraming::UntilClose);
     for (name, value) in answer.fields.iter() {
         assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic));
         assert!(
@@ -111,23 +118,23 @@ fn check_framing(answer: &Answer, method: &Method) {
     }
 }
 
-fn check_body(answer: &Answer, input: &[u8], seed: u8) {
+fn check_body(answer: &ResponseHead, input: &[u8], seed: u8) {
     let (body, used, is_whole) = take_all(answer.framing, input, seed);
     assert_eq!(
         take_all(answer.framing, input, 0),
         (body.clone(), used, is_whole)
     );
     match answer.framing {
-        Framing::None => assert!(body.is_empty() && used == 0 && is_whole),
-        Framing::Length(length) => {
+        ResponseFraming::None => assert!(body.is_empty() && used == 0 && is_whole),
+        ResponseFraming::Length(length) => {
             let here =
                 usize::try_from(length).map_or(input.len(), |length| length.min(input.len()));
             assert_eq!(body, &input[..here]);
             assert_eq!(is_whole, here as u64 == length);
         }
-        Framing::UntilClose => assert_eq!(body, input),
-        Framing::Chunked if is_whole => assert_eq!(naive(&input[..used]), body),
-        Framing::Chunked => {}
+        ResponseFraming::UntilClose => assert_eq!(body, input),
+        ResponseFraming::Chunked if is_whole => assert_eq!(naive(&input[..used]), body),
+        ResponseFraming::Chunked => {}
     }
 }
 
@@ -161,13 +168,13 @@ fn naive(mut input: &[u8]) -> Vec<u8> {
 }
 
 /// The body's data, how much of `input` it took, and whether it came to its end.
-fn take_all(framing: Framing, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
-    let mut body = Body::new(framing);
+fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
+    let mut body = ResponseBody::new(framing);
     let (mut data, mut used) = (Vec::new(), 0);
     let mut buffer = [0; 64];
     for piece in pieces(input, seed) {
         let mut rest = piece;
-        while !rest.is_empty() && !matches!(body, Body::Ended) {
+        while !rest.is_empty() && !matches!(body, ResponseBody::Ended) {
             let Ok((took, filled)) = body.take(rest, &mut buffer) else {
                 // How much was taken up to there depends on the cut.
                 return (data, 0, false);
@@ -178,5 +185,5 @@ fn take_all(framing: Framing, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) 
             rest = &rest[took..];
         }
     }
-    (data, used, matches!(body, Body::Ended))
+    (data, used, matches!(body, ResponseBody::Ended))
 }

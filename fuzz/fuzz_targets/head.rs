@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use flow_proxy_fuzz::http1::body::Framing;
+use flow_proxy_fuzz::http1::body::RequestFraming;
 use flow_proxy_fuzz::http1::request::{RequestHead, find_end, parse_head};
 use libfuzzer_sys::fuzz_target;
 
@@ -100,14 +100,14 @@ fn check_strictness(whole: &[u8], head: &RequestHead) {
     }
     assert!(hosts == 1 || (hosts == 0 && is_1_0));
     let expected = match (&lengths[..], &codings[..]) {
-        ([], []) => Framing::None,
+        ([], []) => RequestFraming::None,
         ([digits], []) => {
             assert!(!digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()));
-            Framing::Length(digits.parse().unwrap())
+            RequestFraming::Length(digits.parse().unwrap())
         }
         ([], [coding]) => {
             assert!(coding.eq_ignore_ascii_case("chunked") && !is_1_0);
-            Framing::Chunked
+            RequestFraming::Chunked
         }
         _ => panic!("ambiguous framing was taken: {text:?}"),
     };

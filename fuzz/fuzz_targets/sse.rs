@@ -7,7 +7,7 @@
 #![no_main]
 
 use flow_proxy_fuzz::pieces;
-use flow_proxy_fuzz::sse::EventTail;
+use flow_proxy_fuzz::sse::EventScanner;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_boundaries(stream: &[u8], seed: u8) {
-    let mut tail = EventTail::default();
+    let mut tail = EventScanner::default();
     let mut sent = 0;
     for piece in pieces(stream, seed) {
         tail.feed(piece);
@@ -48,13 +48,13 @@ fn check_boundaries(stream: &[u8], seed: u8) {
 }
 
 fn check_ending(stream: &[u8], seed: u8) {
-    let mut tail = EventTail::default();
+    let mut tail = EventScanner::default();
     for piece in pieces(stream, seed) {
         tail.feed(piece);
     }
-    let ending = tail.ending(MESSAGE);
-    assert!(ending.len() < 1024 + stream.len().min(LONG));
-    let whole = [stream, &ending[..]].concat();
+    let closing_frames = tail.closing_frames(MESSAGE);
+    assert!(closing_frames.len() < 1024 + stream.len().min(LONG));
+    let whole = [stream, &closing_frames[..]].concat();
     for decoder in [Decoder::Standard, Decoder::Sdk] {
         let before = decode(stream, decoder);
         let after = decode(&whole, decoder);

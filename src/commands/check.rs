@@ -10,9 +10,9 @@ use http::Method;
 use crate::cli::Options;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::http1::response::Answer;
-use crate::upstream::connection::{Failure, Upstream, UpstreamFactory};
-use crate::upstream::proxy_env::Way;
+use crate::http1::response::ResponseHead;
+use crate::upstream::connection::{Upstream, UpstreamConnection, UpstreamError};
+use crate::upstream::proxy_env::ProxySettings;
 use crate::upstream::request::{Request, RequestBody};
 
 /// The outcome of one step: a line to print, or what is wrong and what to do about it.
@@ -26,20 +26,20 @@ pub fn check<'a>(
     options: &'a Options,
     configurations: &'a [Configuration],
 ) -> Result<impl Iterator<Item = Step> + 'a, String> {
-    let way = Way::FromEnvironment(options.target.clone());
-    let factory = UpstreamFactory::new(
+    let proxy_settings = ProxySettings::FromEnvironment(options.target.clone());
+    let factory = Upstream::new(
         &options.target,
         options.upstream_timeout,
         options.ca_file.as_deref(),
-        &way,
+        &proxy_settings,
     )?;
-    let mut upstream = Upstream::new(&factory);
+    let mut upstream = UpstreamConnection::new(&factory);
     let mut seen: HashSet<Arc<Credential>> = HashSet::new();
     let each = configurations
         .iter()
         .filter(move |one| seen.insert(Arc::clone(&one.credential)))
         .map(move |one| ask(&mut upstream, &options.target, one));
-    let proxy = way.proxy_name()?;
+    let proxy = proxy_settings.proxy_name()?;
     Ok(std::iter::once_with(|| resolve(&options.target, proxy)).chain(each))
 }
 
@@ -68,7 +68,7 @@ fn resolve(target: &Target, proxy: Option<String>) -> Step {
 }
 
 /// One GET of the models, signed with the credential of `one`.
-fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
+fn ask(upstream: &mut UpstreamConnection, target: &Target, one: &Configuration) -> Step {
     let name = &one.name;
     let path = format!("{}/v1/models", target.base_path);
     let fields: [&[u8]; 5] = [
@@ -97,22 +97,24 @@ fn ask(upstream: &mut Upstream, target: &Target, one: &Configuration) -> Step {
     let took = started.elapsed().as_millis();
     match answered {
         Ok(answer) => judge(name, &answer, took),
-        Err(Failure::TimedOut) => Err(format!("'{name}': no answer after {took} ms: try again")),
-        Err(Failure::Unreachable(why)) => Err(format!(
+        Err(UpstreamError::TimedOut) => {
+            Err(format!("'{name}': no answer after {took} ms: try again"))
+        }
+        Err(UpstreamError::Unreachable(why)) => Err(format!(
             "'{name}': {} cannot be reached: {why}. Check the network and --target-url; behind a \
              proxy that opens TLS give its root with --ca-file; set HTTPS_PROXY if one is needed",
             target.authority
         )),
-        Err(Failure::Broke(why)) => Err(format!(
+        Err(UpstreamError::Broke(why)) => Err(format!(
             "'{name}': {} sent no valid answer: {why}. Is --target-url right?",
             target.authority
         )),
-        Err(Failure::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
-        Err(Failure::ClientLeft) => Err(format!("'{name}': interrupted")),
+        Err(UpstreamError::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
+        Err(UpstreamError::ClientClosed) => Err(format!("'{name}': interrupted")),
     }
 }
 
-fn judge(name: &str, answer: &Answer, took: u128) -> Step {
+fn judge(name: &str, answer: &ResponseHead, took: u128) -> Step {
     let status = answer.status.as_u16();
     match status {
         200..=299 => Ok(format!("'{name}': accepted, {status} in {took} ms")),

@@ -11,17 +11,17 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::{Options, Setting};
 use crate::config::secrets::Configuration;
-use crate::config::watch::{Reloader, Stamp};
+use crate::config::watch::{FileVersion, Reloader};
 use crate::logging;
 use crate::proxy::Proxy;
-use crate::proxy::access::{self, Gate};
+use crate::proxy::access::{self, AccessPolicy};
 use crate::proxy::balancer::Balancer;
 use crate::server::{Limits, Running, Server};
-use crate::upstream::connection::UpstreamFactory;
-use crate::upstream::proxy_env::Way;
+use crate::upstream::connection::Upstream;
+use crate::upstream::proxy_env::ProxySettings;
 
 /// After cutting off what is in flight, how long its log lines are waited for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Descriptors that are neither a client's nor an upstream's: log, listener, waker, standard ones.
 const OWN_DESCRIPTORS: usize = 16;
 
@@ -37,7 +37,7 @@ pub enum Failure {
 /// Where the configurations come from.
 pub enum Source {
     /// A file, watched for changes; it looked like this before it was loaded.
-    SecretsFile(Option<Stamp>),
+    SecretsFile(Option<FileVersion>),
     /// The demo's own.
     Fixed,
 }
@@ -60,22 +60,30 @@ pub fn serve(
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
     let descriptors = raise_descriptor_limit();
-    tell_what_runs(options, settings, configurations);
+    log_startup(options, settings, configurations);
     let balancer = Arc::new(Balancer::new(configurations));
-    let way = match source {
-        Source::SecretsFile(_) => Way::FromEnvironment(options.target.clone()),
+    let proxy_settings = match source {
+        Source::SecretsFile(_) => ProxySettings::FromEnvironment(options.target.clone()),
         // The simulated Flow is in this process.
-        Source::Fixed => Way::Direct,
+        Source::Fixed => ProxySettings::Direct,
     };
-    if let Some(proxy) = way.proxy_name().map_err(Failure::Configuration)? {
+    if let Some(proxy) = proxy_settings
+        .proxy_name()
+        .map_err(Failure::Configuration)?
+    {
         log::info!("The upstream is reached through the proxy {proxy}");
     }
     let ca_file = options.ca_file.as_deref();
-    let upstreams = UpstreamFactory::new(&options.target, options.upstream_timeout, ca_file, &way)
-        .map_err(Failure::Configuration)?;
-    let gate = Gate::for_address(options.host);
+    let upstream = Upstream::new(
+        &options.target,
+        options.upstream_timeout,
+        ca_file,
+        &proxy_settings,
+    )
+    .map_err(Failure::Configuration)?;
+    let access = AccessPolicy::for_address(options.host);
     let target = options.target.clone();
-    let proxy = Proxy::new(target, gate, Arc::clone(&balancer), upstreams)
+    let proxy = Proxy::new(target, access, Arc::clone(&balancer), upstream)
         .map_err(Failure::Configuration)?;
     let server = bind(options)?;
     let limits = Limits {
@@ -109,7 +117,7 @@ pub fn serve(
     Ok(())
 }
 
-fn tell_what_runs(options: &Options, settings: &[Setting], configurations: &[Configuration]) {
+fn log_startup(options: &Options, settings: &[Setting], configurations: &[Configuration]) {
     log::info!(
         "flow-proxy {} starting, pid {}",
         env!("CARGO_PKG_VERSION"),
@@ -239,7 +247,7 @@ fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Durat
     let seconds = shutdown_timeout.as_secs_f32();
     log::warn!("Cutting off requests that are still in flight after {seconds} s");
     running.abort();
-    running.wait_until_idle(LAST_WORDS);
+    running.wait_until_idle(ABORT_GRACE);
 }
 
 fn signal_name(signal: i32) -> &'static str {

@@ -21,25 +21,25 @@ pub struct Reloader {
     path: PathBuf,
     balancer: Arc<Balancer>,
     /// What the file looked like when it was last loaded, or found unusable.
-    seen: Mutex<Option<Stamp>>,
+    seen: Mutex<Option<FileVersion>>,
 }
 
 /// What changes when a file is written or replaced: a rename changes the inode, writing in place
 /// the times and perhaps the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileVersion {
     inode: u64,
     length: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileVersion {
     /// To be taken before the file is read, so that no change is missed. `None` where there is no
     /// such file.
-    pub fn of(path: &Path) -> Option<Stamp> {
+    pub fn of(path: &Path) -> Option<FileVersion> {
         let metadata = fs::metadata(path).ok()?;
-        Some(Stamp {
+        Some(FileVersion {
             inode: metadata.ino(),
             length: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
@@ -50,7 +50,7 @@ impl Stamp {
 
 impl Reloader {
     /// Watches `path`, which `balancer` was loaded from when the file looked like `seen`.
-    pub fn new(path: &Path, seen: Option<Stamp>, balancer: Arc<Balancer>) -> Arc<Reloader> {
+    pub fn new(path: &Path, seen: Option<FileVersion>, balancer: Arc<Balancer>) -> Arc<Reloader> {
         let seen = Mutex::new(seen);
         Arc::new(Reloader {
             path: path.to_owned(),
@@ -82,7 +82,7 @@ impl Reloader {
     pub fn reload(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before the file is read: a change in between is seen the next time.
-        *seen = Stamp::of(&self.path);
+        *seen = FileVersion::of(&self.path);
         match secrets::load(&self.path) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
@@ -109,7 +109,7 @@ impl Reloader {
     }
 
     fn reload_if_changed(&self) {
-        let now = Stamp::of(&self.path);
+        let now = FileVersion::of(&self.path);
         let is_changed = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
         if is_changed {
             self.reload();

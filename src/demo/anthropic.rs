@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::routes::{Answer, Posted, Stamp};
+use super::routes::{Answer, Posted, ResponseId};
 use super::speech::{self, Ending, Heard, Reply};
 
 /// Answers a message, as a stream where the request asks for one.
-pub(super) fn messages(posted: &Posted, stamp: Stamp) -> Result<Answer, Fault> {
+pub(super) fn messages(posted: &Posted, response_id: ResponseId) -> Result<Answer, Fault> {
     let request = &posted.json;
     let messages = request["messages"].as_array();
     let messages = messages.ok_or_else(|| Fault::bad_request("messages: must be an array"))?;
@@ -16,7 +16,7 @@ pub(super) fn messages(posted: &Posted, stamp: Stamp) -> Result<Answer, Fault> {
         reply: speech::reply(&heard(messages), tool(request), max_tokens),
         model: request["model"].as_str().unwrap_or("demo-claude"),
         input_tokens: posted.prompt_tokens,
-        stamp,
+        response_id,
     };
     if request["stream"] == true {
         return Ok(Answer::Events(message.events()));
@@ -58,7 +58,7 @@ struct Message<'a> {
     reply: Reply,
     model: &'a str,
     input_tokens: u64,
-    stamp: Stamp,
+    response_id: ResponseId,
 }
 
 impl Message<'_> {
@@ -110,7 +110,7 @@ impl Message<'_> {
 
     fn envelope(&self, content: Value, stop_reason: Value, output_tokens: usize) -> Value {
         json!({
-            "id": format!("msg_demo_{}", self.stamp.serial),
+            "id": format!("msg_demo_{}", self.response_id.serial),
             "type": "message",
             "role": "assistant",
             "model": self.model,
@@ -126,7 +126,7 @@ impl Message<'_> {
         match &self.reply {
             Reply::Text { .. } => json!({"type": "text", "text": ""}),
             Reply::ToolCall { name } => {
-                let id = format!("toolu_demo_{}", self.stamp.serial);
+                let id = format!("toolu_demo_{}", self.response_id.serial);
                 json!({"type": "tool_use", "id": id, "name": name, "input": {}})
             }
         }
@@ -164,7 +164,7 @@ fn event(data: Value) -> String {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp {
+    const STAMP: ResponseId = ResponseId {
         serial: 7,
         created: 1_700_000_001,
     };

@@ -19,12 +19,12 @@ use serde_json::json;
 
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::http1::encode::AnswerFraming;
-use crate::http1::headers::Name;
+use crate::http1::encode::ResponseLength;
+use crate::http1::headers::KnownHeader;
 use crate::net::socket;
 use crate::server::{
-    ClientFault, Exchange, Handler, Limits, Progress, RefusalAnswer, Refused, Running, Server,
-    field_lines,
+    ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running,
+    Server, field_lines,
 };
 
 mod anthropic;
@@ -35,7 +35,7 @@ mod speech;
 mod token;
 
 use fault::Fault;
-use routes::{Answer, Asked, BASE_PATH, Stamp};
+use routes::{Answer, Asked, BASE_PATH, ResponseId};
 use token::{Account, Standing};
 
 /// Whom the simulated Flow knows. The second one is turned away, so that a failover can be seen.
@@ -157,25 +157,25 @@ struct Flow {
 }
 
 impl Handler for Flow {
-    type Kit = ();
+    type Context = ();
 
-    fn kit(&self) {}
+    fn context(&self) {}
 
     fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Progress {
         if let Err(fault) = self.answer(exchange) {
             // The server closes the connection of an answer that is not finished.
             log::debug!("simulated Flow: broken off: {fault:?}");
         }
-        Progress::Over
+        Progress::Done
     }
 
     fn awaited<'k>(&self, (): &'k ()) -> Option<&'k Weak<TcpStream>> {
         None
     }
 
-    fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer {
-        let body = body_of(&json!({"error": {"message": refused.refusal.message}}));
-        RefusalAnswer {
+    fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse {
+        let body = body_of(&json!({"error": {"message": rejected.refusal.message}}));
+        OwnResponse {
             fields: fields_of_json(&body),
             body,
         }
@@ -184,10 +184,10 @@ impl Handler for Flow {
 
 impl Flow {
     /// This is the core: read all, decide, send.
-    fn answer(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientFault> {
+    fn answer(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
         let answer = match read_body(exchange) {
-            Ok(body) => routes::answer(&asked(exchange, &body), self.stamp()),
-            Err(ClientFault::Refused(refusal)) => {
+            Ok(body) => routes::answer(&asked(exchange, &body), self.response_id()),
+            Err(ClientError::RejectedRequest(refusal)) => {
                 let status = StatusCode::from_u16(refusal.reason.status());
                 let status = status.unwrap_or(StatusCode::BAD_REQUEST);
                 let fault = Fault::new(status, refusal.message);
@@ -210,9 +210,9 @@ impl Flow {
         }
     }
 
-    fn stamp(&self) -> Stamp {
+    fn response_id(&self) -> ResponseId {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Stamp {
+        ResponseId {
             serial: self.answered.fetch_add(1, Ordering::Relaxed) + 1,
             created: now.unwrap_or_default().as_secs(),
         }
@@ -224,13 +224,13 @@ fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
     Asked {
         method: &head.method,
         target: &head.target,
-        authorization: head.fields.value(Name::Authorization),
+        authorization: head.fields.value(KnownHeader::Authorization),
         body,
     }
 }
 
 /// The whole body, also before a refusal: a client that still sends may not read its answer.
-fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, ClientFault> {
+fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     let mut piece = vec![0; 16 * 1024];
     loop {
@@ -261,19 +261,19 @@ fn send(
     status: StatusCode,
     fields: Vec<(HeaderName, HeaderValue)>,
     body: &[u8],
-) -> Result<(), ClientFault> {
+) -> Result<(), ClientError> {
     let fields = field_lines(&fields);
     if exchange.head.method == Method::HEAD {
-        exchange.start(status, fields, AnswerFraming::None);
+        exchange.start(status, fields, ResponseLength::None);
     } else {
-        exchange.start(status, fields, AnswerFraming::Length(body.len() as u64));
+        exchange.start(status, fields, ResponseLength::Length(body.len() as u64));
         exchange.write(body);
     }
     exchange.finish()
 }
 
 /// Sends server-sent events, each on its own and in its own time.
-fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientFault> {
+fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientError> {
     let fields = [
         (
             header::CONTENT_TYPE,
@@ -282,10 +282,10 @@ fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientFa
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     let fields = field_lines(&fields);
-    exchange.start(StatusCode::OK, fields, AnswerFraming::Unknown);
+    exchange.start(StatusCode::OK, fields, ResponseLength::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
-            socket::give_up_turn();
+            socket::before_blocking();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());

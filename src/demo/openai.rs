@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::routes::{Answer, Posted, Stamp};
+use super::routes::{Answer, Posted, ResponseId};
 use super::speech::{self, Ending, Heard, Reply};
 
 /// Some names to list. Requests may name any model.
@@ -24,7 +24,7 @@ pub(super) fn models() -> Value {
 }
 
 /// Answers a chat completion, as a stream where the request asks for one.
-pub(super) fn chat(posted: &Posted, stamp: Stamp) -> Result<Answer, Fault> {
+pub(super) fn chat(posted: &Posted, response_id: ResponseId) -> Result<Answer, Fault> {
     let request = &posted.json;
     let messages = request["messages"].as_array();
     let messages = messages.ok_or_else(|| Fault::bad_request("messages: must be an array"))?;
@@ -35,7 +35,7 @@ pub(super) fn chat(posted: &Posted, stamp: Stamp) -> Result<Answer, Fault> {
         reply: speech::reply(&heard(messages), tool(request), max_tokens),
         model: request["model"].as_str().unwrap_or(MODELS[0]),
         prompt_tokens: posted.prompt_tokens,
-        stamp,
+        response_id,
     };
     if request["stream"] == true {
         let usage = match request["stream_options"]["include_usage"] == true {
@@ -83,7 +83,7 @@ struct Completion<'a> {
     reply: Reply,
     model: &'a str,
     prompt_tokens: u64,
-    stamp: Stamp,
+    response_id: ResponseId,
 }
 
 impl Completion<'_> {
@@ -109,7 +109,7 @@ impl Completion<'_> {
         json!({
             "id": self.id(),
             "object": "chat.completion",
-            "created": self.stamp.created,
+            "created": self.response_id.created,
             "model": self.model,
             "choices": [choice],
             "usage": self.usage(),
@@ -139,7 +139,7 @@ impl Completion<'_> {
             let mut chunk = json!({
                 "id": self.id(),
                 "object": "chat.completion.chunk",
-                "created": self.stamp.created,
+                "created": self.response_id.created,
                 "model": self.model,
                 "choices": choices,
             });
@@ -191,11 +191,11 @@ impl Completion<'_> {
     }
 
     fn id(&self) -> String {
-        format!("chatcmpl-demo-{}", self.stamp.serial)
+        format!("chatcmpl-demo-{}", self.response_id.serial)
     }
 
     fn call_id(&self) -> String {
-        format!("call_demo_{}", self.stamp.serial)
+        format!("call_demo_{}", self.response_id.serial)
     }
 }
 

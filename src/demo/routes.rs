@@ -21,7 +21,7 @@ pub(super) struct Asked<'a> {
 
 /// What tells an answer from all others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stamp {
+pub(super) struct ResponseId {
     /// Counts from 1.
     pub(super) serial: u64,
     /// Seconds since 1970.
@@ -52,8 +52,8 @@ impl Answer {
 }
 
 /// Answers a request.
-pub(super) fn answer(asked: &Asked<'_>, stamp: Stamp) -> Answer {
-    dispatch(asked, stamp).unwrap_or_else(|fault| refusal(asked, &fault))
+pub(super) fn answer(asked: &Asked<'_>, response_id: ResponseId) -> Answer {
+    dispatch(asked, response_id).unwrap_or_else(|fault| refusal(asked, &fault))
 }
 
 /// A fault in the dialect of the request's path.
@@ -71,7 +71,7 @@ pub(super) fn refusal(asked: &Asked<'_>, fault: &Fault) -> Answer {
     }
 }
 
-fn dispatch(asked: &Asked<'_>, stamp: Stamp) -> Result<Answer, Fault> {
+fn dispatch(asked: &Asked<'_>, response_id: ResponseId) -> Result<Answer, Fault> {
     let path = path(asked.target).ok_or_else(not_found)?;
     token::account(asked.authorization, &ACCOUNTS).map_err(|what| {
         let message = format!("Authentication Error, {what}");
@@ -82,9 +82,9 @@ fn dispatch(asked: &Asked<'_>, stamp: Stamp) -> Result<Answer, Fault> {
             allow(asked, &[Method::GET, Method::HEAD], "GET, HEAD")?;
             Ok(Answer::ok(openai::models()))
         }
-        "/v1/chat/completions" => openai::chat(&posted(asked)?, stamp),
+        "/v1/chat/completions" => openai::chat(&posted(asked)?, response_id),
         "/v1/embeddings" => openai::embeddings(&posted(asked)?),
-        "/v1/messages" => anthropic::messages(&posted(asked)?, stamp),
+        "/v1/messages" => anthropic::messages(&posted(asked)?, response_id),
         "/v1/messages/count_tokens" => {
             posted(asked)?;
             let body = serde_json::json!({"input_tokens": prompt_tokens(asked.body.len())});
@@ -160,11 +160,11 @@ mod tests {
             authorization: Some(credential.authorization().as_bytes()),
             body,
         };
-        let stamp = Stamp {
+        let response_id = ResponseId {
             serial: 1,
             created: 2,
         };
-        match answer(&asked, stamp) {
+        match answer(&asked, response_id) {
             Answer::Whole { status, body, .. } => (status.as_u16(), body),
             Answer::Events(events) => panic!("a stream: {events:?}"),
         }

@@ -4,7 +4,7 @@ use super::error::{Reason, Refusal};
 
 /// How the end of a request's body is known: it never ends with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum RequestFraming {
     /// There is no body.
     None,
     /// Exactly so many bytes.

@@ -9,7 +9,7 @@ use super::request::Persistence;
 
 /// How the end of an answer's body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerFraming {
+pub enum ResponseLength {
     /// No body follows, whatever the fields say: HEAD, 204, 304 (RFC 9110 section 6.4.1).
     None,
     /// Exactly so many bytes.
@@ -20,7 +20,7 @@ pub enum AnswerFraming {
 
 /// The framing on the wire, once the client's version is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WireFraming {
+pub(crate) enum BodyCoding {
     Plain,
     Chunked,
     UntilClose,
@@ -38,14 +38,14 @@ const CHUNK_SUFFIX: usize = 2;
 
 /// Bytes on their way to the client. Belongs to a worker, is reused for each answer.
 #[derive(Debug, Default)]
-pub(crate) struct Out {
+pub(crate) struct OutputBuffer {
     /// All initialised; `start..end` waits to be sent. Empty until the first answer.
     data: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Out {
+impl OutputBuffer {
     pub(crate) fn pending(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
@@ -95,11 +95,11 @@ impl Out {
     }
 
     /// Takes over `length` bytes that were written to [`Out::space`].
-    pub(crate) fn commit(&mut self, length: usize, framing: WireFraming) {
+    pub(crate) fn commit(&mut self, length: usize, framing: BodyCoding) {
         let data = self.end + CHUNK_PREFIX;
         let prefix = match framing {
-            WireFraming::Chunked => format_chunk_size(length),
-            WireFraming::Plain | WireFraming::UntilClose => ([0; CHUNK_PREFIX], 0),
+            BodyCoding::Chunked => format_chunk_size(length),
+            BodyCoding::Plain | BodyCoding::UntilClose => ([0; CHUNK_PREFIX], 0),
         };
         let gap = CHUNK_PREFIX - prefix.1;
         self.data[data - prefix.1..data].copy_from_slice(&prefix.0[..prefix.1]);
@@ -112,15 +112,15 @@ impl Out {
             self.data.copy_within(from..data + length, self.end);
             self.end += prefix.1 + length;
         }
-        if framing == WireFraming::Chunked {
+        if framing == BodyCoding::Chunked {
             self.append(b"\r\n");
         }
     }
 
     /// A piece that lies elsewhere, framed. For small ones: it is copied.
-    pub(crate) fn append_piece(&mut self, bytes: &[u8], framing: WireFraming) {
+    pub(crate) fn append_piece(&mut self, bytes: &[u8], framing: BodyCoding) {
         for piece in bytes.chunks(MAX_PIECE) {
-            if framing == WireFraming::Chunked {
+            if framing == BodyCoding::Chunked {
                 let (prefix, length) = format_chunk_size(piece.len());
                 self.append(&prefix[..length]);
                 self.append(piece);
@@ -144,7 +144,7 @@ impl Out {
         &mut self,
         status: http::StatusCode,
         fields: impl Iterator<Item = &'f [u8]>,
-        framing: WireFraming,
+        framing: BodyCoding,
         connection: (Version, Persistence),
     ) {
         self.append(b"HTTP/1.1 ");
@@ -153,7 +153,7 @@ impl Out {
         self.append(status.canonical_reason().unwrap_or_default().as_bytes());
         self.append(b"\r\n");
         fields.for_each(|piece| self.append(piece));
-        if framing == WireFraming::Chunked {
+        if framing == BodyCoding::Chunked {
             self.append(b"transfer-encoding: chunked\r\n");
         }
         match connection {
@@ -187,7 +187,7 @@ fn format_chunk_size(size: usize) -> ([u8; CHUNK_PREFIX], usize) {
 mod tests {
     use super::*;
 
-    fn put(out: &mut Out, bytes: &[u8], framing: WireFraming) {
+    fn put(out: &mut OutputBuffer, bytes: &[u8], framing: BodyCoding) {
         out.space().expect("room")[..bytes.len()].copy_from_slice(bytes);
         out.commit(bytes.len(), framing);
     }
@@ -208,10 +208,10 @@ mod tests {
 
     #[test]
     fn pieces_are_framed_the_same_whether_something_waits_before_them_or_not() {
-        let mut out = Out::default();
-        put(&mut out, b"first", WireFraming::Chunked);
-        put(&mut out, &[b'x'; 17], WireFraming::Chunked);
-        out.append_piece(b"copied", WireFraming::Chunked);
+        let mut out = OutputBuffer::default();
+        put(&mut out, b"first", BodyCoding::Chunked);
+        put(&mut out, &[b'x'; 17], BodyCoding::Chunked);
+        out.append_piece(b"copied", BodyCoding::Chunked);
         out.append_last_chunk();
         let expected = format!(
             "5\r\nfirst\r\n11\r\n{}\r\n6\r\ncopied\r\n0\r\n\r\n",
@@ -222,27 +222,27 @@ mod tests {
 
     #[test]
     fn plain_pieces_follow_a_head_without_a_gap() {
-        let mut out = Out::default();
+        let mut out = OutputBuffer::default();
         let status = http::StatusCode::OK;
         let connection = (Version::HTTP_11, Persistence::Close);
-        out.append_head(status, std::iter::empty(), WireFraming::Plain, connection);
-        put(&mut out, b"body", WireFraming::Plain);
+        out.append_head(status, std::iter::empty(), BodyCoding::Plain, connection);
+        put(&mut out, b"body", BodyCoding::Plain);
         assert_eq!(
             out.pending(),
             b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbody"
         );
         out.clear();
-        put(&mut out, b"next", WireFraming::Plain);
+        put(&mut out, b"next", BodyCoding::Plain);
         assert_eq!(out.pending(), b"next");
     }
 
     #[test]
     fn a_full_buffer_asks_for_a_flush() {
-        let mut out = Out::default();
+        let mut out = OutputBuffer::default();
         let mut pieces = 0;
         while let Some(space) = out.space() {
             let length = space.len();
-            out.commit(length, WireFraming::Chunked);
+            out.commit(length, BodyCoding::Chunked);
             pieces += 1;
             assert!(pieces < 10, "never full");
         }

@@ -16,7 +16,7 @@ const KEPT: (usize, usize) = (4096, 64);
 /// The fields that this program looks at or does not simply pass on; all others are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Name {
+pub enum KnownHeader {
     Other,
     Authorization,
     Connection,
@@ -38,30 +38,30 @@ pub enum Name {
     XRequestId,
 }
 
-impl Name {
+impl KnownHeader {
     /// Which one `name` is, in whatever case. Asked once for each line.
-    pub fn of(name: &[u8]) -> Name {
+    pub fn of(name: &[u8]) -> KnownHeader {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
-            2 if is(b"te") => Name::Te,
-            4 if is(b"host") => Name::Host,
-            6 if is(b"expect") => Name::Expect,
-            6 if is(b"origin") => Name::Origin,
-            7 if is(b"trailer") => Name::Trailer,
-            7 if is(b"upgrade") => Name::Upgrade,
-            10 if is(b"connection") => Name::Connection,
-            10 if is(b"keep-alive") => Name::KeepAlive,
-            11 if is(b"retry-after") => Name::RetryAfter,
-            12 if is(b"content-type") => Name::ContentType,
-            12 if is(b"x-request-id") => Name::XRequestId,
-            13 if is(b"authorization") => Name::Authorization,
-            14 if is(b"content-length") => Name::ContentLength,
-            16 if is(b"content-encoding") => Name::ContentEncoding,
-            16 if is(b"proxy-connection") => Name::ProxyConnection,
-            17 if is(b"transfer-encoding") => Name::TransferEncoding,
-            18 if is(b"proxy-authenticate") => Name::ProxyAuthenticate,
-            19 if is(b"proxy-authorization") => Name::ProxyAuthorization,
-            _ => Name::Other,
+            2 if is(b"te") => KnownHeader::Te,
+            4 if is(b"host") => KnownHeader::Host,
+            6 if is(b"expect") => KnownHeader::Expect,
+            6 if is(b"origin") => KnownHeader::Origin,
+            7 if is(b"trailer") => KnownHeader::Trailer,
+            7 if is(b"upgrade") => KnownHeader::Upgrade,
+            10 if is(b"connection") => KnownHeader::Connection,
+            10 if is(b"keep-alive") => KnownHeader::KeepAlive,
+            11 if is(b"retry-after") => KnownHeader::RetryAfter,
+            12 if is(b"content-type") => KnownHeader::ContentType,
+            12 if is(b"x-request-id") => KnownHeader::XRequestId,
+            13 if is(b"authorization") => KnownHeader::Authorization,
+            14 if is(b"content-length") => KnownHeader::ContentLength,
+            16 if is(b"content-encoding") => KnownHeader::ContentEncoding,
+            16 if is(b"proxy-connection") => KnownHeader::ProxyConnection,
+            17 if is(b"transfer-encoding") => KnownHeader::TransferEncoding,
+            18 if is(b"proxy-authenticate") => KnownHeader::ProxyAuthenticate,
+            19 if is(b"proxy-authorization") => KnownHeader::ProxyAuthorization,
+            _ => KnownHeader::Other,
         }
     }
 }
@@ -79,7 +79,7 @@ pub struct ConnectionOptions {
 
 /// The field lines of a head.
 #[derive(Clone, Default)]
-pub struct Fields {
+pub struct HeaderBlock {
     /// Holds each line as it is to be sent, `Name: value` and CRLF; there may be other bytes between.
     bytes: Vec<u8>,
     lines: Vec<Line>,
@@ -90,16 +90,16 @@ pub struct Fields {
 /// Where a field line lies in [`Fields::bytes`].
 #[derive(Clone)]
 struct Line {
-    known: Name,
+    known: KnownHeader,
     name: Range<u32>,
     value: Range<u32>,
 }
 
-impl Fields {
+impl HeaderBlock {
     /// Copies `head` once, of which all `lines` must be slices, into the memory of these, whose lines
     /// are forgotten.
     #[must_use]
-    pub fn refilled(mut self, head: &[u8], lines: &[httparse::Header<'_>]) -> Fields {
+    pub fn reparse(mut self, head: &[u8], lines: &[httparse::Header<'_>]) -> HeaderBlock {
         // A head is far shorter than a u32 can say.
         let range_of = |piece: &[u8]| {
             let start = (piece.as_ptr().addr() - head.as_ptr().addr()) as u32;
@@ -108,7 +108,7 @@ impl Fields {
         let (mut names, mut is_plain) = (0, true);
         let lines = lines.iter().map(|line| {
             let name = line.name.as_bytes();
-            let known = Name::of(name);
+            let known = KnownHeader::of(name);
             names |= 1 << known as u32;
             let line = Line {
                 known,
@@ -148,11 +148,11 @@ impl Fields {
 
     /// These, to be refilled; or none, where they take more memory than is worth keeping.
     #[must_use]
-    pub fn if_small(self) -> Fields {
+    pub fn reusable(self) -> HeaderBlock {
         if self.bytes.capacity() <= KEPT.0 && self.lines.capacity() <= KEPT.1 {
             self
         } else {
-            Fields::default()
+            HeaderBlock::default()
         }
     }
 
@@ -166,21 +166,21 @@ impl Fields {
     }
 
     /// The lines that are to be kept as they are sent: each piece is one or more of them.
-    pub fn text(
+    pub fn raw_lines(
         &self,
-        keeps: impl Fn(Name, &[u8]) -> bool + Clone,
+        keeps: impl Fn(KnownHeader, &[u8]) -> bool + Clone,
     ) -> impl Iterator<Item = &[u8]> + Clone {
         let mut left = self.lines.iter();
         std::iter::from_fn(move || {
             let is_kept = |line: &&Line| keeps(line.known, self.piece(&line.name));
             let first = left.find(is_kept)?;
-            let mut end = first.text().end;
+            let mut end = first.range().end;
             // Lines that lie side by side go out as one.
             while let Some(next) = left.as_slice().first()
                 && next.name.start == end
                 && is_kept(&next)
             {
-                end = next.text().end;
+                end = next.range().end;
                 left.next();
             }
             Some(self.piece(&(first.name.start..end)))
@@ -195,12 +195,12 @@ impl Fields {
     }
 
     /// The first value of the field `name`.
-    pub fn value(&self, name: Name) -> Option<&[u8]> {
+    pub fn value(&self, name: KnownHeader) -> Option<&[u8]> {
         self.values(name).next()
     }
 
     /// The values of all lines of the field `name`.
-    pub fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+    pub fn values(&self, name: KnownHeader) -> impl Iterator<Item = &[u8]> {
         let is_there = self.names & 1 << name as u32 != 0;
         let lines = if is_there { &self.lines[..] } else { &[] };
         lines
@@ -211,7 +211,7 @@ impl Fields {
 
     /// The fields that concern this connection only, and other options of it.
     pub fn connection_options(&self) -> impl Iterator<Item = &[u8]> {
-        self.values(Name::Connection)
+        self.values(KnownHeader::Connection)
             .flat_map(|value| value.split(|&byte| byte == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|option| !option.is_empty())
@@ -229,13 +229,13 @@ impl Fields {
     }
 
     /// Drops all lines of the field `name`.
-    pub fn remove(&mut self, name: Name) {
+    pub fn remove(&mut self, name: KnownHeader) {
         self.lines.retain(|line| line.known != name);
         self.names &= !(1 << name as u32);
     }
 
     /// Makes all lines of the field `name` one, in the place of the first, with `value`.
-    pub fn unite(&mut self, name: Name, value: &str) {
+    pub fn merge(&mut self, name: KnownHeader, value: &str) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(value.as_bytes());
         let united = start..self.bytes.len() as u32;
@@ -253,7 +253,7 @@ impl Fields {
 
 impl Line {
     /// All of it, if it lies there as it is to be sent.
-    fn text(&self) -> Range<u32> {
+    fn range(&self) -> Range<u32> {
         self.name.start..self.value.end + 2
     }
 
@@ -265,16 +265,16 @@ impl Line {
     }
 }
 
-impl PartialEq for Fields {
-    fn eq(&self, other: &Fields) -> bool {
+impl PartialEq for HeaderBlock {
+    fn eq(&self, other: &HeaderBlock) -> bool {
         self.iter().eq(other.iter())
     }
 }
 
-impl Eq for Fields {}
+impl Eq for HeaderBlock {}
 
 /// Names only: values hold credentials and cookies.
-impl fmt::Debug for Fields {
+impl fmt::Debug for HeaderBlock {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.iter().map(|(name, _)| String::from_utf8_lossy(name));
         formatter.debug_list().entries(names).finish()
@@ -282,15 +282,15 @@ impl fmt::Debug for Fields {
 }
 
 #[cfg(test)]
-impl Fields {
+impl HeaderBlock {
     /// The fields of `Name: value` pairs.
-    pub fn of(pairs: &[(&str, &str)]) -> Fields {
+    pub fn of(pairs: &[(&str, &str)]) -> HeaderBlock {
         let line = |(name, value): &(&str, &str)| format!("{name}: {value}\r\n");
         let head = pairs.iter().map(line).collect::<String>() + "\r\n";
         let mut lines = [httparse::EMPTY_HEADER; 64];
         match httparse::parse_headers(head.as_bytes(), &mut lines) {
             Ok(httparse::Status::Complete((_, lines))) => {
-                Fields::default().refilled(head.as_bytes(), lines)
+                HeaderBlock::default().reparse(head.as_bytes(), lines)
             }
             other => panic!("{head:?}: {other:?}"),
         }
@@ -301,16 +301,19 @@ impl Fields {
 mod tests {
     use super::*;
 
-    fn four() -> Fields {
-        Fields::of(&[("HOST", "1"), ("b", "2"), ("host", "3"), ("Te", "4")])
+    fn four() -> HeaderBlock {
+        HeaderBlock::of(&[("HOST", "1"), ("b", "2"), ("host", "3"), ("Te", "4")])
     }
 
     #[test]
     fn names_are_found_in_any_case_and_kept_as_they_came() {
         let fields = four();
-        assert_eq!(fields.value(Name::Host), Some(&b"1"[..]));
-        assert_eq!(fields.values(Name::Host).collect::<Vec<_>>(), [b"1", b"3"]);
-        assert_eq!(fields.value(Name::Origin), None);
+        assert_eq!(fields.value(KnownHeader::Host), Some(&b"1"[..]));
+        assert_eq!(
+            fields.values(KnownHeader::Host).collect::<Vec<_>>(),
+            [b"1", b"3"]
+        );
+        assert_eq!(fields.value(KnownHeader::Origin), None);
         assert_eq!(fields.iter().next(), Some((&b"HOST"[..], &b"1"[..])));
     }
 
@@ -337,16 +340,23 @@ mod tests {
             "Upgrade",
             "X-Request-Id",
         ] {
-            let name = Name::of(text.as_bytes());
-            assert_eq!(name, Name::of(text.to_ascii_lowercase().as_bytes()));
-            assert!(name != Name::Other && !seen.contains(&name), "{text}");
+            let name = KnownHeader::of(text.as_bytes());
+            assert_eq!(name, KnownHeader::of(text.to_ascii_lowercase().as_bytes()));
+            assert!(
+                name != KnownHeader::Other && !seen.contains(&name),
+                "{text}"
+            );
             seen.push(name);
             for length in 0..text.len() {
                 let other = format!("{}_{}", &text[..length], &text[length + 1..]);
-                assert_eq!(Name::of(other.as_bytes()), Name::Other, "{other}");
+                assert_eq!(
+                    KnownHeader::of(other.as_bytes()),
+                    KnownHeader::Other,
+                    "{other}"
+                );
             }
         }
-        assert_eq!(seen.len(), Name::XRequestId as usize);
+        assert_eq!(seen.len(), KnownHeader::XRequestId as usize);
     }
 
     #[test]
@@ -357,10 +367,10 @@ mod tests {
         else {
             panic!("it is a head");
         };
-        let fields = four().refilled(head, lines);
-        assert_eq!(fields, Fields::of(&[("Expect", "x")]));
-        assert_eq!(fields.value(Name::Host), None);
-        assert_eq!(fields.value(Name::Expect), Some(&b"x"[..]));
+        let fields = four().reparse(head, lines);
+        assert_eq!(fields, HeaderBlock::of(&[("Expect", "x")]));
+        assert_eq!(fields.value(KnownHeader::Host), None);
+        assert_eq!(fields.value(KnownHeader::Expect), Some(&b"x"[..]));
     }
 
     #[test]
@@ -380,8 +390,8 @@ mod tests {
             else {
                 panic!("it is a head");
             };
-            let fields = Fields::default().refilled(head.as_bytes(), lines);
-            let text: Vec<u8> = fields.text(|_, _| true).flatten().copied().collect();
+            let fields = HeaderBlock::default().reparse(head.as_bytes(), lines);
+            let text: Vec<u8> = fields.raw_lines(|_, _| true).flatten().copied().collect();
             assert_eq!(String::from_utf8(text).unwrap(), plain, "{head:?}");
         }
     }
@@ -390,14 +400,14 @@ mod tests {
     fn lines_that_are_not_kept_are_left_out_and_the_others_keep_their_order() {
         let names = ["host", "a", "te", "b", "c"];
         let pairs = names.map(|name| (name, "x"));
-        let mut fields = Fields::of(&pairs);
+        let mut fields = HeaderBlock::of(&pairs);
         for chosen in 0..1 << names.len() {
             let is_chosen = |name: &[u8]| {
                 let at = names.iter().position(|other| other.as_bytes() == name);
                 chosen >> at.unwrap() & 1 == 1
             };
             let text: Vec<u8> = fields
-                .text(|_, name| is_chosen(name))
+                .raw_lines(|_, name| is_chosen(name))
                 .flatten()
                 .copied()
                 .collect();
@@ -405,36 +415,36 @@ mod tests {
             let expected: String = chosen_names.map(|name| format!("{name}: x\r\n")).collect();
             assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
-        assert_eq!(fields.text(|_, _| true).count(), 1, "it is one piece");
-        fields.remove(Name::Te);
-        assert_eq!(fields.text(|_, _| true).count(), 2);
+        assert_eq!(fields.raw_lines(|_, _| true).count(), 1, "it is one piece");
+        fields.remove(KnownHeader::Te);
+        assert_eq!(fields.raw_lines(|_, _| true).count(), 2);
     }
 
     #[test]
     fn much_memory_is_not_kept() {
         let value = "x".repeat(KEPT.0);
-        let long = Fields::of(&[("a", &value)]);
-        assert!(long.if_small().bytes.capacity() == 0);
-        assert!(four().if_small().bytes.capacity() > 0);
-        let many = Fields {
+        let long = HeaderBlock::of(&[("a", &value)]);
+        assert!(long.reusable().bytes.capacity() == 0);
+        assert!(four().reusable().bytes.capacity() > 0);
+        let many = HeaderBlock {
             lines: Vec::with_capacity(KEPT.1 + 1),
-            ..Fields::default()
+            ..HeaderBlock::default()
         };
-        assert_eq!(many.if_small().lines.capacity(), 0);
+        assert_eq!(many.reusable().lines.capacity(), 0);
     }
 
     #[test]
     fn lines_can_be_removed_and_united() {
         let mut fields = four();
-        fields.remove(Name::Te);
-        fields.unite(Name::Host, "13");
-        assert_eq!(fields, Fields::of(&[("HOST", "13"), ("b", "2")]));
-        assert_eq!(fields.value(Name::Te), None);
+        fields.remove(KnownHeader::Te);
+        fields.merge(KnownHeader::Host, "13");
+        assert_eq!(fields, HeaderBlock::of(&[("HOST", "13"), ("b", "2")]));
+        assert_eq!(fields.value(KnownHeader::Te), None);
     }
 
     #[test]
     fn values_are_not_shown() {
-        let shown = format!("{:?}", Fields::of(&[("Authorization", "Bearer fake")]));
+        let shown = format!("{:?}", HeaderBlock::of(&[("Authorization", "Bearer fake")]));
         assert_eq!(shown, r#"["Authorization"]"#);
     }
 }

@@ -6,9 +6,9 @@
 
 use http::{Method, Version};
 
-use super::body::Framing;
+use super::body::RequestFraming;
 use super::error::{Reason, Refusal};
-use super::headers::{Fields, MAX_OPTIONS, Name};
+use super::headers::{HeaderBlock, KnownHeader, MAX_OPTIONS};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
 pub const MAX_REQUEST_LINE: usize = 16 * 1024;
@@ -25,8 +25,8 @@ pub struct RequestHead {
     pub target: Box<[u8]>,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    pub fields: Fields,
-    pub framing: Framing,
+    pub fields: HeaderBlock,
+    pub framing: RequestFraming,
     pub expects_continue: bool,
     /// Whether the client lets the connection live on (RFC 9112 section 9.3).
     pub persistence: Persistence,
@@ -105,18 +105,18 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal>
     let Some(end) = find_end(bytes, 0)? else {
         return Ok(None);
     };
-    parse_whole(&bytes[..end], Fields::default()).map(|head| Some((end, head)))
+    parse_whole(&bytes[..end], HeaderBlock::default()).map(|head| Some((end, head)))
 }
 
 /// Parses a head that [`find_end`] found to be whole. Its fields are put where `spare` ones were.
 ///
 /// # Errors
 /// As [`parse_head`].
-pub fn parse_whole(head: &[u8], spare: Fields) -> Result<RequestHead, Refusal> {
+pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, Refusal> {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
     let (method, target, version) = request_line(&head[..line_end])?;
     let fields = field_lines(&head[line_end + 2..], spare)?;
-    let framing = Framing::of(version, &fields)?;
+    let framing = RequestFraming::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
     let persistence = match method {
@@ -180,7 +180,7 @@ fn not_http(line: &[u8]) -> &'static str {
 /// each worker touches, and caches are what a worker runs out of.
 const FEW_FIELDS: usize = 32;
 
-fn field_lines(head: &[u8], mut spare: Fields) -> Result<Fields, Refusal> {
+fn field_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, Refusal> {
     match parse_lines::<FEW_FIELDS>(head, &mut spare) {
         Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_FIELDS>(head, &mut spare),
         parsed => parsed,
@@ -196,21 +196,21 @@ fn field_lines(head: &[u8], mut spare: Fields) -> Result<Fields, Refusal> {
 #[inline(never)]
 fn parse_lines<const MOST: usize>(
     head: &[u8],
-    spare: &mut Fields,
-) -> Result<Fields, httparse::Error> {
+    spare: &mut HeaderBlock,
+) -> Result<HeaderBlock, httparse::Error> {
     let mut parsed = [httparse::EMPTY_HEADER; MOST];
     // What its names and values may consist of is what RFC 9110 section 5.6.2 and 5.5 say.
     match httparse::parse_headers(head, &mut parsed)? {
-        httparse::Status::Complete((_, lines)) => Ok(std::mem::take(spare).refilled(head, lines)),
+        httparse::Status::Complete((_, lines)) => Ok(std::mem::take(spare).reparse(head, lines)),
         // It ends in the middle of a field.
         httparse::Status::Partial => Err(httparse::Error::HeaderName),
     }
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
-fn check_host(version: Version, fields: &Fields) -> Result<(), Refusal> {
+fn check_host(version: Version, fields: &HeaderBlock) -> Result<(), Refusal> {
     let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-    let mut hosts = fields.values(Name::Host);
+    let mut hosts = fields.values(KnownHeader::Host);
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => bad("more than one Host field"),
         (None, None) if version == Version::HTTP_11 => bad("HTTP/1.1 without a Host field"),
@@ -246,9 +246,9 @@ fn is_host_byte(byte: u8) -> bool {
     is_other || byte.is_ascii_alphanumeric()
 }
 
-fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {
+fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, Refusal> {
     let mut expects = false;
-    for value in fields.values(Name::Expect) {
+    for value in fields.values(KnownHeader::Expect) {
         // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::new(
@@ -262,7 +262,7 @@ fn expectation(version: Version, fields: &Fields) -> Result<bool, Refusal> {
 }
 
 /// RFC 9112 section 9.3.
-fn persistence(version: Version, fields: &Fields) -> Result<Persistence, Refusal> {
+fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, Refusal> {
     let asked = fields.connection();
     if asked.are_too_many {
         return Err(Refusal::new(
@@ -278,12 +278,12 @@ fn persistence(version: Version, fields: &Fields) -> Result<Persistence, Refusal
     })
 }
 
-impl Framing {
+impl RequestFraming {
     /// RFC 9112 section 6.3, with everything ambiguous refused.
-    fn of(version: Version, fields: &Fields) -> Result<Self, Refusal> {
+    fn of(version: Version, fields: &HeaderBlock) -> Result<Self, Refusal> {
         let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
-        let mut codings = fields.values(Name::TransferEncoding);
-        let mut lengths = fields.values(Name::ContentLength);
+        let mut codings = fields.values(KnownHeader::TransferEncoding);
+        let mut lengths = fields.values(KnownHeader::ContentLength);
         let coding = codings.next();
         let length = lengths.next();
         if coding.is_some() && length.is_some() {
@@ -303,10 +303,10 @@ impl Framing {
                     "the only transfer coding known here is chunked",
                 ));
             }
-            return Ok(Framing::Chunked);
+            return Ok(RequestFraming::Chunked);
         }
         let Some(digits) = length else {
-            return Ok(Framing::None);
+            return Ok(RequestFraming::None);
         };
         if lengths.next().is_some() {
             return bad("more than one Content-Length");
@@ -318,7 +318,7 @@ impl Framing {
             .ok()
             .and_then(|digits| digits.parse().ok())
         {
-            Some(length) => Ok(Framing::Length(length)),
+            Some(length) => Ok(RequestFraming::Length(length)),
             None => bad("Content-Length is larger than any body"),
         }
     }

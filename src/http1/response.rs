@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::body::{ChunkDecoder, Decoded};
-use super::headers::{Fields, Name};
+use super::headers::{HeaderBlock, KnownHeader};
 
 /// The most field lines of an answer.
 const MAX_FIELDS: usize = 128;
@@ -13,17 +13,17 @@ const FEW_FIELDS: usize = 32;
 
 /// The head of a final answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ResponseHead {
     pub status: StatusCode,
-    pub fields: Fields,
-    pub framing: Framing,
+    pub fields: HeaderBlock,
+    pub framing: ResponseFraming,
     /// Whether another request may follow on the connection (RFC 9112 section 9.3).
     pub persists: bool,
 }
 
 /// How the end of an answer's body is known (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum ResponseFraming {
     /// No body follows, whatever the fields say.
     None,
     /// Exactly so many bytes.
@@ -41,7 +41,7 @@ pub enum Parsed {
     /// An interim answer (1xx) of so many bytes; the final one is still to come.
     Interim(usize),
     /// The head of the final answer, and its length in bytes.
-    Final(usize, Answer),
+    Final(usize, ResponseHead),
 }
 
 /// Parses the head of the answer to a request with `method` from the start of `bytes`. A final one's
@@ -49,7 +49,11 @@ pub enum Parsed {
 ///
 /// # Errors
 /// What is wrong with it. Also what the client could understand otherwise than we do.
-pub fn parse(bytes: &[u8], method: &Method, spare: &mut Fields) -> Result<Parsed, &'static str> {
+pub fn parse(
+    bytes: &[u8],
+    method: &Method,
+    spare: &mut HeaderBlock,
+) -> Result<Parsed, &'static str> {
     match parse_lines::<FEW_FIELDS>(bytes, method, spare) {
         Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method, spare),
         parsed => parsed,
@@ -62,7 +66,7 @@ const TOO_MANY_FIELDS: &str = "its head has over 128 fields";
 fn parse_lines<const MOST: usize>(
     bytes: &[u8],
     method: &Method,
-    spare: &mut Fields,
+    spare: &mut HeaderBlock,
 ) -> Result<Parsed, &'static str> {
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; MOST];
     let mut head = httparse::Response::new(&mut []);
@@ -86,16 +90,16 @@ fn parse_lines<const MOST: usize>(
         return Ok(Parsed::Interim(length));
     }
     let is_http_11 = head.version == Some(1);
-    let mut fields = std::mem::take(spare).refilled(&bytes[..length], head.headers);
+    let mut fields = std::mem::take(spare).reparse(&bytes[..length], head.headers);
     let framing = framing(method, status, is_http_11, &mut fields)?;
     let asked = fields.connection();
     if asked.are_too_many {
         return Err("its Connection has too many options");
     }
-    let persists = is_http_11 && framing != Framing::UntilClose && !asked.closes;
+    let persists = is_http_11 && framing != ResponseFraming::UntilClose && !asked.closes;
     Ok(Parsed::Final(
         length,
-        Answer {
+        ResponseHead {
             status,
             fields,
             framing,
@@ -110,12 +114,12 @@ fn framing(
     method: &Method,
     status: StatusCode,
     is_http_11: bool,
-    fields: &mut Fields,
-) -> Result<Framing, &'static str> {
+    fields: &mut HeaderBlock,
+) -> Result<ResponseFraming, &'static str> {
     let has_body = method != Method::HEAD
         && status != StatusCode::NO_CONTENT
         && status != StatusCode::NOT_MODIFIED;
-    let mut codings = fields.values(Name::TransferEncoding);
+    let mut codings = fields.values(KnownHeader::TransferEncoding);
     if let Some(coding) = codings.next() {
         // RFC 9112 section 6.1; HTTP/1.0 knows no transfer codings.
         let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
@@ -124,32 +128,32 @@ fn framing(
         }
         drop(codings);
         // It overrides a Content-Length.
-        fields.remove(Name::ContentLength);
+        fields.remove(KnownHeader::ContentLength);
         return Ok(if has_body {
-            Framing::Chunked
+            ResponseFraming::Chunked
         } else {
-            Framing::None
+            ResponseFraming::None
         });
     }
     drop(codings);
     let length = content_length(fields)?;
     if status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: not in an answer that never has a body.
-        fields.remove(Name::ContentLength);
+        fields.remove(KnownHeader::ContentLength);
     }
     Ok(match length {
-        _ if !has_body => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::UntilClose,
+        _ if !has_body => ResponseFraming::None,
+        Some(length) => ResponseFraming::Length(length),
+        None => ResponseFraming::UntilClose,
     })
 }
 
 /// The length that all Content-Length fields agree on, if there is one. Leaves one line of it, in
 /// plain digits: some clients take a leading zero for octal.
-fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
+fn content_length(fields: &mut HeaderBlock) -> Result<Option<u64>, &'static str> {
     let mut length = None;
     let mut is_plain = true;
-    let values = fields.values(Name::ContentLength);
+    let values = fields.values(KnownHeader::ContentLength);
     for value in values.flat_map(|value| value.split(|&byte| byte == b',')) {
         let digits = value.trim_ascii();
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -167,14 +171,14 @@ fn content_length(fields: &mut Fields) -> Result<Option<u64>, &'static str> {
         length = Some(number);
     }
     if let Some(length) = length.filter(|_| !is_plain) {
-        fields.unite(Name::ContentLength, &length.to_string());
+        fields.merge(KnownHeader::ContentLength, &length.to_string());
     }
     Ok(length)
 }
 
 /// The rest of an answer's body.
 #[derive(Debug)]
-pub enum Body {
+pub enum ResponseBody {
     Left(u64),
     Chunks(ChunkDecoder),
     UntilClose,
@@ -184,13 +188,13 @@ pub enum Body {
     Broken(String),
 }
 
-impl Body {
-    pub fn new(framing: Framing) -> Body {
+impl ResponseBody {
+    pub fn new(framing: ResponseFraming) -> ResponseBody {
         match framing {
-            Framing::None | Framing::Length(0) => Body::Ended,
-            Framing::Length(length) => Body::Left(length),
-            Framing::Chunked => Body::Chunks(ChunkDecoder::for_answer()),
-            Framing::UntilClose => Body::UntilClose,
+            ResponseFraming::None | ResponseFraming::Length(0) => ResponseBody::Ended,
+            ResponseFraming::Length(length) => ResponseBody::Left(length),
+            ResponseFraming::Chunked => ResponseBody::Chunks(ChunkDecoder::for_answer()),
+            ResponseFraming::UntilClose => ResponseBody::UntilClose,
         }
     }
 
@@ -202,28 +206,28 @@ impl Body {
     pub fn take(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
         let most = input.len().min(buffer.len());
         match self {
-            Body::Left(left) => {
+            ResponseBody::Left(left) => {
                 let length = usize::try_from(*left).map_or(most, |left| left.min(most));
                 buffer[..length].copy_from_slice(&input[..length]);
                 *left -= length as u64;
                 if *left == 0 {
-                    *self = Body::Ended;
+                    *self = ResponseBody::Ended;
                 }
                 Ok((length, length))
             }
-            Body::Chunks(_) => self.take_chunks(input, buffer),
-            Body::UntilClose => {
+            ResponseBody::Chunks(_) => self.take_chunks(input, buffer),
+            ResponseBody::UntilClose => {
                 buffer[..most].copy_from_slice(&input[..most]);
                 Ok((most, most))
             }
-            Body::Ended => Ok((0, 0)),
-            Body::Broken(what) => Err(what.clone()),
+            ResponseBody::Ended => Ok((0, 0)),
+            ResponseBody::Broken(what) => Err(what.clone()),
         }
     }
 
     fn take_chunks(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
         let (mut used, mut filled) = (0, 0);
-        while let Body::Chunks(decoder) = self {
+        while let ResponseBody::Chunks(decoder) = self {
             // Never more than fits: the decoder counts what it has handed out as taken.
             let most = (input.len() - used).min(buffer.len() - filled);
             if most == 0 {
@@ -239,11 +243,11 @@ impl Body {
                 Ok(Decoded::More) => used += most,
                 Ok(Decoded::End { end }) => {
                     used += end;
-                    *self = Body::Ended;
+                    *self = ResponseBody::Ended;
                 }
                 // What came before it is the client's all the same.
                 Err(refusal) => {
-                    *self = Body::Broken(refusal.message.clone().into_owned());
+                    *self = ResponseBody::Broken(refusal.message.clone().into_owned());
                     if filled == 0 {
                         return Err(refusal.message.into_owned());
                     }
@@ -259,10 +263,10 @@ mod tests {
     use super::*;
 
     fn parse_fresh(bytes: &[u8], method: &Method) -> Result<Parsed, &'static str> {
-        parse(bytes, method, &mut Fields::default())
+        parse(bytes, method, &mut HeaderBlock::default())
     }
 
-    fn parse_whole(head: &str) -> Result<Answer, &'static str> {
+    fn parse_whole(head: &str) -> Result<ResponseHead, &'static str> {
         match parse_fresh(head.as_bytes(), &Method::GET)? {
             Parsed::Final(length, answer) => {
                 assert_eq!(length, head.len());
@@ -294,7 +298,10 @@ mod tests {
             panic!("not final");
         };
         assert_eq!((length, answer.status), (end, StatusCode::OK));
-        assert_eq!(answer.fields, Fields::of(&[("X-A", "1"), ("x-a", "2")]));
+        assert_eq!(
+            answer.fields,
+            HeaderBlock::of(&[("X-A", "1"), ("x-a", "2")])
+        );
     }
 
     #[test]
@@ -308,7 +315,7 @@ mod tests {
     }
 
     /// The answer to a request with `method`, its head being `HTTP/{head}`.
-    fn answer_to(method: &str, head: &str) -> Answer {
+    fn answer_to(method: &str, head: &str) -> ResponseHead {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         match parse_fresh(format!("HTTP/{head}\r\n\r\n").as_bytes(), &method) {
             Ok(Parsed::Final(_, answer)) => answer,
@@ -323,24 +330,39 @@ mod tests {
             (
                 "GET",
                 format!("1.1 200 OK\r\n{FIVE}"),
-                Framing::Length(5),
+                ResponseFraming::Length(5),
                 1,
             ),
-            ("HEAD", format!("1.1 200 OK\r\n{FIVE}"), Framing::None, 1),
-            ("GET", format!("1.1 304 x\r\n{FIVE}"), Framing::None, 1),
-            ("GET", format!("1.1 204 x\r\n{FIVE}"), Framing::None, 0),
-            ("GET", "1.1 200 OK".into(), Framing::UntilClose, 0),
+            (
+                "HEAD",
+                format!("1.1 200 OK\r\n{FIVE}"),
+                ResponseFraming::None,
+                1,
+            ),
+            (
+                "GET",
+                format!("1.1 304 x\r\n{FIVE}"),
+                ResponseFraming::None,
+                1,
+            ),
+            (
+                "GET",
+                format!("1.1 204 x\r\n{FIVE}"),
+                ResponseFraming::None,
+                0,
+            ),
+            ("GET", "1.1 200 OK".into(), ResponseFraming::UntilClose, 0),
         ] {
             let answer = answer_to(method, &head);
             assert_eq!(answer.framing, framing, "{head}");
-            let count = answer.fields.values(Name::ContentLength).count();
+            let count = answer.fields.values(KnownHeader::ContentLength).count();
             assert_eq!(count, lengths, "{head}");
         }
         let chunked = format!("1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n{FIVE}");
         let answer = answer_to("GET", &chunked);
-        assert_eq!(answer.framing, Framing::Chunked);
-        assert_eq!(answer.fields.value(Name::ContentLength), None);
-        assert_eq!(answer_to("HEAD", &chunked).framing, Framing::None);
+        assert_eq!(answer.framing, ResponseFraming::Chunked);
+        assert_eq!(answer.fields.value(KnownHeader::ContentLength), None);
+        assert_eq!(answer_to("HEAD", &chunked).framing, ResponseFraming::None);
     }
 
     #[test]
@@ -366,9 +388,9 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nA: b\r\ncontent-length: 5\r\n\r\n",
         );
         let lines = [("Content-Length", "5"), ("A", "b")];
-        assert_eq!(answer.unwrap().fields, Fields::of(&lines));
+        assert_eq!(answer.unwrap().fields, HeaderBlock::of(&lines));
         let answer = parse_whole("HTTP/1.1 200 OK\r\nContent-Length: 010\r\n\r\n").unwrap();
-        assert_eq!(answer.fields, Fields::of(&[("Content-Length", "10")]));
+        assert_eq!(answer.fields, HeaderBlock::of(&[("Content-Length", "10")]));
     }
 
     #[test]
@@ -406,7 +428,7 @@ mod tests {
     #[test]
     fn what_came_before_a_malformed_chunk_is_not_lost() {
         let input = b"5\r\nhello\r\nnonsense";
-        let mut body = Body::new(Framing::Chunked);
+        let mut body = ResponseBody::new(ResponseFraming::Chunked);
         let mut buffer = [0; 64];
         let (used, filled) = body.take(input, &mut buffer).unwrap();
         assert_eq!(&buffer[..filled], b"hello");
@@ -418,11 +440,11 @@ mod tests {
     fn a_body_is_taken_in_pieces_of_any_size() {
         let chunks = b"5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
         for (framing, input) in [
-            (Framing::Length(12), b"hello, world".as_slice()),
-            (Framing::Chunked, chunks),
+            (ResponseFraming::Length(12), b"hello, world".as_slice()),
+            (ResponseFraming::Chunked, chunks),
         ] {
             for size in 1..=input.len() {
-                let mut body = Body::new(framing);
+                let mut body = ResponseBody::new(framing);
                 let mut taken = Vec::new();
                 let mut rest = input;
                 while !rest.is_empty() {
@@ -434,7 +456,7 @@ mod tests {
                     rest = &rest[used..];
                 }
                 assert_eq!(taken, b"hello, world");
-                assert!(matches!(body, Body::Ended));
+                assert!(matches!(body, ResponseBody::Ended));
             }
         }
     }

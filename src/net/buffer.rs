@@ -2,18 +2,18 @@
 //! while it is served; one that waits keeps only what it has received. No I/O.
 
 /// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
-pub(crate) const INPUT_SIZE: usize = 16 * 1024;
+pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Received bytes that are not yet used.
 #[derive(Default)]
-pub(crate) struct Input {
+pub(crate) struct ReadBuffer {
     /// All initialised; `start..end` is received and not used.
     data: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Input {
+impl ReadBuffer {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
@@ -43,9 +43,10 @@ impl Input {
             self.start = 0;
         }
         if self.data.is_empty() {
-            self.data = untouched(INPUT_SIZE);
+            self.data = untouched(READ_BUFFER_BYTES);
         } else if self.end == self.data.len() {
-            self.data.resize((self.data.len() * 2).max(INPUT_SIZE), 0);
+            self.data
+                .resize((self.data.len() * 2).max(READ_BUFFER_BYTES), 0);
         }
         &mut self.data[self.end..]
     }
@@ -55,8 +56,8 @@ impl Input {
     }
 
     /// Takes the worker's buffer for as long as the connection is served.
-    pub(crate) fn lend(&mut self, spare: &mut Vec<u8>) {
-        if self.data.len() < INPUT_SIZE && spare.len() == INPUT_SIZE {
+    pub(crate) fn borrow_storage(&mut self, spare: &mut Vec<u8>) {
+        if self.data.len() < READ_BUFFER_BYTES && spare.len() == READ_BUFFER_BYTES {
             let length = self.bytes().len();
             spare[..length].copy_from_slice(self.bytes());
             self.data = std::mem::take(spare);
@@ -66,10 +67,10 @@ impl Input {
     }
 
     /// Gives the buffer back; a connection that waits keeps only what it has received.
-    pub(crate) fn give_back(&mut self, spare: &mut Vec<u8>) {
+    pub(crate) fn return_storage(&mut self, spare: &mut Vec<u8>) {
         let rest = self.bytes().to_vec();
         let data = std::mem::take(&mut self.data);
-        if data.len() == INPUT_SIZE {
+        if data.len() == READ_BUFFER_BYTES {
             *spare = data;
         }
         self.start = 0;

@@ -23,48 +23,48 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// Why a read or write could not go on.
 #[derive(Debug)]
-pub enum Stall {
+pub enum WaitError {
     /// Nothing moved until the deadline.
     TimedOut,
     /// The watched socket's peer closed while we waited for this one.
-    WatchedLeft,
+    ClientClosed,
     /// The socket itself failed.
     Io(io::Error),
 }
 
-impl From<Errno> for Stall {
+impl From<Errno> for WaitError {
     fn from(errno: Errno) -> Self {
-        Stall::Io(errno.into())
+        WaitError::Io(errno.into())
     }
 }
 
 /// What the calling thread does for others beside its own work, and cannot do while it waits.
-pub trait Turn {
+pub trait Leadership {
     /// Whether it is at it.
-    fn is_held(&self) -> bool;
+    fn is_leading_now(&self) -> bool;
 
     /// Lets somebody else do it from now on. Nothing happens where it is not held.
-    fn give_up(&self);
+    fn hand_over(&self);
 }
 
 thread_local! {
-    static TURN: RefCell<Option<Rc<dyn Turn>>> = const { RefCell::new(None) };
+    static LEADERSHIP: RefCell<Option<Rc<dyn Leadership>>> = const { RefCell::new(None) };
 }
 
 /// Makes `turn` the calling thread's own, for as long as the thread lives.
-pub fn take_turns(turn: Rc<dyn Turn>) {
-    TURN.with_borrow_mut(|own| *own = Some(turn));
+pub fn set_leadership(turn: Rc<dyn Leadership>) {
+    LEADERSHIP.with_borrow_mut(|own| *own = Some(turn));
 }
 
 /// Whether others depend on the calling thread, so that it should not wait for anybody.
-pub fn has_turn() -> bool {
-    TURN.with_borrow(|turn| turn.as_ref().is_some_and(|turn| turn.is_held()))
+pub fn is_leading() -> bool {
+    LEADERSHIP.with_borrow(|turn| turn.as_ref().is_some_and(|turn| turn.is_leading_now()))
 }
 
 /// To be called before the calling thread waits, or works for long.
-pub fn give_up_turn() {
-    if let Some(turn) = TURN.with_borrow(Clone::clone) {
-        turn.give_up();
+pub fn before_blocking() {
+    if let Some(turn) = LEADERSHIP.with_borrow(Clone::clone) {
+        turn.hand_over();
     }
 }
 
@@ -73,11 +73,11 @@ pub fn give_up_turn() {
 pub type Watched<'w> = &'w dyn Fn() -> Option<Arc<TcpStream>>;
 
 /// A wait that nobody's leaving ends.
-pub const NOBODY: Watched<'static> = &|| None;
+pub const UNWATCHED: Watched<'static> = &|| None;
 
 /// How one read waits.
 #[derive(Clone, Copy)]
-pub struct Wait<'w> {
+pub struct WaitOptions<'w> {
     /// How long at most.
     pub longest: Duration,
     pub watched: Watched<'w>,
@@ -85,26 +85,26 @@ pub struct Wait<'w> {
 
 /// How long a plain read of a socket blocks before both sides are watched.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Patience {
+pub struct ReadTimeout {
     /// Zero: not at all.
     blocks_for: Duration,
 }
 
-impl Patience {
+impl ReadTimeout {
     /// For a `socket` whose reads shall block for `blocks_for` before both sides are watched. That
     /// is also how much later than at once a client that left is noticed, and how far a read may
     /// overshoot its deadline.
     ///
     /// # Errors
     /// The socket refuses its read timeout.
-    pub fn blocking(socket: &TcpStream, blocks_for: Duration) -> io::Result<Patience> {
+    pub fn blocking(socket: &TcpStream, blocks_for: Duration) -> io::Result<ReadTimeout> {
         socket.set_read_timeout(Some(blocks_for))?;
-        Ok(Patience { blocks_for })
+        Ok(ReadTimeout { blocks_for })
     }
 }
 
 /// Reads what is there now; `Ok(None)` where nothing is. `Ok(Some(0))` is the end of the stream.
-pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+pub fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, length)) => return Ok(Some(length)),
@@ -122,29 +122,29 @@ pub fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
 pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
-    patience: Patience,
-    how: Wait<'_>,
-) -> Result<usize, Stall> {
-    if has_turn() {
-        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
+    read_timeout: ReadTimeout,
+    how: WaitOptions<'_>,
+) -> Result<usize, WaitError> {
+    if is_leading() {
+        if let Some(length) = try_read(socket, buffer).map_err(WaitError::Io)? {
             return Ok(length);
         }
-        give_up_turn();
+        before_blocking();
     }
     let mut left = how.longest;
-    if !patience.blocks_for.is_zero() && !left.is_zero() {
+    if !read_timeout.blocks_for.is_zero() && !left.is_zero() {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {
             Ok((_, length)) => return Ok(length),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        left = left.saturating_sub(patience.blocks_for);
+        left = left.saturating_sub(read_timeout.blocks_for);
     }
     let deadline = Instant::now() + left;
     let watched = (how.watched)();
     loop {
         wait(socket, PollFlags::IN, deadline, watched.as_deref())?;
-        if let Some(length) = read_now(socket, buffer).map_err(Stall::Io)? {
+        if let Some(length) = try_read(socket, buffer).map_err(WaitError::Io)? {
             return Ok(length);
         }
     }
@@ -156,7 +156,7 @@ pub fn write_all(
     mut bytes: &[u8],
     stall: Duration,
     watched: Watched<'_>,
-) -> Result<(), Stall> {
+) -> Result<(), WaitError> {
     while !bytes.is_empty() {
         match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],
@@ -172,7 +172,7 @@ pub fn write_all(
 }
 
 /// Writes what fits now, without waiting. For farewells that may be lost.
-pub fn write_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub fn try_write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(
         socket,
         bytes,
@@ -186,10 +186,10 @@ pub fn wait(
     interest: PollFlags,
     deadline: Instant,
     watched: Option<&TcpStream>,
-) -> Result<(), Stall> {
+) -> Result<(), WaitError> {
     let mut watched = watched;
     if Instant::now() < deadline {
-        give_up_turn();
+        before_blocking();
     }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -208,8 +208,8 @@ pub fn wait(
             }
         };
         if !watched_events.is_empty() {
-            match watched.map(peer_left) {
-                Some(true) => return Err(Stall::WatchedLeft),
+            match watched.map(peer_closed) {
+                Some(true) => return Err(WaitError::ClientClosed),
                 // Bytes that wait are a pipelined request, not a client that left.
                 _ => watched = None,
             }
@@ -218,7 +218,7 @@ pub fn wait(
             return Ok(());
         }
         if left.is_zero() {
-            return Err(Stall::TimedOut);
+            return Err(WaitError::TimedOut);
         }
     }
 }
@@ -230,7 +230,7 @@ const LEFT: PollFlags = PollFlags::RDHUP;
 const LEFT: PollFlags = PollFlags::IN;
 
 /// Whether the peer has closed its sending side, or all of the connection. Never blocks.
-pub fn peer_left(socket: &TcpStream) -> bool {
+pub fn peer_closed(socket: &TcpStream) -> bool {
     let mut look = [PollFd::new(socket, LEFT)];
     match poll(&mut look, Some(&Timespec::default())) {
         Ok(_) => {}
@@ -249,19 +249,19 @@ pub fn peer_left(socket: &TcpStream) -> bool {
 }
 
 /// Looks at what is there now and leaves it there. Returns how many bytes of `buffer` it filled.
-pub fn peek_now(socket: &TcpStream, buffer: &mut [u8]) -> usize {
+pub fn peek(socket: &TcpStream, buffer: &mut [u8]) -> usize {
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
     recv(socket, buffer, flags).map_or(0, |(_, length)| length)
 }
 
 /// Whether an idle connection is still usable: open, and nothing unasked for has arrived.
-pub fn is_quiet(socket: &TcpStream) -> bool {
+pub fn is_idle_and_open(socket: &TcpStream) -> bool {
     let mut byte = [0];
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
     matches!(recv(socket, &mut byte, flags), Err(Errno::AGAIN))
 }
 
-fn poll_until(fds: &mut [PollFd<'_>], left: Duration) -> Result<(), Stall> {
+fn poll_until(fds: &mut [PollFd<'_>], left: Duration) -> Result<(), WaitError> {
     let timeout = timespec(left);
     match poll(fds, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -294,15 +294,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    fn alone(longest: Duration) -> Wait<'static> {
-        Wait {
+    fn alone(longest: Duration) -> WaitOptions<'static> {
+        WaitOptions {
             longest,
-            watched: NOBODY,
+            watched: UNWATCHED,
         }
     }
 
-    fn watching(watched: Watched<'_>) -> Wait<'_> {
-        Wait {
+    fn watching(watched: Watched<'_>) -> WaitOptions<'_> {
+        WaitOptions {
             watched,
             ..alone(SOON)
         }
@@ -320,7 +320,7 @@ mod tests {
         let (near, mut far) = pair();
         far.write_all(b"hello").unwrap();
         let mut buffer = [0; 16];
-        let length = read(&near, &mut buffer, Patience::default(), alone(SOON)).unwrap();
+        let length = read(&near, &mut buffer, ReadTimeout::default(), alone(SOON)).unwrap();
         assert_eq!(&buffer[..length], b"hello");
     }
 
@@ -328,8 +328,8 @@ mod tests {
     fn a_read_gives_up_at_its_deadline() {
         let (near, _far) = pair();
         let (begun, longest) = (Instant::now(), Duration::from_millis(30));
-        let result = read(&near, &mut [0; 4], Patience::default(), alone(longest));
-        assert!(matches!(result, Err(Stall::TimedOut)));
+        let result = read(&near, &mut [0; 4], ReadTimeout::default(), alone(longest));
+        assert!(matches!(result, Err(WaitError::TimedOut)));
         assert!(begun.elapsed() >= longest);
     }
 
@@ -337,17 +337,17 @@ mod tests {
     fn a_read_that_blocks_first_keeps_its_deadline_and_its_watch() {
         let (near, mut far) = pair();
         near.set_nonblocking(false).unwrap();
-        let patience = Patience::blocking(&near, Duration::from_millis(20)).unwrap();
+        let read_timeout = ReadTimeout::blocking(&near, Duration::from_millis(20)).unwrap();
         let (begun, longest) = (Instant::now(), Duration::from_millis(60));
-        let result = read(&near, &mut [0; 4], patience, alone(longest));
-        assert!(matches!(result, Err(Stall::TimedOut)));
+        let result = read(&near, &mut [0; 4], read_timeout, alone(longest));
+        assert!(matches!(result, Err(WaitError::TimedOut)));
         assert!(begun.elapsed() >= longest);
         let (client, client_far) = watched_pair();
         drop(client_far);
-        let result = read(&near, &mut [0; 4], patience, watching(&client));
-        assert!(matches!(result, Err(Stall::WatchedLeft)));
+        let result = read(&near, &mut [0; 4], read_timeout, watching(&client));
+        assert!(matches!(result, Err(WaitError::ClientClosed)));
         far.write_all(b"late").unwrap();
-        let length = read(&near, &mut [0; 4], patience, alone(SOON)).unwrap();
+        let length = read(&near, &mut [0; 4], read_timeout, alone(SOON)).unwrap();
         assert_eq!(length, 4);
     }
 
@@ -356,8 +356,13 @@ mod tests {
         let (near, _far) = pair();
         let (client, client_far) = watched_pair();
         drop(client_far);
-        let result = read(&near, &mut [0; 4], Patience::default(), watching(&client));
-        assert!(matches!(result, Err(Stall::WatchedLeft)));
+        let result = read(
+            &near,
+            &mut [0; 4],
+            ReadTimeout::default(),
+            watching(&client),
+        );
+        assert!(matches!(result, Err(WaitError::ClientClosed)));
     }
 
     #[test]
@@ -367,17 +372,23 @@ mod tests {
         client_far.write_all(b"a pipelined request").unwrap();
         far.write_all(b"answer").unwrap();
         let mut buffer = [0; 16];
-        let length = read(&near, &mut buffer, Patience::default(), watching(&client)).unwrap();
+        let length = read(
+            &near,
+            &mut buffer,
+            ReadTimeout::default(),
+            watching(&client),
+        )
+        .unwrap();
         assert_eq!(length, 6);
     }
 
     #[test]
     fn a_peer_that_shuts_down_its_sending_side_counts_as_gone() {
         let (near, far) = pair();
-        assert!(!peer_left(&near));
+        assert!(!peer_closed(&near));
         far.shutdown(Shutdown::Write).unwrap();
         let deadline = Instant::now() + SOON;
-        while !peer_left(&near) {
+        while !peer_closed(&near) {
             assert!(Instant::now() < deadline, "the close was never seen");
             std::thread::yield_now();
         }
@@ -387,24 +398,24 @@ mod tests {
     fn a_write_gives_up_on_a_peer_that_reads_nothing() {
         let (near, _far) = pair();
         let flood = vec![0; 64 << 20];
-        let result = write_all(&near, &flood, Duration::from_millis(30), NOBODY);
-        assert!(matches!(result, Err(Stall::TimedOut)));
+        let result = write_all(&near, &flood, Duration::from_millis(30), UNWATCHED);
+        assert!(matches!(result, Err(WaitError::TimedOut)));
     }
 
     /// Counts how often it was given up.
     #[derive(Default)]
-    struct CountedTurn {
-        is_held: Cell<bool>,
+    struct CountedLeadership {
+        is_leading_now: Cell<bool>,
         given_up: Cell<u32>,
     }
 
-    impl Turn for CountedTurn {
-        fn is_held(&self) -> bool {
-            self.is_held.get()
+    impl Leadership for CountedLeadership {
+        fn is_leading_now(&self) -> bool {
+            self.is_leading_now.get()
         }
 
-        fn give_up(&self) {
-            if self.is_held.replace(false) {
+        fn hand_over(&self) {
+            if self.is_leading_now.replace(false) {
                 self.given_up.set(self.given_up.get() + 1);
             }
         }
@@ -412,21 +423,21 @@ mod tests {
 
     #[test]
     fn a_turn_is_given_up_before_a_wait_and_kept_where_bytes_are_there() {
-        let turn = Rc::new(CountedTurn::default());
-        turn.is_held.set(true);
-        take_turns(Rc::<CountedTurn>::clone(&turn));
+        let turn = Rc::new(CountedLeadership::default());
+        turn.is_leading_now.set(true);
+        set_leadership(Rc::<CountedLeadership>::clone(&turn));
         let (near, mut far) = pair();
         far.write_all(b"hello").unwrap();
         wait(&near, PollFlags::IN, Instant::now(), None).unwrap();
-        let length = read(&near, &mut [0; 16], Patience::default(), alone(SOON)).unwrap();
-        assert_eq!((length, turn.is_held()), (5, true));
+        let length = read(&near, &mut [0; 16], ReadTimeout::default(), alone(SOON)).unwrap();
+        assert_eq!((length, turn.is_leading_now()), (5, true));
         let result = read(
             &near,
             &mut [0; 16],
-            Patience::default(),
+            ReadTimeout::default(),
             alone(Duration::from_millis(1)),
         );
-        assert!(matches!(result, Err(Stall::TimedOut)));
-        assert_eq!((turn.given_up.get(), has_turn()), (1, false));
+        assert!(matches!(result, Err(WaitError::TimedOut)));
+        assert_eq!((turn.given_up.get(), is_leading()), (1, false));
     }
 }

@@ -12,41 +12,41 @@ const WEB_SCHEMES: [&str; 8] = ["http", "https", "ws", "wss", "ftp", "data", "bl
 
 /// Decides by Host and Origin.
 #[derive(Debug, Clone)]
-pub enum Gate {
+pub enum AccessPolicy {
     /// Bound to a loopback address: only local names.
     Local { machine: String },
     /// Bound elsewhere: anybody who reaches the port.
     Open,
 }
 
-impl Gate {
+impl AccessPolicy {
     /// The gate of a proxy that is bound to `address`.
-    pub fn for_address(address: IpAddr) -> Gate {
+    pub fn for_address(address: IpAddr) -> AccessPolicy {
         if !is_loopback(address) {
-            return Gate::Open;
+            return AccessPolicy::Open;
         }
         let machine = rustix::system::uname()
             .nodename()
             .to_string_lossy()
             .to_ascii_lowercase();
-        Gate::Local { machine }
+        AccessPolicy::Local { machine }
     }
 
     /// Whether a request with this Host may come in. `None`: an HTTP/1.0 request without one, which
     /// no browser sends.
-    pub fn admits_host(&self, host: Option<&[u8]>) -> bool {
+    pub fn allows_host(&self, host: Option<&[u8]>) -> bool {
         match (self, host) {
-            (Gate::Open, _) | (_, None) => true,
-            (Gate::Local { .. }, Some(host)) if is_usual(host) => true,
-            (Gate::Local { machine }, Some(host)) => {
+            (AccessPolicy::Open, _) | (_, None) => true,
+            (AccessPolicy::Local { .. }, Some(host)) if is_common_local_host(host) => true,
+            (AccessPolicy::Local { machine }, Some(host)) => {
                 std::str::from_utf8(host).is_ok_and(|host| is_local(host_of(host), machine))
             }
         }
     }
 
     /// Whether a request with this Origin may come in. Applications send none.
-    pub fn admits_origin(&self, origin: &str) -> bool {
-        let Gate::Local { machine } = self else {
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        let AccessPolicy::Local { machine } = self else {
             return true;
         };
         // RFC 6454 section 7: a serialized origin, or "null" for a page that hides where it is from.
@@ -71,7 +71,7 @@ fn is_scheme_byte(byte: u8) -> bool {
 }
 
 /// Whether it is what nearly all clients send; others may be local too.
-fn is_usual(host: &[u8]) -> bool {
+fn is_common_local_host(host: &[u8]) -> bool {
     let rest = host
         .strip_prefix(b"127.0.0.1")
         .or_else(|| host.strip_prefix(b"localhost"));
@@ -143,8 +143,8 @@ pub fn is_loopback(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn gate() -> Gate {
-        Gate::Local {
+    fn access() -> AccessPolicy {
+        AccessPolicy::Local {
             machine: "devbox".into(),
         }
     }
@@ -168,9 +168,9 @@ mod tests {
             "[fd00::1]",
             "[::ffff:127.0.0.1]",
         ] {
-            assert!(gate().admits_host(Some(host.as_bytes())), "{host}");
+            assert!(access().allows_host(Some(host.as_bytes())), "{host}");
         }
-        assert!(gate().admits_host(None));
+        assert!(access().allows_host(None));
     }
 
     #[test]
@@ -192,9 +192,9 @@ mod tests {
             "0x7f.1",
             "xdevbox",
         ] {
-            assert!(!gate().admits_host(Some(host.as_bytes())), "{host}");
+            assert!(!access().allows_host(Some(host.as_bytes())), "{host}");
         }
-        assert!(Gate::Open.admits_host(Some(b"evil.example")));
+        assert!(AccessPolicy::Open.allows_host(Some(b"evil.example")));
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             "vscode-file://vscode-app",
             "http://[::1]:5173",
         ] {
-            assert!(gate().admits_origin(origin), "{origin}");
+            assert!(access().allows_origin(origin), "{origin}");
         }
     }
 
@@ -227,8 +227,8 @@ mod tests {
             "https://localhost@evil.example",
             "a b://c",
         ] {
-            assert!(!gate().admits_origin(origin), "{origin}");
+            assert!(!access().allows_origin(origin), "{origin}");
         }
-        assert!(Gate::Open.admits_origin("https://evil.example"));
+        assert!(AccessPolicy::Open.allows_origin("https://evil.example"));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use log::Level;
 
-use super::route::Piece;
+use super::route::TargetSlice;
 use crate::config::secrets::Configuration;
 
 /// The status in the log of a request whose client left before it had its answer; nginx's.
@@ -22,7 +22,7 @@ const MAX_ID: usize = 128;
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ExchangeEnd {
     Ok,
     ClientGone,
     ClientTimeout,
@@ -33,10 +33,10 @@ pub enum End {
 
 /// The facts of one request, as far as they are known only here.
 #[derive(Debug)]
-pub struct Record {
+pub struct AccessLog {
     pub method: Method,
     /// Without its query.
-    pub path: Piece,
+    pub path: TargetSlice,
     pub status: u16,
     pub config: Option<Arc<Configuration>>,
     pub attempts: usize,
@@ -45,11 +45,11 @@ pub struct Record {
     pub time_to_first_byte: Option<Duration>,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    pub end: End,
+    pub end: ExchangeEnd,
     pub id: RequestId,
 }
 
-impl Record {
+impl AccessLog {
     pub fn level(&self) -> Level {
         match self.status {
             500.. => Level::Error,
@@ -60,57 +60,64 @@ impl Record {
 
     /// Writes the line, if its level is on, with the client's address and the request target.
     pub fn log(&self, peer: &str, target: &[u8]) {
-        let line = Line {
+        let line = AccessLine {
             peer,
             path: self.path.of(target),
-            record: self,
+            access_log: self,
         };
         log::log!(self.level(), "{line}");
     }
 }
 
 /// The access line.
-struct Line<'r> {
+struct AccessLine<'r> {
     peer: &'r str,
     path: &'r [u8],
-    record: &'r Record,
+    access_log: &'r AccessLog,
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for AccessLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Line { peer, path, record } = self;
-        let duration = record.started.elapsed();
-        let first_byte = record.time_to_first_byte.unwrap_or(duration);
+        let AccessLine {
+            peer,
+            path,
+            access_log,
+        } = self;
+        let duration = access_log.started.elapsed();
+        let first_byte = access_log.time_to_first_byte.unwrap_or(duration);
         // Put together here and given out whole: through the formatter each piece takes three times as
         // long, and there is such a line for each request.
         let mut line = Vec::with_capacity(USUAL_LINE + path.len());
         line.extend_from_slice(peer.as_bytes());
         line.extend_from_slice(b" \"");
-        line.extend_from_slice(record.method.as_str().as_bytes());
+        line.extend_from_slice(access_log.method.as_str().as_bytes());
         line.push(b' ');
-        show(path, &mut line);
+        push_escaped(path, &mut line);
         line.extend_from_slice(b"\" ");
         let mut digits = itoa::Buffer::new();
-        line.extend_from_slice(digits.format(record.status).as_bytes());
+        line.extend_from_slice(digits.format(access_log.status).as_bytes());
         line.extend_from_slice(b" config='");
-        let config = record.config.as_ref().map_or("-", |config| &config.name);
+        let config = access_log
+            .config
+            .as_ref()
+            .map_or("-", |config| &config.name);
         line.extend_from_slice(config.as_bytes());
         line.push(b'\'');
         for (label, number) in [
-            (" attempts=", record.attempts as u64),
+            (" attempts=", access_log.attempts as u64),
             (" ttfb_ms=", milliseconds(first_byte)),
             (" duration_ms=", milliseconds(duration)),
-            (" in=", record.bytes_in),
-            (" out=", record.bytes_out),
+            (" in=", access_log.bytes_in),
+            (" out=", access_log.bytes_out),
         ] {
             line.extend_from_slice(label.as_bytes());
             line.extend_from_slice(digits.format(number).as_bytes());
         }
         line.extend_from_slice(b" end=");
-        line.extend_from_slice(record.end.as_str().as_bytes());
+        line.extend_from_slice(access_log.end.as_str().as_bytes());
         line.extend_from_slice(b" id=");
-        match &record.id {
-            RequestId::Client(id) => show(&id[..id.len().min(MAX_ID)], &mut line),
+        match &access_log.id {
+            RequestId::Client(id) => push_escaped(&id[..id.len().min(MAX_ID)], &mut line),
             RequestId::Own(id) => line.extend_from_slice(id),
         }
         formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
@@ -123,7 +130,7 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// Puts text of a client's into a line whose fields are split at spaces and quotes.
-fn show(text: &[u8], line: &mut Vec<u8>) {
+fn push_escaped(text: &[u8], line: &mut Vec<u8>) {
     if text.iter().copied().all(is_plain) {
         // As nearly always.
         return line.extend_from_slice(text);
@@ -141,20 +148,20 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'"' && byte != b'\''
 }
 
-impl End {
+impl ExchangeEnd {
     fn as_str(self) -> &'static str {
         match self {
-            End::Ok => "ok",
-            End::ClientGone => "client_gone",
-            End::ClientTimeout => "client_timeout",
-            End::UpstreamBroke => "upstream_broke",
-            End::UpstreamTimeout => "upstream_timeout",
-            End::Shutdown => "shutdown",
+            ExchangeEnd::Ok => "ok",
+            ExchangeEnd::ClientGone => "client_gone",
+            ExchangeEnd::ClientTimeout => "client_timeout",
+            ExchangeEnd::UpstreamBroke => "upstream_broke",
+            ExchangeEnd::UpstreamTimeout => "upstream_timeout",
+            ExchangeEnd::Shutdown => "shutdown",
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ExchangeEnd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
@@ -227,9 +234,9 @@ mod tests {
             name: "primary-2".into(),
             credential: Arc::new(Credential::new("fake", "fake", "fake")),
         };
-        let record = Record {
+        let access_log = AccessLog {
             method: Method::POST,
-            path: Piece::In(0..10),
+            path: TargetSlice::In(0..10),
             status: 200,
             config: Some(Arc::new(configuration)),
             attempts: 2,
@@ -237,12 +244,17 @@ mod tests {
             time_to_first_byte: Some(Duration::from_millis(12)),
             bytes_in: 512,
             bytes_out: 20480,
-            end: End::Ok,
+            end: ExchangeEnd::Ok,
             id: RequestId::Client(b"a b'c".as_slice().into()),
         };
-        let (peer, path) = ("127.0.0.1:53422", record.path.of(b"/v1/chat\"x?query"));
-        let record = &record;
-        let line = Line { peer, path, record }.to_string();
+        let (peer, path) = ("127.0.0.1:53422", access_log.path.of(b"/v1/chat\"x?query"));
+        let access_log = &access_log;
+        let line = AccessLine {
+            peer,
+            path,
+            access_log,
+        }
+        .to_string();
         let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
                      ttfb_ms=12 duration_ms=";
         assert!(line.starts_with(start), "{line}");
@@ -262,9 +274,9 @@ mod tests {
             (500, Level::Error),
             (504, Level::Error),
         ] {
-            let record = Record {
+            let access_log = AccessLog {
                 method: Method::GET,
-                path: Piece::In(0..1),
+                path: TargetSlice::In(0..1),
                 status,
                 config: None,
                 attempts: 0,
@@ -272,10 +284,10 @@ mod tests {
                 time_to_first_byte: None,
                 bytes_in: 0,
                 bytes_out: 0,
-                end: End::Ok,
+                end: ExchangeEnd::Ok,
                 id: RequestId::Client(b"x".as_slice().into()),
             };
-            assert_eq!(record.level(), level, "{status}");
+            assert_eq!(access_log.level(), level, "{status}");
         }
     }
 

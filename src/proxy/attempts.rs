@@ -6,18 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
-use super::balancer::{Announce, Balancer, Event, EventKind, Pick};
+use super::balancer::{Announce, Balancer, Event, EventKind, Selection};
 use crate::config::secrets::Configuration;
-use crate::http1::headers::{Fields, Name};
+use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// A request is sent to the upstream at most this often, each time with another credential.
 const MAX_ATTEMPTS: usize = 3;
 /// How long a limited credential rests where the upstream does not say.
-const LIMITED_REST: Duration = Duration::from_secs(5);
+const RATE_LIMIT_COOLDOWN: Duration = Duration::from_secs(5);
 /// … and where all credentials that were tried are limited: then it may be the model that is.
-const SHORT_REST: Duration = Duration::from_secs(1);
+const SHORT_COOLDOWN: Duration = Duration::from_secs(1);
 /// The longest rest that an upstream can ask for.
-const LONGEST_LIMITED_REST: Duration = Duration::from_secs(5 * 60);
+const LONGEST_RATE_LIMIT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 
 /// What an answer says about the credential that the request was sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub fn of(status: StatusCode, fields: &Fields) -> Verdict {
+    pub fn of(status: StatusCode, fields: &HeaderBlock) -> Verdict {
         match status.as_u16() {
             401 | 403 => Verdict::Rejected,
             429 => Verdict::Limited(retry_after(fields, SystemTime::now())),
@@ -44,13 +44,15 @@ impl Verdict {
 }
 
 /// RFC 9110 section 10.2.3: seconds or a date.
-fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
-    let value = std::str::from_utf8(fields.value(Name::RetryAfter)?)
+fn retry_after(fields: &HeaderBlock, now: SystemTime) -> Option<Duration> {
+    let value = std::str::from_utf8(fields.value(KnownHeader::RetryAfter)?)
         .ok()?
         .trim();
     // LiteLLM passes fractions of a second on from some models' providers.
     let rest = match value.parse::<f64>() {
-        Ok(seconds) if seconds >= LONGEST_LIMITED_REST.as_secs_f64() => LONGEST_LIMITED_REST,
+        Ok(seconds) if seconds >= LONGEST_RATE_LIMIT_COOLDOWN.as_secs_f64() => {
+            LONGEST_RATE_LIMIT_COOLDOWN
+        }
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
         // A date that has passed asks for no rest.
         Err(_) => httpdate::parse_http_date(value)
@@ -58,13 +60,13 @@ fn retry_after(fields: &Fields, now: SystemTime) -> Option<Duration> {
             .duration_since(now)
             .unwrap_or_default(),
     };
-    Some(rest.min(LONGEST_LIMITED_REST))
+    Some(rest.min(LONGEST_RATE_LIMIT_COOLDOWN))
 }
 
 /// The attempts at one request so far.
 pub struct Attempts {
     /// The first `count` are there.
-    picks: [Option<Pick>; MAX_ATTEMPTS],
+    selections: [Option<Selection>; MAX_ATTEMPTS],
     count: usize,
     /// Of each pick in turn whose attempt is over.
     verdicts: [Option<Verdict>; MAX_ATTEMPTS],
@@ -73,7 +75,7 @@ pub struct Attempts {
 impl Attempts {
     pub fn new() -> Self {
         Attempts {
-            picks: [const { None }; MAX_ATTEMPTS],
+            selections: [const { None }; MAX_ATTEMPTS],
             count: 0,
             verdicts: [None; MAX_ATTEMPTS],
         }
@@ -83,44 +85,44 @@ impl Attempts {
         self.count
     }
 
-    pub fn current(&self) -> Option<&Pick> {
-        self.picks[..self.count].last()?.as_ref()
+    pub fn current(&self) -> Option<&Selection> {
+        self.selections[..self.count].last()?.as_ref()
     }
 
     /// Chooses the configuration of the next attempt, if there may be one.
-    pub fn next(&mut self, balancer: &Balancer, now: Instant) -> Option<&Pick> {
+    pub fn next(&mut self, balancer: &Balancer, now: Instant) -> Option<&Selection> {
         if self.count == MAX_ATTEMPTS {
             return None;
         }
-        let pick = balancer.pick(now, self.picks.iter().flatten())?;
-        log::info!("Using configuration '{}'", pick.configuration.name);
-        let place = &mut self.picks[self.count];
+        let selection = balancer.selection(now, self.selections.iter().flatten())?;
+        log::info!("Using configuration '{}'", selection.configuration.name);
+        let place = &mut self.selections[self.count];
         self.count += 1;
-        Some(place.insert(pick))
+        Some(place.insert(selection))
     }
 
     /// The current attempt has got an answer.
-    pub fn judged(&mut self, balancer: &Balancer, verdict: Verdict, status: StatusCode) {
+    pub fn record_verdict(&mut self, balancer: &Balancer, verdict: Verdict, status: StatusCode) {
         let Some(last) = self.count.checked_sub(1) else {
             return;
         };
         self.verdicts[last] = Some(verdict);
-        let Some(pick) = &self.picks[last] else {
+        let Some(selection) = &self.selections[last] else {
             return;
         };
         let now = Instant::now;
         match verdict {
             Verdict::Rejected => log::error!(
                 "Authentication failed for config '{}': upstream answered {}",
-                pick.configuration.name,
+                selection.configuration.name,
                 status.as_u16()
             ),
             Verdict::Limited(Some(rest)) => {
-                tell(balancer.limited(pick, rest, now(), Announce::Now));
+                log_event(balancer.limited(selection, rest, now(), Announce::Now));
             }
             // How long is known at the end: others must not run into the limit meanwhile.
             Verdict::Limited(None) => {
-                tell(balancer.limited(pick, SHORT_REST, now(), Announce::Later));
+                log_event(balancer.limited(selection, SHORT_COOLDOWN, now(), Announce::Later));
             }
             Verdict::Accepted | Verdict::Nothing => {}
         }
@@ -132,7 +134,7 @@ impl Attempts {
     /// request that all of them reject must not empty the pool.
     ///
     /// Ends all trials, however long the answer lasts. Returns the configuration of the last attempt.
-    pub fn settle(
+    pub fn conclude(
         &mut self,
         balancer: &Balancer,
         last_status: Option<StatusCode>,
@@ -143,44 +145,46 @@ impl Attempts {
         let all_limited = verdicts.iter().all(is_limited);
         let last = verdicts.last().copied().flatten();
         let is_accepted = last == Some(Verdict::Accepted);
-        let judged = self.picks.iter().flatten().zip(verdicts);
-        for (pick, verdict) in judged.filter_map(|(pick, verdict)| Some((pick, (*verdict)?))) {
+        let record_verdict = self.selections.iter().flatten().zip(verdicts);
+        for (selection, verdict) in
+            record_verdict.filter_map(|(selection, verdict)| Some((selection, (*verdict)?)))
+        {
             let event = match verdict {
-                Verdict::Rejected if is_accepted => balancer.failed(pick, now()),
+                Verdict::Rejected if is_accepted => balancer.failed(selection, now()),
                 Verdict::Limited(None) => {
                     let rest = if all_limited {
-                        SHORT_REST
+                        SHORT_COOLDOWN
                     } else {
-                        LIMITED_REST
+                        RATE_LIMIT_COOLDOWN
                     };
-                    balancer.limited(pick, rest, now(), Announce::Now)
+                    balancer.limited(selection, rest, now(), Announce::Now)
                 }
                 // Nothing follows from it for a healthy credential.
-                Verdict::Accepted if pick.was_failed => balancer.accepted(pick, now()),
+                Verdict::Accepted if selection.is_probe => balancer.accepted(selection, now()),
                 _ => None,
             };
-            tell(event);
+            log_event(event);
         }
         match (last, last_status, self.current()) {
             (Some(Verdict::Rejected | Verdict::Limited(_)), Some(status), _) => log::error!(
                 "All configurations failed for this request (last answer: {})",
                 status.as_u16()
             ),
-            (Some(Verdict::Accepted), _, Some(pick)) if self.count > 1 => {
-                let name = &pick.configuration.name;
+            (Some(Verdict::Accepted), _, Some(selection)) if self.count > 1 => {
+                let name = &selection.configuration.name;
                 log::info!("Failover successful - using config '{name}'");
             }
             _ => {}
         }
         let last = self.count.checked_sub(1)?;
-        let last = self.picks[last].take()?;
+        let last = self.selections[last].take()?;
         *self = Attempts::new();
         Some(last.configuration)
     }
 }
 
 /// Tells the log about a change.
-fn tell(event: Option<Event>) {
+fn log_event(event: Option<Event>) {
     let Some(event) = event else { return };
     match event.kind {
         EventKind::Failed => log::error!("{event}"),
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_and_never_over_five_minutes() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let rest = |value| retry_after(&Fields::of(&[("Retry-After", value)]), now);
+        let rest = |value| retry_after(&HeaderBlock::of(&[("Retry-After", value)]), now);
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(rest("7"), seconds(7));
         assert_eq!(rest("1.5"), Some(Duration::from_millis(1500)));
@@ -206,13 +210,17 @@ mod tests {
         assert_eq!(rest("Sun, 06 Nov 1994 08:40:00 GMT"), seconds(0));
         assert_eq!(rest("soon"), None);
         assert_eq!(rest("-1"), None);
-        assert_eq!(retry_after(&Fields::default(), now), None);
+        assert_eq!(retry_after(&HeaderBlock::default(), now), None);
     }
 
     #[test]
     fn statuses_say_what_the_table_says() {
-        let verdict =
-            |status| Verdict::of(StatusCode::from_u16(status).unwrap(), &Fields::default());
+        let verdict = |status| {
+            Verdict::of(
+                StatusCode::from_u16(status).unwrap(),
+                &HeaderBlock::default(),
+            )
+        };
         for status in [401, 403] {
             assert_eq!(verdict(status), Verdict::Rejected);
         }

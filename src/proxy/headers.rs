@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::http1::headers::{Fields, Name};
+use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// The field that ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -11,26 +11,29 @@ const OWN_ID: &[u8] = b"x-request-id: ";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
-fn is_hop_by_hop(name: Name) -> bool {
+fn is_hop_by_hop(name: KnownHeader) -> bool {
     matches!(
         name,
-        Name::Connection
-            | Name::KeepAlive
-            | Name::ProxyAuthenticate
-            | Name::ProxyAuthorization
-            | Name::ProxyConnection
-            | Name::Te
-            | Name::Trailer
-            | Name::TransferEncoding
-            | Name::Upgrade
+        KnownHeader::Connection
+            | KnownHeader::KeepAlive
+            | KnownHeader::ProxyAuthenticate
+            | KnownHeader::ProxyAuthorization
+            | KnownHeader::ProxyConnection
+            | KnownHeader::Te
+            | KnownHeader::Trailer
+            | KnownHeader::TransferEncoding
+            | KnownHeader::Upgrade
     )
 }
 
 /// Whether the proxy sets a field itself in what it sends to the upstream.
-fn is_set_anew(name: Name) -> bool {
+fn is_set_anew(name: KnownHeader) -> bool {
     matches!(
         name,
-        Name::Host | Name::Authorization | Name::ContentLength | Name::Expect
+        KnownHeader::Host
+            | KnownHeader::Authorization
+            | KnownHeader::ContentLength
+            | KnownHeader::Expect
     )
 }
 
@@ -40,7 +43,7 @@ fn is_set_anew(name: Name) -> bool {
 struct Named<'f>(Vec<&'f [u8]>);
 
 impl<'f> Named<'f> {
-    fn by(fields: &'f Fields) -> Named<'f> {
+    fn by(fields: &'f HeaderBlock) -> Named<'f> {
         let options = fields.connection_options();
         let fields = options.filter(|option| !option.eq_ignore_ascii_case(b"content-length"));
         Named(fields.collect())
@@ -58,7 +61,7 @@ pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
 /// in their order, less the hop-by-hop ones and what the proxy sets itself, and `request_id` where
 /// none of the client's goes on.
 pub fn for_upstream<'f>(
-    fields: &'f Fields,
+    fields: &'f HeaderBlock,
     (authorization, host, request_id): Own<'f>,
 ) -> impl Iterator<Item = &'f [u8]> + Clone {
     let named = Named::by(fields);
@@ -71,14 +74,14 @@ pub fn for_upstream<'f>(
     ];
     let id = REQUEST_ID.as_bytes();
     let has_id = fields
-        .value(Name::XRequestId)
+        .value(KnownHeader::XRequestId)
         .is_some_and(|id| !id.is_empty())
         && !named.contains(id);
-    let theirs = fields.text(move |known, name| {
+    let theirs = fields.raw_lines(move |known, name| {
         !is_set_anew(known)
             && !is_hop_by_hop(known)
             && !named.contains(name)
-            && (known != Name::XRequestId || has_id)
+            && (known != KnownHeader::XRequestId || has_id)
     });
     let own_id = (!has_id).then(|| own_id(request_id)).into_iter().flatten();
     ours.into_iter().chain(theirs).chain(own_id)
@@ -86,11 +89,15 @@ pub fn for_upstream<'f>(
 
 /// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
 /// none of the upstream's goes on.
-pub fn for_client<'f>(answer: &'f Fields, request_id: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
+pub fn for_client<'f>(
+    answer: &'f HeaderBlock,
+    request_id: &'f [u8],
+) -> impl Iterator<Item = &'f [u8]> {
     let named = Named::by(answer);
     let id = REQUEST_ID.as_bytes();
-    let has_id = answer.value(Name::XRequestId).is_some() && !named.contains(id);
-    let theirs = answer.text(move |known, name| !is_hop_by_hop(known) && !named.contains(name));
+    let has_id = answer.value(KnownHeader::XRequestId).is_some() && !named.contains(id);
+    let theirs =
+        answer.raw_lines(move |known, name| !is_hop_by_hop(known) && !named.contains(name));
     theirs.chain((!has_id).then(|| own_id(request_id)).into_iter().flatten())
 }
 
@@ -106,7 +113,7 @@ mod tests {
     fn forwarded(fields: &[(&str, &str)]) -> Vec<(String, String)> {
         let value = HeaderValue::from_static;
         let (ours, host) = (value("Bearer ours"), value("flow.example"));
-        let fields = Fields::of(fields);
+        let fields = HeaderBlock::of(fields);
         let lines: Vec<_> = for_upstream(&fields, (&ours, &host, b"id-1")).collect();
         pairs(&lines)
     }
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_answer_keeps_its_length_and_the_upstreams_request_id() {
-        let answer = Fields::of(&[
+        let answer = HeaderBlock::of(&[
             ("Connection", "Content-Length, x-a"),
             ("Content-Length", "5"),
             ("X-A", "1"),
@@ -198,7 +205,7 @@ mod tests {
         let lines: Vec<_> = for_client(&answer, b"ours").collect();
         let names: Vec<_> = pairs(&lines).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["Content-Length", "X-Request-Id"]);
-        let answer = Fields::of(&[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")]);
+        let answer = HeaderBlock::of(&[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")]);
         let lines: Vec<_> = for_client(&answer, b"ours").collect();
         assert_eq!(lines.concat(), b"x-request-id: ours\r\n");
     }

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use crate::http1::body::Framing;
-use crate::server::{ClientFault, Exchange};
+use crate::http1::body::RequestFraming;
+use crate::server::{ClientError, Exchange};
 
 /// Bodies up to this size are held in memory. Most prompts are far smaller; images are larger.
 const MAX_HELD: usize = 2 << 20;
@@ -28,21 +28,21 @@ pub enum Body {
 ///
 /// # Errors
 /// The client's fault.
-pub fn hold(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, ClientFault> {
+pub fn buffer_body(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, ClientError> {
     buffer.clear();
     if buffer.capacity() > KEPT {
         *buffer = Vec::new();
     }
     let mut declared = usize::MAX;
     match exchange.head.framing {
-        Framing::None => return Ok(Body::None),
-        Framing::Length(length) if length > MAX_HELD as u64 => {
+        RequestFraming::None => return Ok(Body::None),
+        RequestFraming::Length(length) if length > MAX_HELD as u64 => {
             exchange.admit_body()?;
             return Ok(Body::Streamed(Some(length)));
         }
         // It bounds what is allocated, but is not the reason for allocating it.
-        Framing::Length(length) => declared = length as usize,
-        Framing::Chunked => {}
+        RequestFraming::Length(length) => declared = length as usize,
+        RequestFraming::Chunked => {}
     }
     let mut filled = 0;
     let held = loop {
@@ -68,7 +68,7 @@ pub struct Streaming<'a, 'e> {
     buffered: &'a [u8],
     exchange: &'a mut Exchange<'e>,
     /// Why reading failed: the error that goes through the HTTP client cannot carry it.
-    pub fault: Option<ClientFault>,
+    pub fault: Option<ClientError>,
 }
 
 impl<'a, 'e> Streaming<'a, 'e> {

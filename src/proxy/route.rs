@@ -9,27 +9,27 @@ use crate::config::target::Target;
 
 /// A piece of a request target, kept apart from it, or what stands in for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum TargetSlice {
     /// These bytes of it.
     In(Range<usize>),
     Other(Vec<u8>),
 }
 
-impl Piece {
+impl TargetSlice {
     /// The bytes, `target` being the request target that it is a piece of.
     pub fn of<'t>(&'t self, target: &'t [u8]) -> &'t [u8] {
         match self {
-            Piece::In(range) => &target[range.clone()],
-            Piece::Other(bytes) => bytes,
+            TargetSlice::In(range) => &target[range.clone()],
+            TargetSlice::Other(bytes) => bytes,
         }
     }
 
     /// What of it is before `end`; all of it without one.
-    fn until(&self, end: Option<usize>) -> Piece {
+    fn until(&self, end: Option<usize>) -> TargetSlice {
         match (self, end) {
             (_, None) => self.clone(),
-            (Piece::In(range), Some(end)) => Piece::In(range.start..range.start + end),
-            (Piece::Other(bytes), Some(end)) => Piece::Other(bytes[..end].to_vec()),
+            (TargetSlice::In(range), Some(end)) => TargetSlice::In(range.start..range.start + end),
+            (TargetSlice::Other(bytes), Some(end)) => TargetSlice::Other(bytes[..end].to_vec()),
         }
     }
 }
@@ -65,15 +65,15 @@ impl Marks {
 #[derive(Debug)]
 pub struct Route {
     /// Path and query as the client sent them, scheme and host of an absolute form left out.
-    path_and_query: Piece,
+    path_and_query: TargetSlice,
     /// Without the query.
-    pub path: Piece,
-    pub form: Form,
+    pub path: TargetSlice,
+    pub form: TargetForm,
 }
 
 /// RFC 9112 section 3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum TargetForm {
     Origin,
     /// The target's host stands in it, which stands in for the check of Host.
     Absolute,
@@ -97,9 +97,12 @@ impl Route {
             ));
         }
         let (path_and_query, form) = if request_target.starts_with(b"/") {
-            (Piece::In(0..request_target.len()), Form::Origin)
+            (TargetSlice::In(0..request_target.len()), TargetForm::Origin)
         } else {
-            (from_absolute_form(request_target, target)?, Form::Absolute)
+            (
+                from_absolute_form(request_target, target)?,
+                TargetForm::Absolute,
+            )
         };
         let Marks {
             has_fragment,
@@ -123,7 +126,7 @@ impl Route {
     }
 
     /// What is asked of the upstream: the target's path once, then the request's path and query.
-    pub fn upstream_path(self, request_target: &[u8], target: &Target) -> Piece {
+    pub fn upstream_path(self, request_target: &[u8], target: &Target) -> TargetSlice {
         let base = target.base_path.as_bytes();
         let asked = self.path_and_query.of(request_target);
         let rest = asked.strip_prefix(base);
@@ -131,7 +134,7 @@ impl Route {
         if has_base || base.is_empty() {
             self.path_and_query
         } else {
-            Piece::Other([base, asked].concat())
+            TargetSlice::Other([base, asked].concat())
         }
     }
 }
@@ -139,26 +142,26 @@ impl Route {
 /// The path of a request target that may be none: what the log shows of it, and what tells whose form
 /// an error is to have. Query, fragment and authority are left out, since they can hold secrets. Never
 /// empty.
-pub fn path_of(request_target: &[u8]) -> Piece {
+pub fn path_of(request_target: &[u8]) -> TargetSlice {
     let end = memchr::memchr2(b'?', b'#', request_target);
     let end = end.unwrap_or(request_target.len());
     let before_query = &request_target[..end];
     if request_target.starts_with(b"/") {
-        return Piece::In(0..end);
+        return TargetSlice::In(0..end);
     }
     let Some(scheme) = memchr::memmem::find(before_query, b"://") else {
         // The host and port of CONNECT, `*`, or nonsense.
         let start = memchr::memrchr(b'@', before_query).map_or(0, |at| at + 1);
         return if start < end {
-            Piece::In(start..end)
+            TargetSlice::In(start..end)
         } else {
-            Piece::Other(b"-".into())
+            TargetSlice::Other(b"-".into())
         };
     };
     let authority = scheme + b"://".len();
     match memchr::memchr(b'/', &before_query[authority..]) {
-        Some(length) => Piece::In(authority + length..end),
-        None => Piece::Other(b"/".into()),
+        Some(length) => TargetSlice::In(authority + length..end),
+        None => TargetSlice::Other(b"/".into()),
     }
 }
 
@@ -167,7 +170,7 @@ fn bad(what: &str) -> ProxyError {
 }
 
 /// The path and query of `http://host[:port]/path?query`, if the host is the target's.
-fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<Piece, ProxyError> {
+fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<TargetSlice, ProxyError> {
     let text = std::str::from_utf8(request_target).unwrap_or_default();
     let rest = ["http://", "https://"].iter().find_map(|scheme| {
         let start = text.get(..scheme.len())?;
@@ -190,8 +193,8 @@ fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<Piece, P
     }
     Ok(match path.as_bytes().first() {
         // The path is the end of the target.
-        Some(b'/') => Piece::In(request_target.len() - path.len()..request_target.len()),
-        _ => Piece::Other(format!("/{path}").into()),
+        Some(b'/') => TargetSlice::In(request_target.len() - path.len()..request_target.len()),
+        _ => TargetSlice::Other(format!("/{path}").into()),
     })
 }
 
@@ -291,7 +294,10 @@ mod tests {
     fn a_target_without_a_path_forwards_paths_as_they_are() {
         let target = Target::parse("https://flow.example").unwrap();
         let route = Route::of(&Method::GET, b"/v1?x", &target).unwrap();
-        assert_eq!(route.upstream_path(b"/v1?x", &target), Piece::In(0..5));
+        assert_eq!(
+            route.upstream_path(b"/v1?x", &target),
+            TargetSlice::In(0..5)
+        );
     }
 
     #[test]

@@ -1,105 +1,106 @@
 //! Requests that the upstream does not answer: why, and what the client is told.
 
-use super::access_log::{CLIENT_GONE_STATUS, End, Record};
+use super::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
 use super::error::{Code, Dialect, ProxyError};
 use super::{Proxy, own_response};
 use crate::http1::error::Reason;
-use crate::server::{ClientFault, Exchange};
-use crate::upstream::connection::Failure;
+use crate::server::{ClientError, Exchange};
+use crate::upstream::connection::UpstreamError;
 
 /// Why a request is not answered by the upstream.
-pub(super) enum Trouble {
+pub(super) enum ProxyError_ {
     /// Answered by ourselves.
     Own(ProxyError),
-    Client(ClientFault),
-    Upstream(Failure),
+    Client(ClientError),
+    UpstreamConnection(UpstreamError),
 }
 
-impl From<ProxyError> for Trouble {
+impl From<ProxyError> for ProxyError_ {
     fn from(error: ProxyError) -> Self {
-        Trouble::Own(error)
+        ProxyError_::Own(error)
     }
 }
 
-impl From<ClientFault> for Trouble {
-    fn from(fault: ClientFault) -> Self {
-        Trouble::Client(fault)
+impl From<ClientError> for ProxyError_ {
+    fn from(fault: ClientError) -> Self {
+        ProxyError_::Client(fault)
     }
 }
 
 impl Proxy {
     /// Answers a request that the upstream did not answer, and notes how it ended.
     #[inline(never)]
-    pub(super) fn explain(
+    pub(super) fn respond_with_error(
         &self,
         exchange: &mut Exchange<'_>,
-        record: &mut Record,
-        trouble: Trouble,
+        access_log: &mut AccessLog,
+        trouble: ProxyError_,
     ) {
         let stopped = || ProxyError::new(Code::ShuttingDown, "the proxy was stopped meanwhile");
         let (error, end) = match trouble {
-            Trouble::Own(error) => (Some(error), End::Ok),
-            Trouble::Client(ClientFault::Gone) | Trouble::Upstream(Failure::ClientLeft) => {
+            ProxyError_::Own(error) => (Some(error), ExchangeEnd::Ok),
+            ProxyError_::Client(ClientError::Gone)
+            | ProxyError_::UpstreamConnection(UpstreamError::ClientClosed) => {
                 if exchange.is_aborting() {
-                    (Some(stopped()), End::Shutdown)
+                    (Some(stopped()), ExchangeEnd::Shutdown)
                 } else {
-                    (None, End::ClientGone)
+                    (None, ExchangeEnd::ClientGone)
                 }
             }
-            Trouble::Client(ClientFault::TimedOut) => (None, End::ClientTimeout),
-            Trouble::Client(ClientFault::Refused(refusal)) => {
+            ProxyError_::Client(ClientError::TimedOut) => (None, ExchangeEnd::ClientTimeout),
+            ProxyError_::Client(ClientError::RejectedRequest(refusal)) => {
                 let end = match refusal.reason {
-                    Reason::RequestTimeout => End::ClientTimeout,
-                    _ => End::Ok,
+                    Reason::RequestTimeout => ExchangeEnd::ClientTimeout,
+                    _ => ExchangeEnd::Ok,
                 };
                 (Some(ProxyError::from(&refusal)), end)
             }
-            Trouble::Upstream(failure) => {
+            ProxyError_::UpstreamConnection(failure) => {
                 let (error, end) = self.upstream_error(failure);
                 (Some(error), end)
             }
         };
-        record.end = end;
+        access_log.end = end;
         match error {
             Some(error) if !exchange.is_started() => {
-                record.status = error.code.status();
+                access_log.status = error.code.status();
                 if let Code::UpstreamUnreachable | Code::UpstreamBroke = error.code {
                     log::error!("{}", error.message);
                 }
-                let path = record.path.of(&exchange.head.target);
+                let path = access_log.path.of(&exchange.head.target);
                 let dialect = Dialect::of(path, &self.target.base_path);
                 let (fields, body) = error.answer(dialect);
-                own_response::reply(exchange, record, error.code.status(), &fields, &body);
+                own_response::reply(exchange, access_log, error.code.status(), &fields, &body);
             }
-            _ => record.status = CLIENT_GONE_STATUS,
+            _ => access_log.status = CLIENT_GONE_STATUS,
         }
     }
 
-    fn upstream_error(&self, failure: Failure) -> (ProxyError, End) {
+    fn upstream_error(&self, failure: UpstreamError) -> (ProxyError, ExchangeEnd) {
         let host = &self.target.authority;
         match failure {
-            Failure::ClientLeft => (
+            UpstreamError::ClientClosed => (
                 ProxyError::new(Code::InternalError, "the client left"),
-                End::ClientGone,
+                ExchangeEnd::ClientGone,
             ),
-            Failure::TimedOut => (
+            UpstreamError::TimedOut => (
                 ProxyError::new(
                     Code::UpstreamTimeout,
                     format!(
                         "{host} did not answer in time: try again, or raise --upstream-timeout"
                     ),
                 ),
-                End::UpstreamTimeout,
+                ExchangeEnd::UpstreamTimeout,
             ),
-            Failure::NoDescriptors => (
+            UpstreamError::NoDescriptors => (
                 ProxyError::new(
                     Code::Overloaded,
                     "the proxy has no file descriptors left: raise its limit (ulimit -n), or \
                      lower --workers",
                 ),
-                End::Ok,
+                ExchangeEnd::Ok,
             ),
-            Failure::Unreachable(why) => (
+            UpstreamError::Unreachable(why) => (
                 ProxyError::new(
                     Code::UpstreamUnreachable,
                     format!(
@@ -107,16 +108,16 @@ impl Proxy {
                          and HTTPS_PROXY on the machine that runs the proxy"
                     ),
                 ),
-                End::UpstreamBroke,
+                ExchangeEnd::UpstreamBroke,
             ),
-            Failure::Broke(why) => (
+            UpstreamError::Broke(why) => (
                 ProxyError::new(
                     Code::UpstreamBroke,
                     format!(
                         "{host} closed the connection or sent no valid answer: {why}. Try again"
                     ),
                 ),
-                End::UpstreamBroke,
+                ExchangeEnd::UpstreamBroke,
             ),
         }
     }

@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::admission::Shared;
-use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
-use super::reject::refuse;
-use super::workers::Pool;
+use super::admission::Admission;
+use super::connection::{
+    self, Buffers, CloseReason, Connection, ConnectionFate, Served, WritePolicy,
+};
+use super::reject::reject;
+use super::workers::Workers;
 use super::{BODY_WAIT, DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
 use crate::http1::error::{Reason, Refusal};
-use crate::net::socket::{self, Patience};
+use crate::net::socket::{self, ReadTimeout};
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,9 +32,9 @@ const ACCEPT_BATCH: usize = 64;
 const MAX_HEAD_BYTES: usize = 64 << 20;
 
 /// A connection without a worker.
-struct Parked {
+struct WaitingConnection {
     connection: Box<Connection>,
-    state: Parking,
+    state: WaitState,
     /// When it is closed, or refused, if nothing comes.
     deadline: Instant,
     /// Since when it has been waiting: whoever waits longest gives way first.
@@ -43,11 +45,11 @@ struct Parked {
 
 /// What a parked connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parking {
+enum WaitState {
     /// Its next request.
     Idle,
     /// The rest of a head.
-    InHead,
+    ReadingHead,
     /// The client to have read the last answer: what it still sends is dropped, since closing a
     /// socket with unread bytes resets the connection and can destroy the answer.
     Draining { drained: usize },
@@ -57,30 +59,30 @@ pub(super) struct Acceptor<H: Handler> {
     /// `None` once the server stops.
     listener: Option<TcpListener>,
     waker: UnixStream,
-    pool: Arc<Pool<H>>,
-    shared: Arc<Shared>,
+    workers: Arc<Workers<H>>,
+    admission: Arc<Admission>,
     handler: Arc<H>,
-    parked: Vec<Parked>,
+    waiting: Vec<WaitingConnection>,
     /// Bytes of incomplete heads that the parked connections hold.
     head_bytes: usize,
     /// What serves the few requests that need no worker.
     buffers: Buffers,
-    kit: Option<Box<H::Kit>>,
+    context: Option<Box<H::Context>>,
     /// Accepting is paused until then.
     paused_until: Option<Instant>,
 }
 
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(listener: TcpListener, waker: UnixStream, pool: Arc<Pool<H>>) -> Self {
+    pub(super) fn new(listener: TcpListener, waker: UnixStream, workers: Arc<Workers<H>>) -> Self {
         Acceptor {
             listener: Some(listener),
             waker,
-            shared: Arc::clone(&pool.shared),
-            handler: Arc::clone(&pool.handler),
-            pool,
+            admission: Arc::clone(&workers.admission),
+            handler: Arc::clone(&workers.handler),
+            workers,
             buffers: Buffers::default(),
-            kit: None,
-            parked: Vec::new(),
+            context: None,
+            waiting: Vec::new(),
             head_bytes: 0,
             paused_until: None,
         }
@@ -90,11 +92,11 @@ impl<H: Handler> Acceptor<H> {
     /// are being served still come back here, to read their last answers.
     pub(super) fn run(mut self) {
         loop {
-            if self.shared.is_stopping() {
+            if self.admission.is_stopping() {
                 self.stop();
             }
             let ready = self.wait();
-            self.serve_ready(&ready.parked);
+            self.serve_ready(&ready.waiting);
             self.take_back();
             if ready.listener {
                 self.accept();
@@ -106,31 +108,32 @@ impl<H: Handler> Acceptor<H> {
     /// Takes no more connections, and ends those without a request and those that still wait.
     fn stop(&mut self) {
         self.listener = None;
-        let is_over = |parked: &Parked| !matches!(parked.state, Parking::Draining { .. });
-        while let Some(index) = self.parked.iter().position(is_over) {
-            self.unpark(index)
+        let is_over =
+            |waiting: &WaitingConnection| !matches!(waiting.state, WaitState::Draining { .. });
+        while let Some(index) = self.waiting.iter().position(is_over) {
+            self.remove(index)
                 .connection
                 .log_close(CloseReason::Stopping);
         }
-        while let Some((connection, since)) = self.shared.take_overdue(Instant::now()) {
+        while let Some((connection, since)) = self.admission.take_overdue(Instant::now()) {
             let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            self.refuse(connection, refusal, since);
+            self.reject(connection, refusal, since);
         }
     }
 
     fn wait(&mut self) -> Ready {
         let now = Instant::now();
         let is_accepting = self.is_accepting(now);
-        let mut fds = Vec::with_capacity(self.parked.len() + 2);
+        let mut fds = Vec::with_capacity(self.waiting.len() + 2);
         fds.push(PollFd::new(&self.waker, PollFlags::IN));
         let listener = self.listener.as_ref().filter(|_| is_accepting);
         if let Some(listener) = listener {
             fds.push(PollFd::new(listener, PollFlags::IN));
         }
         let others = fds.len();
-        for parked in &self.parked {
+        for waiting in &self.waiting {
             fds.push(PollFd::new(
-                &*parked.connection.client.socket,
+                &*waiting.connection.client.socket,
                 PollFlags::IN,
             ));
         }
@@ -142,21 +145,21 @@ impl<H: Handler> Acceptor<H> {
             std::thread::sleep(ACCEPT_PAUSE);
             return Ready {
                 listener: false,
-                parked: Vec::new(),
+                waiting: Vec::new(),
             };
         }
         let listener = listener.is_some() && !fds[1].revents().is_empty();
         let mut ready = Vec::new();
         let events: Vec<_> = fds[others..].iter().map(PollFd::revents).collect();
-        for (index, (parked, events)) in self.parked.iter_mut().zip(events).enumerate() {
-            parked.is_seen_quiet = events.is_empty();
-            if !parked.is_seen_quiet {
+        for (index, (waiting, events)) in self.waiting.iter_mut().zip(events).enumerate() {
+            waiting.is_seen_quiet = events.is_empty();
+            if !waiting.is_seen_quiet {
                 ready.push(index);
             }
         }
         Ready {
             listener,
-            parked: ready,
+            waiting: ready,
         }
     }
 
@@ -169,13 +172,13 @@ impl<H: Handler> Acceptor<H> {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let parked = self.parked.iter().map(|parked| parked.deadline).min();
+        let waiting = self.waiting.iter().map(|waiting| waiting.deadline).min();
         let overdue = self
-            .shared
+            .admission
             .waiting_since()
             .map(|since| since + QUEUE_TIMEOUT);
         let deadlines = [
-            parked,
+            waiting,
             overdue,
             self.paused_until,
             Some(now + QUEUE_TIMEOUT),
@@ -188,44 +191,46 @@ impl<H: Handler> Acceptor<H> {
         let mut bytes = [0; 64];
         // What the waker says is in the list; its bytes are only taken away.
         let _ = self.waker.read(&mut bytes);
-        for after in self.shared.take_returned() {
-            self.take_back_one(after);
+        for fate in self.admission.take_returned() {
+            self.take_back_one(fate);
         }
     }
 
-    fn take_back_one(&mut self, after: After) {
-        match after {
-            After::Idle(connection) | After::Park(connection) => self.park(connection),
-            After::Drain(connection) => self.drain(connection),
-            After::Requeue(connection) => self.pool.enqueue(connection),
-            After::Closed(connection, reason) => connection.log_close(reason),
+    fn take_back_one(&mut self, fate: ConnectionFate) {
+        match fate {
+            ConnectionFate::Idle(connection) | ConnectionFate::Park(connection) => {
+                self.add(connection)
+            }
+            ConnectionFate::Drain(connection) => self.drain(connection),
+            ConnectionFate::Requeue(connection) => self.workers.enqueue(connection),
+            ConnectionFate::Closed(connection, reason) => connection.log_close(reason),
         }
     }
 
-    fn park(&mut self, connection: Box<Connection>) {
+    fn add(&mut self, connection: Box<Connection>) {
         let since = Instant::now();
         let (state, deadline) = match connection.head_since {
-            Some(started) => (Parking::InHead, started + HEAD_TIMEOUT),
-            None => (Parking::Idle, since + IDLE_TIMEOUT),
+            Some(started) => (WaitState::ReadingHead, started + HEAD_TIMEOUT),
+            None => (WaitState::Idle, since + IDLE_TIMEOUT),
         };
         self.head_bytes += connection.client.input.bytes().len();
-        self.parked.push(Parked {
+        self.waiting.push(WaitingConnection {
             connection,
             state,
             deadline,
             since,
             is_seen_quiet: false,
         });
-        while self.head_bytes > MAX_HEAD_BYTES && self.shed_one(Shed::InHead) {}
+        while self.head_bytes > MAX_HEAD_BYTES && self.shed_one(Shed::ReadingHead) {}
     }
 
     /// Takes a connection out. Moves the last one to its place.
-    fn unpark(&mut self, index: usize) -> Parked {
-        let parked = self.parked.swap_remove(index);
-        if !matches!(parked.state, Parking::Draining { .. }) {
-            self.head_bytes -= parked.connection.client.input.bytes().len();
+    fn remove(&mut self, index: usize) -> WaitingConnection {
+        let waiting = self.waiting.swap_remove(index);
+        if !matches!(waiting.state, WaitState::Draining { .. }) {
+            self.head_bytes -= waiting.connection.client.input.bytes().len();
         }
-        parked
+        waiting
     }
 
     fn drain(&mut self, mut connection: Box<Connection>) {
@@ -239,8 +244,8 @@ impl<H: Handler> Acceptor<H> {
         {
             return connection.log_close(CloseReason::ClientClosed);
         }
-        let state = Parking::Draining { drained: 0 };
-        self.parked.push(Parked {
+        let state = WaitState::Draining { drained: 0 };
+        self.waiting.push(WaitingConnection {
             connection,
             state,
             deadline: since + DRAIN_TIMEOUT,
@@ -254,13 +259,13 @@ impl<H: Handler> Acceptor<H> {
         let mut connections = Vec::with_capacity(ready.len());
         // From the back, so that taking one out moves none that is still to come.
         for &index in ready.iter().rev() {
-            let parked = &mut self.parked[index];
-            let Parking::Draining { drained } = &mut parked.state else {
-                connections.push(self.unpark(index).connection);
+            let waiting = &mut self.waiting[index];
+            let WaitState::Draining { drained } = &mut waiting.state else {
+                connections.push(self.remove(index).connection);
                 continue;
             };
-            if let Some(reason) = parked.connection.drain(drained) {
-                self.unpark(index).connection.log_close(reason);
+            if let Some(reason) = waiting.connection.drain(drained) {
+                self.remove(index).connection.log_close(reason);
             }
         }
         for connection in connections.into_iter().rev() {
@@ -270,24 +275,30 @@ impl<H: Handler> Acceptor<H> {
 
     /// When all workers are busy, a request that needs none is answered here.
     fn serve_or_dispatch(&mut self, connection: Box<Connection>) {
-        let Some(mut connection) = self.pool.dispatch(connection) else {
+        let Some(mut connection) = self.workers.dispatch(connection) else {
             return;
         };
         if !connection.is_quick(&*self.handler) {
-            return self.pool.enqueue(connection);
+            return self.workers.enqueue(connection);
         }
-        let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
-        let kit = self.kit.take();
-        let kit = kit.unwrap_or_else(|| Box::new(handler.kit()));
+        let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
+        let context = self.context.take();
+        let context = context.unwrap_or_else(|| Box::new(handler.context()));
         let buffers = &mut self.buffers;
         let served = catch_unwind(AssertUnwindSafe(|| {
-            let context = (&*handler, &*shared);
-            connection::serve(connection, kit, Stay::OneRequest, buffers, context)
+            let services = (&*handler, &*admission);
+            connection::serve(
+                connection,
+                context,
+                WritePolicy::NeverWait,
+                buffers,
+                services,
+            )
         }));
         // It may not wait, so it does not; a panic the hook has logged.
-        if let Ok(Served::Done(after, kit)) = served {
-            self.kit = Some(kit);
-            self.take_back_one(after);
+        if let Ok(Served::Done(fate, context)) = served {
+            self.context = Some(context);
+            self.take_back_one(fate);
         }
     }
 
@@ -298,16 +309,16 @@ impl<H: Handler> Acceptor<H> {
             };
             match listener.accept() {
                 Ok((socket, peer)) => {
-                    let patience = match prepare(&socket) {
-                        Ok(patience) => patience,
+                    let read_timeout = match prepare(&socket) {
+                        Ok(read_timeout) => read_timeout,
                         Err(error) => {
                             log::debug!("{peer}: {error}");
                             continue;
                         }
                     };
-                    let open = self.shared.open_guard();
-                    self.park(Connection::new(socket, peer, patience, open));
-                    if self.shared.open_connections() >= self.shared.limits.max_connections
+                    let open = self.admission.open_guard();
+                    self.add(Connection::new(socket, peer, read_timeout, open));
+                    if self.admission.open_connections() >= self.admission.limits.max_connections
                         && !self.shed_one(Shed::Longest)
                     {
                         return self.pause("all connections are in use");
@@ -334,26 +345,26 @@ impl<H: Handler> Acceptor<H> {
 
     /// Closes a connection that has waited long. False: there is none that may be closed.
     fn shed_one(&mut self, which: Shed) -> bool {
-        let order = |parked: &Parked| match (parked.state, which) {
-            (Parking::InHead, Shed::InHead) => {
-                Some((0, parked.connection.head_since.unwrap_or(parked.since)))
+        let order = |waiting: &WaitingConnection| match (waiting.state, which) {
+            (WaitState::ReadingHead, Shed::ReadingHead) => {
+                Some((0, waiting.connection.head_since.unwrap_or(waiting.since)))
             }
-            (_, Shed::InHead) => None,
-            (Parking::Draining { .. }, Shed::Longest) => Some((0, parked.since)),
+            (_, Shed::ReadingHead) => None,
+            (WaitState::Draining { .. }, Shed::Longest) => Some((0, waiting.since)),
             // Its request may be here already.
-            _ if !parked.is_seen_quiet => None,
-            (Parking::Idle, Shed::Longest) => Some((1, parked.since)),
-            (Parking::InHead, Shed::Longest) => {
-                Some((2, parked.connection.head_since.unwrap_or(parked.since)))
+            _ if !waiting.is_seen_quiet => None,
+            (WaitState::Idle, Shed::Longest) => Some((1, waiting.since)),
+            (WaitState::ReadingHead, Shed::Longest) => {
+                Some((2, waiting.connection.head_since.unwrap_or(waiting.since)))
             }
         };
-        let candidates = self.parked.iter().enumerate();
+        let candidates = self.waiting.iter().enumerate();
         let oldest = candidates
-            .filter_map(|(index, parked)| order(parked).map(|order| (order, index)))
+            .filter_map(|(index, waiting)| order(waiting).map(|order| (order, index)))
             .min();
         match oldest {
             Some((_, index)) => {
-                self.unpark(index)
+                self.remove(index)
                     .connection
                     .log_close(CloseReason::GaveWay);
                 true
@@ -366,43 +377,45 @@ impl<H: Handler> Acceptor<H> {
     fn expire(&mut self) {
         let now = Instant::now();
         let mut index = 0;
-        while index < self.parked.len() {
-            if self.parked[index].deadline > now {
+        while index < self.waiting.len() {
+            if self.waiting[index].deadline > now {
                 index += 1;
                 continue;
             }
-            let parked = self.unpark(index);
-            match parked.state {
-                Parking::InHead => {
-                    let since = parked.connection.head_since.unwrap_or(parked.since);
-                    self.refuse(parked.connection, super::head_timeout(), since);
+            let waiting = self.remove(index);
+            match waiting.state {
+                WaitState::ReadingHead => {
+                    let since = waiting.connection.head_since.unwrap_or(waiting.since);
+                    self.reject(waiting.connection, super::head_timeout(), since);
                 }
-                Parking::Idle => parked.connection.log_close(CloseReason::IdleTooLong),
-                Parking::Draining { .. } => {
-                    parked.connection.log_close(CloseReason::LastAnswerSent)
+                WaitState::Idle => waiting.connection.log_close(CloseReason::IdleTooLong),
+                WaitState::Draining { .. } => {
+                    waiting.connection.log_close(CloseReason::LastAnswerSent)
                 }
             }
         }
-        self.pool.drop_cold_kits();
+        self.workers.drop_idle_contexts();
         let Some(overdue) = now.checked_sub(QUEUE_TIMEOUT) else {
             return;
         };
-        while let Some((connection, since)) = self.shared.take_overdue(overdue) {
+        while let Some((connection, since)) = self.admission.take_overdue(overdue) {
             let message = format!(
                 "all {} workers have been busy for {} s: try again, or raise --workers",
-                self.shared.limits.workers,
+                self.admission.limits.workers,
                 QUEUE_TIMEOUT.as_secs()
             );
             let refusal = Refusal::new(Reason::Overloaded, message);
-            self.refuse(connection, refusal, since);
+            self.reject(connection, refusal, since);
         }
     }
 
-    fn refuse(&mut self, mut connection: Box<Connection>, refusal: Refusal, since: Instant) {
+    fn reject(&mut self, mut connection: Box<Connection>, refusal: Refusal, since: Instant) {
         // The request line, if it is here, says in which dialect the answer is to be.
         // Nothing, an end or an error: what is here already must do.
         connection.client.read_head();
-        if let After::Drain(connection) = refuse(connection, &*self.handler, refusal, since) {
+        if let ConnectionFate::Drain(connection) =
+            reject(connection, &*self.handler, refusal, since)
+        {
             self.drain(connection);
         }
     }
@@ -414,13 +427,13 @@ enum Shed {
     /// Whoever has been idle longest, else whose head is incomplete longest.
     Longest,
     /// Whose head is incomplete longest.
-    InHead,
+    ReadingHead,
 }
 
 struct Ready {
     listener: bool,
     /// Indices into `Acceptor::parked`, rising.
-    parked: Vec<usize>,
+    waiting: Vec<usize>,
 }
 
 /// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows
@@ -428,14 +441,14 @@ struct Ready {
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 * 1024;
 
-fn prepare(socket: &TcpStream) -> io::Result<Patience> {
+fn prepare(socket: &TcpStream) -> io::Result<ReadTimeout> {
     // Linux does not hand the listener's mode on, other systems do.
     #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(false)?;
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.set_nodelay(true)?;
-    Patience::blocking(socket, BODY_WAIT)
+    ReadTimeout::blocking(socket, BODY_WAIT)
 }
 
 /// The two errors of `accept` that say nothing about the next one.

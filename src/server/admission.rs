@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use super::connection::{After, Connection};
+use super::connection::{Connection, ConnectionFate};
 
 /// See the module's documentation.
-pub(crate) struct Shared {
+pub(crate) struct Admission {
     /// Requests in flight: at most `limits.workers`.
     in_flight: Busy<AtomicUsize>,
     pub(super) limits: Limits,
@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     /// Told when a request is over while the server stops; used with `pending`.
     became_idle: Condvar,
     /// Connections that workers hand back to the acceptor.
-    returned: Mutex<Vec<After>>,
+    returned: Mutex<Vec<ConnectionFate>>,
     /// Wakes the acceptor's poll; a byte is written only when `woken` was false.
     waker: UnixStream,
     woken: AtomicBool,
@@ -44,9 +44,9 @@ impl Drop for OpenGuard {
     }
 }
 
-impl Shared {
+impl Admission {
     pub(super) fn new(limits: Limits, waker: UnixStream) -> Self {
-        Shared {
+        Admission {
             in_flight: Busy(AtomicUsize::new(0)),
             limits,
             pending: Mutex::default(),
@@ -72,7 +72,7 @@ impl Shared {
     }
 
     /// Admits a request to be in flight, unless all are taken or others have waited for longer.
-    pub(super) fn admit(&self) -> bool {
+    pub(super) fn try_admit(&self) -> bool {
         !self.is_pressed() && self.take_permit()
     }
 
@@ -149,15 +149,15 @@ impl Shared {
     }
 
     /// Hands a connection back to the acceptor.
-    pub(super) fn hand_back(&self, after: After) {
+    pub(super) fn hand_back(&self, fate: ConnectionFate) {
         self.returned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(after);
+            .push(fate);
         self.wake_acceptor();
     }
 
-    pub(super) fn take_returned(&self) -> Vec<After> {
+    pub(super) fn take_returned(&self) -> Vec<ConnectionFate> {
         self.woken.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.returned.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -4,54 +4,54 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::buffer::Input;
-use crate::net::socket::{self, Patience, Stall, Wait};
+use crate::net::buffer::ReadBuffer;
+use crate::net::socket::{self, ReadTimeout, WaitError, WaitOptions};
 
 /// See the module's documentation.
 pub(crate) struct Client {
     pub(super) socket: Arc<TcpStream>,
     /// Its address, as it stands in the log.
     pub(super) peer: Arc<str>,
-    pub(super) input: Input,
+    pub(super) input: ReadBuffer,
     /// A read for the next head might find bytes. Reads of a body do not change it.
     pub(super) has_input: bool,
-    patience: Patience,
+    read_timeout: ReadTimeout,
 }
 
 /// What a client has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrived {
+pub(crate) enum ReadOutcome {
     Something,
     Nothing,
     End,
 }
 
 impl Client {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, patience: Patience) -> Self {
+    pub(super) fn new(socket: TcpStream, peer: SocketAddr, read_timeout: ReadTimeout) -> Self {
         Client {
             socket: Arc::new(socket),
             peer: peer.to_string().into(),
-            input: Input::default(),
+            input: ReadBuffer::default(),
             has_input: true,
-            patience,
+            read_timeout,
         }
     }
 
     /// Takes in what is here of a head, without waiting. A socket that failed has come to its end.
-    pub(super) fn read_head(&mut self) -> Arrived {
+    pub(super) fn read_head(&mut self) -> ReadOutcome {
         let space = self.input.space();
         let room = space.len();
-        match socket::read_now(&self.socket, space) {
-            Ok(Some(0)) | Err(_) => Arrived::End,
+        match socket::try_read(&self.socket, space) {
+            Ok(Some(0)) | Err(_) => ReadOutcome::End,
             Ok(Some(length)) => {
                 self.input.filled(length);
                 // A read that did not fill its buffer has emptied the socket.
                 self.has_input = length == room;
-                Arrived::Something
+                ReadOutcome::Something
             }
             Ok(None) => {
                 self.has_input = false;
-                Arrived::Nothing
+                ReadOutcome::Nothing
             }
         }
     }
@@ -65,24 +65,24 @@ impl Client {
         &mut self,
         direct: Option<&mut [u8]>,
         longest: Duration,
-    ) -> Result<usize, Stall> {
+    ) -> Result<usize, WaitError> {
         let Client {
             socket,
             input,
-            patience,
+            read_timeout,
             ..
         } = self;
         let is_direct = direct.is_some();
         let space = direct.unwrap_or_else(|| input.space());
-        let length = match socket::read_now(socket, space).map_err(Stall::Io)? {
+        let length = match socket::try_read(socket, space).map_err(WaitError::Io)? {
             Some(length) => length,
             None => {
-                socket::give_up_turn();
-                let how = Wait {
+                socket::before_blocking();
+                let how = WaitOptions {
                     longest,
-                    watched: socket::NOBODY,
+                    watched: socket::UNWATCHED,
                 };
-                socket::read(socket, space, *patience, how)?
+                socket::read(socket, space, *read_timeout, how)?
             }
         };
         if !is_direct {
@@ -93,13 +93,13 @@ impl Client {
 
     /// Takes in what has arrived, and only that: a connection that waits keeps no buffer. `spare` is
     /// the thread's.
-    pub(super) fn take_in(&mut self, spare: &mut Vec<u8>) -> Arrived {
+    pub(super) fn take_in(&mut self, spare: &mut Vec<u8>) -> ReadOutcome {
         if !self.input.bytes().is_empty() {
-            return Arrived::Something;
+            return ReadOutcome::Something;
         }
-        self.input.lend(spare);
+        self.input.borrow_storage(spare);
         let arrived = self.read_head();
-        self.input.give_back(spare);
+        self.input.return_storage(spare);
         arrived
     }
 

@@ -4,17 +4,17 @@ use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::admission::{OpenGuard, Shared};
-use super::client::{Arrived, Client};
-use super::exchange::{Exchange, Held, Outcome};
-use super::reject::refuse;
+use super::admission::{Admission, OpenGuard};
+use super::client::{Client, ReadOutcome};
+use super::exchange::{Exchange, Outcome, PendingRequest};
+use super::reject::reject;
 use super::{HEAD_TIMEOUT, Handler, Progress};
-use crate::http1::encode::Out;
+use crate::http1::encode::OutputBuffer;
 use crate::http1::error::{Reason, Refusal};
-use crate::http1::headers::Fields;
+use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{self, RequestHead};
-use crate::net::buffer::Input;
-use crate::net::socket::{self, Patience};
+use crate::net::buffer::ReadBuffer;
+use crate::net::socket::{self, ReadTimeout};
 
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
@@ -23,7 +23,7 @@ const MAX_IN_A_ROW: u64 = 16;
 pub(crate) struct Connection {
     pub(super) client: Client,
     /// The request that is being answered, or waits for somebody else.
-    pub(super) request: Option<Held>,
+    pub(super) request: Option<PendingRequest>,
     /// How much of `input` has been searched for the end of the head.
     searched: usize,
     /// When the first byte of the head that is being read arrived.
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
 }
 
 /// What the worker does with the connection next.
-pub(crate) enum After {
+pub(crate) enum ConnectionFate {
     /// It waits for its next request, which may come soon.
     Idle(Box<Connection>),
     /// It waits for more of a head, without a worker.
@@ -48,9 +48,9 @@ pub(crate) enum After {
 
 /// How long a connection is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stay {
-    WhileRequestsCome,
-    OneRequest,
+pub(crate) enum WritePolicy {
+    MayWait,
+    NeverWait,
 }
 
 /// Why a connection was closed.
@@ -69,10 +69,10 @@ pub(crate) enum CloseReason {
 /// The buffers of a thread, for whichever request it works on.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    out: Out,
+    out: OutputBuffer,
     spare: Vec<u8>,
     /// Of requests that are over; some, since others are begun before one is over.
-    fields: Vec<Fields>,
+    fields: Vec<HeaderBlock>,
 }
 
 /// So many fields of requests that are over are kept.
@@ -80,9 +80,9 @@ const MAX_SPARE_FIELDS: usize = 16;
 
 /// What came of serving a connection.
 pub(crate) enum Served<H: Handler> {
-    Done(After, Box<H::Kit>),
+    Done(ConnectionFate, Box<H::Context>),
     /// Its request waits for somebody else. To be served once more, with the same kit.
-    Waiting(Box<Connection>, Box<H::Kit>),
+    Waiting(Box<Connection>, Box<H::Context>),
     /// The handler has panicked; all is gone.
     Panicked,
 }
@@ -92,63 +92,63 @@ enum NextHead {
     Here,
     NotYet,
     Closed,
-    Refused(Refusal),
+    RejectedRequest(Refusal),
 }
 
 /// Goes on with the request of `connection` that waited, if there is one, and serves those that are
 /// here. This is the main loop of a connection.
 pub(crate) fn serve<H: Handler>(
     mut connection: Box<Connection>,
-    mut kit: Box<H::Kit>,
-    stay: Stay,
+    mut context: Box<H::Context>,
+    write_policy: WritePolicy,
     buffers: &mut Buffers,
-    (handler, shared): (&H, &Shared),
+    (handler, admission): (&H, &Admission),
 ) -> Served<H> {
-    connection.client.input.lend(&mut buffers.spare);
+    connection.client.input.borrow_storage(&mut buffers.spare);
     // Whoever gives it here without a request has seen one, as a rule.
     connection.client.has_input |= connection.request.is_none();
     for served in 1.. {
         let has_waited = connection.request.is_some();
         if !has_waited {
             match connection.next_head(&mut buffers.fields) {
-                NextHead::Here if !shared.is_stopping() => {}
+                NextHead::Here if !admission.is_stopping() => {}
                 other => {
-                    let after = without_request(connection, other, buffers, handler);
-                    return Served::Done(after, kit);
+                    let fate = without_request(connection, other, buffers, handler);
+                    return Served::Done(fate, context);
                 }
             }
         }
-        let exchange = connection.exchange(&mut buffers.out, shared, stay);
-        let (progress, outcome) = handle(handler, &mut kit, exchange, has_waited);
-        if progress == Progress::Waits {
-            connection.client.input.give_back(&mut buffers.spare);
-            return Served::Waiting(connection, kit);
+        let exchange = connection.exchange(&mut buffers.out, admission, write_policy);
+        let (progress, outcome) = handle(handler, &mut context, exchange, has_waited);
+        if progress == Progress::AwaitingUpstream {
+            connection.client.input.return_storage(&mut buffers.spare);
+            return Served::Waiting(connection, context);
         }
-        if let Some(held) = connection.request.take()
+        if let Some(pending) = connection.request.take()
             && buffers.fields.len() < MAX_SPARE_FIELDS
         {
-            buffers.fields.push(held.into_fields().if_small());
+            buffers.fields.push(pending.into_fields().reusable());
         }
         match outcome {
             Outcome::KeepAlive => {}
-            Outcome::Close => return Served::Done(After::Drain(connection), kit),
+            Outcome::Close => return Served::Done(ConnectionFate::Drain(connection), context),
             Outcome::Abandoned { by_reset } => {
                 if by_reset {
                     connection.client.reset_on_close();
                 }
-                let after = After::Closed(connection, CloseReason::Abandoned);
-                return Served::Done(after, kit);
+                let fate = ConnectionFate::Closed(connection, CloseReason::Abandoned);
+                return Served::Done(fate, context);
             }
         }
         connection.answered += 1;
         // Others wait: whoever has just been served stands in line again, even if its next request
         // is here already.
-        if stay == Stay::OneRequest || shared.is_pressed() {
-            let after = connection.give_way(buffers, After::Requeue);
-            return Served::Done(after, kit);
+        if write_policy == WritePolicy::NeverWait || admission.is_pressed() {
+            let fate = connection.give_way(buffers, ConnectionFate::Requeue);
+            return Served::Done(fate, context);
         }
         if served % MAX_IN_A_ROW == 0 {
-            socket::give_up_turn();
+            socket::before_blocking();
         }
     }
     unreachable!("nobody counts so far")
@@ -156,14 +156,14 @@ pub(crate) fn serve<H: Handler>(
 
 fn handle<H: Handler>(
     handler: &H,
-    kit: &mut H::Kit,
+    context: &mut H::Context,
     mut exchange: Exchange<'_>,
     has_waited: bool,
 ) -> (Progress, Outcome) {
     let progress = if has_waited {
-        handler.resume(kit, &mut exchange)
+        handler.resume(context, &mut exchange)
     } else {
-        handler.handle(kit, &mut exchange)
+        handler.handle(context, &mut exchange)
     };
     (progress, exchange.outcome())
 }
@@ -175,32 +175,36 @@ fn without_request<H: Handler>(
     next: NextHead,
     buffers: &mut Buffers,
     handler: &H,
-) -> After {
+) -> ConnectionFate {
     match next {
-        NextHead::NotYet => connection.give_way(buffers, After::Park),
-        NextHead::Closed => After::Closed(connection, CloseReason::ClientClosed),
-        NextHead::Refused(refusal) => refuse_now(connection, handler, refusal),
+        NextHead::NotYet => connection.give_way(buffers, ConnectionFate::Park),
+        NextHead::Closed => ConnectionFate::Closed(connection, CloseReason::ClientClosed),
+        NextHead::RejectedRequest(refusal) => reject_now(connection, handler, refusal),
         NextHead::Here => {
             let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            refuse_now(connection, handler, refusal)
+            reject_now(connection, handler, refusal)
         }
     }
 }
 
-fn refuse_now<H: Handler>(connection: Box<Connection>, handler: &H, refusal: Refusal) -> After {
+fn reject_now<H: Handler>(
+    connection: Box<Connection>,
+    handler: &H,
+    refusal: Refusal,
+) -> ConnectionFate {
     let since = connection.head_since.unwrap_or_else(Instant::now);
-    refuse(connection, handler, refusal, since)
+    reject(connection, handler, refusal, since)
 }
 
 impl Connection {
     pub(super) fn new(
         socket: TcpStream,
         peer: SocketAddr,
-        patience: Patience,
+        read_timeout: ReadTimeout,
         open: OpenGuard,
     ) -> Box<Self> {
         Box::new(Connection {
-            client: Client::new(socket, peer, patience),
+            client: Client::new(socket, peer, read_timeout),
             request: None,
             searched: 0,
             head_since: None,
@@ -212,45 +216,45 @@ impl Connection {
     /// The request that is here, and its answer.
     fn exchange<'c>(
         &'c mut self,
-        out: &'c mut Out,
-        shared: &'c Shared,
-        stay: Stay,
+        out: &'c mut OutputBuffer,
+        admission: &'c Admission,
+        write_policy: WritePolicy,
     ) -> Exchange<'c> {
-        let Some(held) = &mut self.request else {
+        let Some(pending) = &mut self.request else {
             unreachable!("whoever calls this has seen to it that there is one");
         };
         out.clear();
-        Exchange::new(held, &mut self.client, out, shared, stay)
+        Exchange::new(pending, &mut self.client, out, admission, write_policy)
     }
 
     /// Reads until the next request's head is whole, as far as it is here.
-    fn next_head(&mut self, spare: &mut Vec<Fields>) -> NextHead {
+    fn next_head(&mut self, spare: &mut Vec<HeaderBlock>) -> NextHead {
         loop {
             match self.take_head(spare) {
                 Ok(Some(head)) => {
-                    self.request = Some(Held::new(head));
+                    self.request = Some(PendingRequest::new(head));
                     return NextHead::Here;
                 }
                 // What came behind the last request may be the beginning of the next one.
                 Ok(None) if self.client.input.bytes().is_empty() => self.head_since = None,
                 Ok(None) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
-                Err(refusal) => return NextHead::Refused(refusal),
+                Err(refusal) => return NextHead::RejectedRequest(refusal),
             }
             let is_late = |since: Instant| since.elapsed() >= HEAD_TIMEOUT;
             if self.head_since.is_some_and(is_late) {
-                return NextHead::Refused(super::head_timeout());
+                return NextHead::RejectedRequest(super::head_timeout());
             }
             if !self.client.has_input {
                 return NextHead::NotYet;
             }
-            if self.client.read_head() == Arrived::End {
+            if self.client.read_head() == ReadOutcome::End {
                 return NextHead::Closed;
             }
         }
     }
 
     /// Takes the next request's head from the bytes that are here, if it is whole.
-    fn take_head(&mut self, spare: &mut Vec<Fields>) -> Result<Option<RequestHead>, Refusal> {
+    fn take_head(&mut self, spare: &mut Vec<HeaderBlock>) -> Result<Option<RequestHead>, Refusal> {
         if self.searched == 0 {
             // RFC 9112 section 2.2: an empty line before the request line is ignored; one.
             match self.client.input.bytes() {
@@ -272,7 +276,7 @@ impl Connection {
     }
 
     /// Takes in what has arrived, and only that: a connection that waits keeps no buffer.
-    pub(super) fn take_in(&mut self, buffers: &mut Buffers) -> Arrived {
+    pub(super) fn take_in(&mut self, buffers: &mut Buffers) -> ReadOutcome {
         self.client.take_in(&mut buffers.spare)
     }
 
@@ -282,7 +286,7 @@ impl Connection {
         let client = &mut self.client;
         if client.input.bytes().is_empty() {
             let mut start = [0; 16];
-            let length = socket::peek_now(&client.socket, &mut start);
+            let length = socket::peek(&client.socket, &mut start);
             if !handler.is_quick(&start[..length]) {
                 return false;
             }
@@ -298,13 +302,13 @@ impl Connection {
     fn give_way(
         mut self: Box<Self>,
         buffers: &mut Buffers,
-        otherwise: fn(Box<Connection>) -> After,
-    ) -> After {
+        otherwise: fn(Box<Connection>) -> ConnectionFate,
+    ) -> ConnectionFate {
         let input = &mut self.client.input;
         let is_idle = input.bytes().is_empty();
-        input.give_back(&mut buffers.spare);
+        input.return_storage(&mut buffers.spare);
         if is_idle {
-            After::Idle(self)
+            ConnectionFate::Idle(self)
         } else {
             otherwise(self)
         }
@@ -312,7 +316,7 @@ impl Connection {
 
     /// No request of this connection is looked at any more: its memory is given up.
     pub(super) fn forget_request(&mut self) {
-        self.client.input = Input::default();
+        self.client.input = ReadBuffer::default();
         self.request = None;
     }
 
@@ -320,7 +324,7 @@ impl Connection {
     pub(super) fn drain(&self, drained: &mut usize) -> Option<CloseReason> {
         let mut scratch = [0; 4096];
         loop {
-            match socket::read_now(&self.client.socket, &mut scratch) {
+            match socket::try_read(&self.client.socket, &mut scratch) {
                 Ok(Some(0)) => return Some(CloseReason::Drained),
                 Ok(Some(length)) => *drained += length,
                 Ok(None) => return None,

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::KIT_IDLE;
+use super::CONTEXT_IDLE_TIMEOUT;
 
 /// A stack of contexts, each with the time since which it is unused: the last one is the warmest.
 pub(super) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);
@@ -32,7 +32,8 @@ impl<C> Contexts<C> {
     /// Drops the contexts that have been unused for [`KIT_IDLE`]: buffers and upstream connections.
     pub(super) fn drop_idle(&self, now: Instant) {
         let mut contexts = self.lock();
-        let is_idle = |(_, since): &(_, Instant)| now.duration_since(*since) >= KIT_IDLE;
+        let is_idle =
+            |(_, since): &(_, Instant)| now.duration_since(*since) >= CONTEXT_IDLE_TIMEOUT;
         // They are in the order in which they were put there.
         let count = contexts
             .iter()
@@ -71,9 +72,9 @@ mod tests {
         let contexts = Contexts::new();
         let put = Instant::now();
         contexts.put(Box::new('a'));
-        contexts.drop_idle(put + KIT_IDLE / 2);
+        contexts.drop_idle(put + CONTEXT_IDLE_TIMEOUT / 2);
         assert_eq!(contexts.count(), 1);
-        contexts.drop_idle(Instant::now() + KIT_IDLE);
+        contexts.drop_idle(Instant::now() + CONTEXT_IDLE_TIMEOUT);
         assert_eq!(contexts.count(), 0);
     }
 }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Version};
 
-use super::admission::Shared;
+use super::admission::Admission;
 use super::client::Client;
-use super::connection::Stay;
-use crate::http1::body::{ChunkDecoder, Decoded, Framing};
-use crate::http1::encode::{AnswerFraming, Out, WireFraming};
+use super::connection::WritePolicy;
+use crate::http1::body::{ChunkDecoder, Decoded, RequestFraming};
+use crate::http1::encode::{BodyCoding, OutputBuffer, ResponseLength};
 use crate::http1::error::{Reason, Refusal};
-use crate::http1::headers::Fields;
+use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{Persistence, RequestHead};
-use crate::net::socket::{self, Stall};
+use crate::net::socket::{self, WaitError};
 
 /// A body must be faster than this on average, in bytes per second of waiting for the client …
 const MIN_BODY_RATE: u64 = 500;
@@ -29,20 +29,20 @@ const LONG_BODY_READS: u32 = 4;
 
 /// Why the client's side of an exchange ended early.
 #[derive(Debug)]
-pub enum ClientFault {
+pub enum ClientError {
     /// The client closed the connection.
     Gone,
     /// It did not read its answer for the client timeout.
     TimedOut,
     /// Its request body cannot be taken: too slow, too large or malformed.
-    Refused(Refusal),
+    RejectedRequest(Refusal),
 }
 
 /// How far the answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     NotStarted,
-    Body(WireFraming),
+    Body(BodyCoding),
     Finished,
 }
 
@@ -66,10 +66,10 @@ pub(super) enum Outcome {
 pub struct Exchange<'a> {
     pub head: &'a mut RequestHead,
     client: &'a mut Client,
-    out: &'a mut Out,
-    shared: &'a Shared,
-    stay: Stay,
-    body: &'a mut Incoming,
+    out: &'a mut OutputBuffer,
+    admission: &'a Admission,
+    write_policy: WritePolicy,
+    body: &'a mut RequestBody,
     answer: Answer,
     persistence: &'a mut Persistence,
     body_bytes_out: u64,
@@ -78,15 +78,15 @@ pub struct Exchange<'a> {
 }
 
 /// A request, and how far its body has been read: what lasts while it waits for somebody else.
-pub(super) struct Held {
+pub(super) struct PendingRequest {
     head: RequestHead,
-    body: Incoming,
+    body: RequestBody,
     persistence: Persistence,
 }
 
 /// The request body as far as it was read.
-struct Incoming {
-    state: IncomingState,
+struct RequestBody {
+    state: BodyState,
     /// The client waits for a 100 before it sends the body.
     owes_continue: bool,
     /// Decoded bytes so far.
@@ -97,22 +97,22 @@ struct Incoming {
     waited: Duration,
 }
 
-enum IncomingState {
+enum BodyState {
     Left(u64),
     Chunked(ChunkDecoder),
     Done,
 }
 
-impl Held {
-    pub(super) fn new(head: RequestHead) -> Held {
+impl PendingRequest {
+    pub(super) fn new(head: RequestHead) -> PendingRequest {
         let state = match head.framing {
-            Framing::None | Framing::Length(0) => IncomingState::Done,
-            Framing::Length(length) => IncomingState::Left(length),
-            Framing::Chunked => IncomingState::Chunked(ChunkDecoder::default()),
+            RequestFraming::None | RequestFraming::Length(0) => BodyState::Done,
+            RequestFraming::Length(length) => BodyState::Left(length),
+            RequestFraming::Chunked => BodyState::Chunked(ChunkDecoder::default()),
         };
-        let owes_continue = head.expects_continue && !matches!(state, IncomingState::Done);
-        Held {
-            body: Incoming {
+        let owes_continue = head.expects_continue && !matches!(state, BodyState::Done);
+        PendingRequest {
+            body: RequestBody {
                 state,
                 owes_continue,
                 bytes: 0,
@@ -125,7 +125,7 @@ impl Held {
     }
 
     /// Its fields, when it is over.
-    pub(super) fn into_fields(self) -> Fields {
+    pub(super) fn into_fields(self) -> HeaderBlock {
         self.head.fields
     }
 
@@ -136,21 +136,21 @@ impl Held {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(
-        held: &'a mut Held,
+        pending: &'a mut PendingRequest,
         client: &'a mut Client,
-        out: &'a mut Out,
-        shared: &'a Shared,
-        stay: Stay,
+        out: &'a mut OutputBuffer,
+        admission: &'a Admission,
+        write_policy: WritePolicy,
     ) -> Self {
         Exchange {
-            head: &mut held.head,
+            head: &mut pending.head,
             client,
             out,
-            shared,
-            stay,
-            body: &mut held.body,
+            admission,
+            write_policy,
+            body: &mut pending.body,
             answer: Answer::NotStarted,
-            persistence: &mut held.persistence,
+            persistence: &mut pending.persistence,
             body_bytes_out: 0,
             is_client_lost: false,
         }
@@ -158,9 +158,9 @@ impl<'a> Exchange<'a> {
 
     /// Whether the handler may return while it waits for somebody else. If not, it waits itself.
     pub fn may_wait(&self) -> bool {
-        self.stay == Stay::WhileRequestsCome
+        self.write_policy == WritePolicy::MayWait
             && self.answer == Answer::NotStarted
-            && socket::has_turn()
+            && socket::is_leading()
     }
 
     /// The client's address, as it stands in the log.
@@ -175,12 +175,12 @@ impl<'a> Exchange<'a> {
 
     /// Whether the server stops: requests in flight go on for a while.
     pub fn is_stopping(&self) -> bool {
-        self.shared.is_stopping()
+        self.admission.is_stopping()
     }
 
     /// Whether requests in flight are being cut off because the time for stopping is over.
     pub fn is_aborting(&self) -> bool {
-        self.shared.is_aborting()
+        self.admission.is_aborting()
     }
 
     /// Decoded bytes of the request body that were read.
@@ -194,7 +194,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The client has left, as far as somebody else knows.
-    pub fn client_left(&mut self) {
+    pub fn mark_client_gone(&mut self) {
         self.is_client_lost = true;
     }
 
@@ -208,7 +208,7 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// [`ClientFault::Refused`] where the body stalls, is too slow, too large, or its chunks are
     /// malformed; [`ClientFault::Gone`] where the client leaves in the middle of it.
-    pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+    pub fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
         let result = self.read_piece(buffer);
         if result.is_err() {
             *self.persistence = Persistence::Close;
@@ -221,7 +221,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// [`ClientFault::Refused`] where it is too large.
-    pub fn admit_body(&mut self) -> Result<(), ClientFault> {
+    pub fn admit_body(&mut self) -> Result<(), ClientError> {
         let result = self.check_declared_length();
         if result.is_err() {
             *self.persistence = Persistence::Close;
@@ -229,8 +229,8 @@ impl<'a> Exchange<'a> {
         result
     }
 
-    fn read_piece(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
-        if matches!(self.body.state, IncomingState::Done) {
+    fn read_piece(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
+        if matches!(self.body.state, BodyState::Done) {
             return Ok(0);
         }
         self.check_declared_length()?;
@@ -243,13 +243,13 @@ impl<'a> Exchange<'a> {
             }
         }
         let length = match self.body.state {
-            IncomingState::Left(left) => self.read_sized(left, buffer)?,
-            IncomingState::Chunked(_) => self.read_chunked(buffer)?,
-            IncomingState::Done => 0,
+            BodyState::Left(left) => self.read_sized(left, buffer)?,
+            BodyState::Chunked(_) => self.read_chunked(buffer)?,
+            BodyState::Done => 0,
         };
         self.body.bytes += length as u64;
         if self
-            .shared
+            .admission
             .limits
             .max_body
             .is_some_and(|limit| self.body.bytes > limit)
@@ -259,16 +259,18 @@ impl<'a> Exchange<'a> {
         Ok(length)
     }
 
-    fn check_declared_length(&self) -> Result<(), ClientFault> {
-        match (self.head.framing, self.shared.limits.max_body) {
-            (Framing::Length(length), Some(limit)) if length > limit => Err(self.too_large()),
+    fn check_declared_length(&self) -> Result<(), ClientError> {
+        match (self.head.framing, self.admission.limits.max_body) {
+            (RequestFraming::Length(length), Some(limit)) if length > limit => {
+                Err(self.too_large())
+            }
             _ => Ok(()),
         }
     }
 
-    fn too_large(&self) -> ClientFault {
-        let limit = self.shared.limits.max_body.unwrap_or_default();
-        ClientFault::Refused(Refusal::new(
+    fn too_large(&self) -> ClientError {
+        let limit = self.admission.limits.max_body.unwrap_or_default();
+        ClientError::RejectedRequest(Refusal::new(
             Reason::BodyTooLarge,
             format!(
                 "the request body is over {limit} bytes; start the proxy with a larger --max-body"
@@ -276,7 +278,7 @@ impl<'a> Exchange<'a> {
         ))
     }
 
-    fn read_sized(&mut self, left: u64, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+    fn read_sized(&mut self, left: u64, buffer: &mut [u8]) -> Result<usize, ClientError> {
         let most = usize::try_from(left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
@@ -285,17 +287,17 @@ impl<'a> Exchange<'a> {
             length = self.wait_for_body(Some(&mut buffer[..most]))?;
         }
         self.body.state = match left - length as u64 {
-            0 => IncomingState::Done,
-            left => IncomingState::Left(left),
+            0 => BodyState::Done,
+            left => BodyState::Left(left),
         };
         Ok(length)
     }
 
     /// Decodes what is here until `buffer` is full, and waits only while there is no data at all.
-    fn read_chunked(&mut self, buffer: &mut [u8]) -> Result<usize, ClientFault> {
+    fn read_chunked(&mut self, buffer: &mut [u8]) -> Result<usize, ClientError> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let IncomingState::Chunked(decoder) = &mut self.body.state else {
+            let BodyState::Chunked(decoder) = &mut self.body.state else {
                 break;
             };
             let input = &mut self.client.input;
@@ -309,7 +311,10 @@ impl<'a> Exchange<'a> {
                 continue;
             }
             let bytes = &input.bytes()[..most];
-            match decoder.decode(bytes).map_err(ClientFault::Refused)? {
+            match decoder
+                .decode(bytes)
+                .map_err(ClientError::RejectedRequest)?
+            {
                 Decoded::Data { start, end } => {
                     buffer[filled..filled + end - start].copy_from_slice(&bytes[start..end]);
                     filled += end - start;
@@ -317,7 +322,7 @@ impl<'a> Exchange<'a> {
                 }
                 Decoded::End { end } => {
                     input.consume(end);
-                    self.body.state = IncomingState::Done;
+                    self.body.state = BodyState::Done;
                 }
                 Decoded::More => input.consume(most),
             }
@@ -326,15 +331,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// Waits for bytes of the body, into `direct` or else into the connection's buffer.
-    fn wait_for_body(&mut self, direct: Option<&mut [u8]>) -> Result<usize, ClientFault> {
+    fn wait_for_body(&mut self, direct: Option<&mut [u8]>) -> Result<usize, ClientError> {
         self.body.reads = self.body.reads.saturating_add(1);
         if self.body.reads > LONG_BODY_READS {
-            socket::give_up_turn();
+            socket::before_blocking();
         }
-        let timeout = self.shared.limits.client_timeout;
+        let timeout = self.admission.limits.client_timeout;
         let started = Instant::now();
         let slow = |what: String| {
-            Err(ClientFault::Refused(Refusal::new(
+            Err(ClientError::RejectedRequest(Refusal::new(
                 Reason::RequestTimeout,
                 what,
             )))
@@ -342,7 +347,7 @@ impl<'a> Exchange<'a> {
         let result = self.client.read_body(direct, timeout);
         self.body.waited += started.elapsed();
         match result {
-            Ok(0) => Err(ClientFault::Gone),
+            Ok(0) => Err(ClientError::Gone),
             Ok(length) => {
                 let expected = self.body.waited.as_secs().saturating_mul(MIN_BODY_RATE);
                 if self.body.waited > BODY_GRACE && self.body.bytes + (length as u64) < expected {
@@ -350,11 +355,11 @@ impl<'a> Exchange<'a> {
                 }
                 Ok(length)
             }
-            Err(Stall::TimedOut) => slow(format!(
+            Err(WaitError::TimedOut) => slow(format!(
                 "no byte of the request body came for {} s",
                 timeout.as_secs_f32()
             )),
-            Err(Stall::WatchedLeft | Stall::Io(_)) => Err(ClientFault::Gone),
+            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Gone),
         }
     }
 
@@ -368,17 +373,17 @@ impl<'a> Exchange<'a> {
         &mut self,
         status: StatusCode,
         fields: impl Iterator<Item = &'f [u8]>,
-        framing: AnswerFraming,
+        framing: ResponseLength,
     ) {
         let wire = match framing {
-            AnswerFraming::None | AnswerFraming::Length(_) => WireFraming::Plain,
-            AnswerFraming::Unknown if self.head.method == Method::HEAD => WireFraming::Plain,
-            AnswerFraming::Unknown if self.head.version == Version::HTTP_11 => WireFraming::Chunked,
-            AnswerFraming::Unknown => WireFraming::UntilClose,
+            ResponseLength::None | ResponseLength::Length(_) => BodyCoding::Plain,
+            ResponseLength::Unknown if self.head.method == Method::HEAD => BodyCoding::Plain,
+            ResponseLength::Unknown if self.head.version == Version::HTTP_11 => BodyCoding::Chunked,
+            ResponseLength::Unknown => BodyCoding::UntilClose,
         };
         self.skip_buffered_body();
-        let unread = !matches!(self.body.state, IncomingState::Done);
-        if unread || self.shared.is_stopping() || wire == WireFraming::UntilClose {
+        let unread = !matches!(self.body.state, BodyState::Done);
+        if unread || self.admission.is_stopping() || wire == BodyCoding::UntilClose {
             *self.persistence = Persistence::Close;
         }
         self.out
@@ -389,11 +394,11 @@ impl<'a> Exchange<'a> {
     /// A body that the handler did not read and that is all here anyway need not end the connection.
     fn skip_buffered_body(&mut self) {
         let buffered = self.client.input.bytes().len();
-        if let IncomingState::Left(left) = self.body.state
+        if let BodyState::Left(left) = self.body.state
             && usize::try_from(left).is_ok_and(|left| left <= buffered)
         {
             self.client.input.consume(left as usize);
-            self.body.state = IncomingState::Done;
+            self.body.state = BodyState::Done;
         }
     }
 
@@ -401,7 +406,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// The client does not take what is flushed.
-    pub fn space(&mut self) -> Result<&mut [u8], ClientFault> {
+    pub fn space(&mut self) -> Result<&mut [u8], ClientError> {
         if self.out.space().is_none() {
             self.flush()?;
         }
@@ -433,23 +438,23 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// The client left, or read nothing for the client timeout.
-    pub fn flush(&mut self) -> Result<(), ClientFault> {
+    pub fn flush(&mut self) -> Result<(), ClientError> {
         let pending = self.out.pending();
-        let stall = match self.stay {
-            Stay::WhileRequestsCome => self.shared.limits.client_timeout,
+        let stall = match self.write_policy {
+            WritePolicy::MayWait => self.admission.limits.client_timeout,
             // The thread that does this waits for nobody.
-            Stay::OneRequest => Duration::ZERO,
+            WritePolicy::NeverWait => Duration::ZERO,
         };
-        let result = socket::write_all(&self.client.socket, pending, stall, socket::NOBODY);
+        let result = socket::write_all(&self.client.socket, pending, stall, socket::UNWATCHED);
         if self.body_bytes_out > LONG_ANSWER {
-            socket::give_up_turn();
+            socket::before_blocking();
         }
         self.out.clear();
         self.is_client_lost |= result.is_err();
         match result {
             Ok(()) => Ok(()),
-            Err(Stall::TimedOut) => Err(ClientFault::TimedOut),
-            Err(Stall::WatchedLeft | Stall::Io(_)) => Err(ClientFault::Gone),
+            Err(WaitError::TimedOut) => Err(ClientError::TimedOut),
+            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Gone),
         }
     }
 
@@ -457,8 +462,8 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// As [`Exchange::flush`].
-    pub fn finish(&mut self) -> Result<(), ClientFault> {
-        if self.answer == Answer::Body(WireFraming::Chunked) {
+    pub fn finish(&mut self) -> Result<(), ClientError> {
+        if self.answer == Answer::Body(BodyCoding::Chunked) {
             self.out.append_last_chunk();
         }
         self.flush()?;
@@ -470,7 +475,7 @@ impl<'a> Exchange<'a> {
         match (self.answer, *self.persistence) {
             (Answer::Finished, Persistence::KeepAlive) => Outcome::KeepAlive,
             (Answer::Finished, Persistence::Close) => Outcome::Close,
-            (Answer::Body(WireFraming::UntilClose), _) => Outcome::Abandoned { by_reset: true },
+            (Answer::Body(BodyCoding::UntilClose), _) => Outcome::Abandoned { by_reset: true },
             (Answer::Body(_), _) if !self.is_client_lost => Outcome::Close,
             _ => Outcome::Abandoned { by_reset: false },
         }

@@ -6,64 +6,66 @@ use std::sync::Arc;
 
 use super::Handler;
 use super::connection::Connection;
-use super::event_loops::event_loop::Lane;
-use super::workers::Pool;
-use crate::net::socket::Turn;
+use super::event_loops::event_loop::EventLoop;
+use super::workers::Workers;
+use crate::net::socket::Leadership;
 
 /// A connection and its kit, for which there is no place.
-pub(super) type NoPlace<H> = (Box<Connection>, Box<<H as Handler>::Kit>);
+pub(super) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
 
 /// A thread's turn at leading. Belongs to one thread.
-pub(super) struct LaneTurn<H: Handler> {
-    pool: Arc<Pool<H>>,
+pub(super) struct Leader<H: Handler> {
+    workers: Arc<Workers<H>>,
     thread: usize,
     /// The lane's number.
-    lane: Cell<Option<usize>>,
+    event_loop: Cell<Option<usize>>,
     /// The place in it of the connection that the thread works on.
-    place: Cell<Option<usize>>,
+    slot_index: Cell<Option<usize>>,
 }
 
-impl<H: Handler> LaneTurn<H> {
-    pub(super) fn new(pool: Arc<Pool<H>>, thread: usize) -> Self {
-        LaneTurn {
-            pool,
+impl<H: Handler> Leader<H> {
+    pub(super) fn new(workers: Arc<Workers<H>>, thread: usize) -> Self {
+        Leader {
+            workers,
             thread,
-            lane: Cell::new(None),
-            place: Cell::new(None),
+            event_loop: Cell::new(None),
+            slot_index: Cell::new(None),
         }
     }
 
     /// The thread leads `lane` from now on.
-    pub(super) fn take(&self, lane: usize) {
-        self.lane.set(Some(lane));
-        self.place.set(None);
+    pub(super) fn take(&self, event_loop: usize) {
+        self.event_loop.set(Some(event_loop));
+        self.slot_index.set(None);
     }
 
-    fn led(&self) -> Option<&Lane<H>> {
-        self.lane.get().map(|lane| &self.pool.lanes[lane])
+    fn led(&self) -> Option<&EventLoop<H>> {
+        self.event_loop
+            .get()
+            .map(|event_loop| &self.workers.event_loops[event_loop])
     }
 
     /// The thread works on the connection in `place`.
-    pub(super) fn enter(&self, place: usize) {
-        self.place.set(Some(place));
+    pub(super) fn enter(&self, slot_index: usize) {
+        self.slot_index.set(Some(slot_index));
     }
 
     /// The thread works on a connection that comes from elsewhere, if it leads a lane.
     pub(super) fn enter_lane_with(&self, client: &Arc<TcpStream>) {
-        let Some(lane) = self.led() else { return };
-        match lane.adopt_taken(client) {
-            Ok(place) => self.place.set(Some(place)),
+        let Some(event_loop) = self.led() else { return };
+        match event_loop.adopt_taken(client) {
+            Ok(slot_index) => self.slot_index.set(Some(slot_index)),
             Err(error) => {
                 log::debug!("a connection is served outside the lanes: {error}");
-                self.give_up();
+                self.hand_over();
             }
         }
     }
 
     /// The connection has no place in the lane any more.
     pub(super) fn leave_lane(&self) {
-        if let (Some(lane), Some(place)) = (self.led(), self.place.take()) {
-            lane.forget(place);
+        if let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.take()) {
+            event_loop.forget(slot_index);
         }
     }
 
@@ -75,18 +77,19 @@ impl<H: Handler> LaneTurn<H> {
     pub(super) fn put_idle(
         &self,
         connection: Box<Connection>,
-        kit: Box<H::Kit>,
-    ) -> Result<Option<Box<H::Kit>>, NoPlace<H>> {
-        let (Some(lane), Some(place)) = (self.led(), self.place.take()) else {
-            return Err((connection, kit));
+        context: Box<H::Context>,
+    ) -> Result<Option<Box<H::Context>>, NoSlot<H>> {
+        let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.take()) else {
+            return Err((connection, context));
         };
-        let has_room = self.pool.lanes.population() <= self.pool.shared.limits.workers;
+        let has_room =
+            self.workers.event_loops.population() <= self.workers.admission.limits.workers;
         let (kept, spare) = if has_room {
-            (Some(kit), None)
+            (Some(context), None)
         } else {
-            (None, Some(kit))
+            (None, Some(context))
         };
-        lane.put_idle(place, connection, kept);
+        event_loop.put_idle(slot_index, connection, kept);
         Ok(spare)
     }
 
@@ -97,32 +100,34 @@ impl<H: Handler> LaneTurn<H> {
     pub(super) fn put_waiting(
         &self,
         connection: Box<Connection>,
-        kit: Box<H::Kit>,
+        context: Box<H::Context>,
         handler: &H,
-    ) -> Result<(), NoPlace<H>> {
-        let (Some(lane), Some(place)) = (self.led(), self.place.get()) else {
-            return Err((connection, kit));
+    ) -> Result<(), NoSlot<H>> {
+        let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.get()) else {
+            return Err((connection, context));
         };
-        lane.put_waiting(place, connection, kit, handler)?;
-        self.place.set(None);
+        event_loop.put_waiting(slot_index, connection, context, handler)?;
+        self.slot_index.set(None);
         Ok(())
     }
 }
 
-impl<H: Handler> Turn for LaneTurn<H> {
-    fn is_held(&self) -> bool {
-        self.lane.get().is_some()
+impl<H: Handler> Leadership for Leader<H> {
+    fn is_leading_now(&self) -> bool {
+        self.event_loop.get().is_some()
     }
 
     /// The lane gets another leader; the connection that the thread works on stays with it.
-    fn give_up(&self) {
-        let Some(lane) = self.lane.get() else { return };
+    fn hand_over(&self) {
+        let Some(event_loop) = self.event_loop.get() else {
+            return;
+        };
         let client = self
-            .place
+            .slot_index
             .take()
-            .and_then(|place| self.pool.lanes[lane].forget(place));
-        self.lane.set(None);
-        self.pool.set_serving(self.thread, client);
-        self.pool.give_lane(lane);
+            .and_then(|slot_index| self.workers.event_loops[event_loop].forget(slot_index));
+        self.event_loop.set(None);
+        self.workers.set_serving(self.thread, client);
+        self.workers.hand_over_loop(event_loop);
     }
 }

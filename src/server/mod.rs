@@ -25,12 +25,12 @@ mod leadership;
 mod reject;
 mod workers;
 
-pub use exchange::{ClientFault, Exchange};
+pub use exchange::{ClientError, Exchange};
 
 use crate::http1::error::{Reason, Refusal};
 use accept::Acceptor;
-use admission::Shared;
-use workers::Pool;
+use admission::Admission;
+use workers::Workers;
 
 /// A request head must be complete this long after its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes it may send meanwhile.
 const MAX_DRAIN: usize = 8 << 20;
 /// Buffers and upstream connections that no request has needed for this long are given up.
-const KIT_IDLE: Duration = Duration::from_secs(60);
+const CONTEXT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
 
@@ -73,23 +73,23 @@ pub struct Limits {
 /// Answers requests. Shared by all workers.
 pub trait Handler: Send + Sync + 'static {
     /// What each request in flight has for itself: buffers, an upstream connection.
-    type Kit: Send;
+    type Context: Send;
 
     /// Makes a [`Handler::Kit`]: for one more request in flight than there were before.
-    fn kit(&self) -> Self::Kit;
+    fn context(&self) -> Self::Context;
 
     /// Answers one request. Where [`Exchange::may_wait`] says so it may return before it would have
     /// to wait for somebody else's bytes.
-    fn handle(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Progress;
+    fn handle(&self, context: &mut Self::Context, exchange: &mut Exchange<'_>) -> Progress;
 
     /// Goes on where [`Handler::handle`] has returned: bytes have come, or it is to wait itself.
     /// A handler whose requests never wait needs none.
-    fn resume(&self, kit: &mut Self::Kit, exchange: &mut Exchange<'_>) -> Progress {
-        self.handle(kit, exchange)
+    fn resume(&self, context: &mut Self::Context, exchange: &mut Exchange<'_>) -> Progress {
+        self.handle(context, exchange)
     }
 
     /// The kit's connection to the upstream, if it has one: a waiting request waits for its bytes.
-    fn awaited<'k>(&'k self, kit: &'k Self::Kit) -> Option<&'k Weak<TcpStream>>;
+    fn awaited<'k>(&'k self, context: &'k Self::Context) -> Option<&'k Weak<TcpStream>>;
 
     /// Whether the request that begins with these bytes is answered without waiting for anybody. Such
     /// a request needs no worker: whoever asks whether the server is well must not wait for others.
@@ -100,21 +100,21 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The answer to a request that the server cannot take. The request line may be missing or
     /// malformed: it is what arrived, for the log and to tell the client's dialect.
-    fn refuse(&self, refused: &Refused<'_>) -> RefusalAnswer;
+    fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse;
 }
 
 /// How far a handler has come with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    Over,
+    Done,
     /// It waits for somebody else, with nothing of its answer started. What the handler knows of it
     /// is in its kit.
-    Waits,
+    AwaitingUpstream,
 }
 
 /// A request that the server cannot take.
 #[derive(Debug)]
-pub struct Refused<'a> {
+pub struct RejectedRequest<'a> {
     /// The client's address, as it stands in the log.
     pub peer: Arc<str>,
     /// `-` where it could not be read.
@@ -130,7 +130,7 @@ pub struct Refused<'a> {
 
 /// The answer to a [`Refused`] request, without status line and connection fields.
 #[derive(Debug)]
-pub struct RefusalAnswer {
+pub struct OwnResponse {
     pub fields: Vec<(HeaderName, HeaderValue)>,
     pub body: Vec<u8>,
 }
@@ -144,7 +144,7 @@ pub struct Server {
 
 /// A serving server.
 pub struct Running {
-    shared: Arc<Shared>,
+    admission: Arc<Admission>,
     cut_off: Box<dyn Fn() + Send + Sync>,
     address: SocketAddr,
 }
@@ -180,27 +180,27 @@ impl Server {
     /// # Errors
     /// The system does not allow so many threads.
     pub fn start<H: Handler>(self, handler: Arc<H>, limits: Limits) -> io::Result<Running> {
-        self.start_with(limits, |shared| Pool::new(shared, handler))
+        self.start_with(limits, |admission| Workers::new(admission, handler))
     }
 
     fn start_with<H: Handler>(
         self,
         limits: Limits,
-        pool: impl FnOnce(Arc<Shared>) -> Pool<H>,
+        workers: impl FnOnce(Arc<Admission>) -> Workers<H>,
     ) -> io::Result<Running> {
         let (waker, wakes) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
-        let shared = Arc::new(Shared::new(limits, waker));
-        let pool = Arc::new(pool(Arc::clone(&shared)));
-        pool.start()?;
-        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&pool));
+        let admission = Arc::new(Admission::new(limits, waker));
+        let workers = Arc::new(workers(Arc::clone(&admission)));
+        workers.start()?;
+        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&workers));
         thread::Builder::new()
             .name("accept".into())
             .spawn(move || acceptor.run())?;
         Ok(Running {
-            shared,
-            cut_off: Box::new(move || pool.cut_off()),
+            admission,
+            cut_off: Box::new(move || workers.cut_off()),
             address: self.address,
         })
     }
@@ -214,17 +214,17 @@ impl Running {
 
     /// Stops accepting and closes idle connections; requests in flight go on.
     pub fn stop(&self) {
-        self.shared.stop();
+        self.admission.stop();
     }
 
     /// Waits until no request is in flight. False: `timeout` was not enough.
     pub fn wait_until_idle(&self, timeout: Duration) -> bool {
-        self.shared.wait_until_idle(timeout)
+        self.admission.wait_until_idle(timeout)
     }
 
     /// Cuts off all requests in flight.
     pub fn abort(&self) {
-        self.shared.set_aborting();
+        self.admission.set_aborting();
         (self.cut_off)();
     }
 }

@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use http::Method;
 
-use super::connection::{After, CloseReason, Connection};
-use super::{Handler, Refused};
-use crate::http1::encode::{Out, WireFraming};
+use super::connection::{CloseReason, Connection, ConnectionFate};
+use super::{Handler, RejectedRequest};
+use crate::http1::encode::{BodyCoding, OutputBuffer};
 use crate::http1::error::Refusal;
-use crate::http1::headers::Name;
+use crate::http1::headers::KnownHeader;
 use crate::http1::request::Persistence;
 use crate::net::socket;
 
 /// What is to be known of a request before it is refused.
-struct Told {
+struct ReadablePart {
     method: Method,
     target: Box<[u8]>,
     id: Option<Box<[u8]>>,
@@ -24,56 +24,56 @@ struct Told {
 /// Answers with `refusal` and lets the connection drain. The request, or its first bytes, came at
 /// `since`.
 #[inline(never)]
-pub(super) fn refuse<H: Handler>(
+pub(super) fn reject<H: Handler>(
     connection: Box<Connection>,
     handler: &H,
     refusal: Refusal,
     since: Instant,
-) -> After {
+) -> ConnectionFate {
     let client = &connection.client;
-    let told = match &connection.request {
-        Some(held) => {
-            let head = held.head();
-            Told {
+    let readable = match &connection.request {
+        Some(pending) => {
+            let head = pending.head();
+            ReadablePart {
                 method: head.method.clone(),
                 target: head.target.clone(),
-                id: head.fields.value(Name::XRequestId).map(Box::from),
+                id: head.fields.value(KnownHeader::XRequestId).map(Box::from),
             }
         }
-        None => told_so_far(client.input.bytes()),
+        None => readable_part(client.input.bytes()),
     };
     // RFC 9110 section 9.3.2: its answer has no content.
-    let is_head = told.method == Method::HEAD;
-    let answer = handler.refuse(&Refused {
+    let is_head = readable.method == Method::HEAD;
+    let answer = handler.reject(&RejectedRequest {
         peer: Arc::clone(&client.peer),
-        method: told.method,
-        target: told.target,
-        id: told.id,
+        method: readable.method,
+        target: readable.target,
+        id: readable.id,
         since,
         refusal: &refusal,
     });
-    let mut out = Out::default();
+    let mut out = OutputBuffer::default();
     let status = http::StatusCode::from_u16(refusal.reason.status())
         .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     out.append_head(
         status,
         super::field_lines(&answer.fields),
-        WireFraming::Plain,
+        BodyCoding::Plain,
         (http::Version::HTTP_11, Persistence::Close),
     );
     if !is_head {
-        out.append_piece(&answer.body, WireFraming::Plain);
+        out.append_piece(&answer.body, BodyCoding::Plain);
     }
     // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
-    match socket::write_now(&client.socket, out.pending()) {
-        Ok(_) => After::Drain(connection),
-        Err(_) => After::Closed(connection, CloseReason::Failed),
+    match socket::try_write(&client.socket, out.pending()) {
+        Ok(_) => ConnectionFate::Drain(connection),
+        Err(_) => ConnectionFate::Closed(connection, CloseReason::Failed),
     }
 }
 
 /// What the start of a head says that was not understood, or is not all there. Method and target are
 /// `-` where they cannot be told.
-fn told_so_far(bytes: &[u8]) -> Told {
+fn readable_part(bytes: &[u8]) -> ReadablePart {
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
     let mut words = line.unwrap_or_default().splitn(3, |&byte| byte == b' ');
@@ -90,7 +90,7 @@ fn told_so_far(bytes: &[u8]) -> Told {
         }
     };
     let id = id_in(bytes).map(Box::from);
-    Told { method, target, id }
+    ReadablePart { method, target, id }
 }
 
 /// The client's request id, if its line is whole.
@@ -102,7 +102,7 @@ fn id_in(bytes: &[u8]) -> Option<&[u8]> {
     fields.find_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        (Name::of(name) == Name::XRequestId).then(|| value.trim_ascii())
+        (KnownHeader::of(name) == KnownHeader::XRequestId).then(|| value.trim_ascii())
     })
 }
 
@@ -144,10 +144,10 @@ mod tests {
                 None,
             ),
         ] {
-            let told = told_so_far(head.as_bytes());
-            assert_eq!(told.method, method, "{head:?}");
-            assert_eq!(*told.target, *target.as_bytes(), "{head:?}");
-            assert_eq!(told.id.as_deref(), id.map(str::as_bytes), "{head:?}");
+            let readable = readable_part(head.as_bytes());
+            assert_eq!(readable.method, method, "{head:?}");
+            assert_eq!(*readable.target, *target.as_bytes(), "{head:?}");
+            assert_eq!(readable.id.as_deref(), id.map(str::as_bytes), "{head:?}");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::connection::Connection;
 use super::*;
-use crate::http1::encode::AnswerFraming;
-use crate::net::socket::Patience;
+use crate::http1::encode::ResponseLength;
+use crate::net::socket::ReadTimeout;
 use http::StatusCode;
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicUsize;
@@ -33,41 +33,41 @@ impl Greeter {
         exchange.start(
             StatusCode::OK,
             field_lines(&fields),
-            AnswerFraming::Length(5),
+            ResponseLength::Length(5),
         );
         exchange.write(b"hello");
         exchange.finish().unwrap();
-        Progress::Over
+        Progress::Done
     }
 }
 
 impl Handler for Greeter {
-    type Kit = usize;
+    type Context = usize;
 
-    fn kit(&self) -> usize {
+    fn context(&self) -> usize {
         0
     }
 
-    fn handle(&self, kit: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
+    fn handle(&self, context: &mut usize, exchange: &mut Exchange<'_>) -> Progress {
         let is_last = *exchange.head.target == *b"/last";
         if is_last && self.waits && exchange.may_wait() {
-            *kit = WAITING;
-            return Progress::Waits;
+            *context = WAITING;
+            return Progress::AwaitingUpstream;
         }
-        *kit = 0;
+        *context = 0;
         Greeter::greet(exchange)
     }
 
-    fn awaited<'k>(&'k self, kit: &'k usize) -> Option<&'k Weak<TcpStream>> {
+    fn awaited<'k>(&'k self, context: &'k usize) -> Option<&'k Weak<TcpStream>> {
         let step = |left: usize| left.checked_sub(1);
         let panics =
-            *kit == self.panics_at && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
+            *context == self.panics_at && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
         assert!(!panics, "as a test wants it");
         Some(&self.upstream)
     }
 
-    fn refuse(&self, _: &Refused<'_>) -> RefusalAnswer {
-        RefusalAnswer {
+    fn reject(&self, _: &RejectedRequest<'_>) -> OwnResponse {
+        OwnResponse {
             fields: vec![],
             body: vec![],
         }
@@ -83,20 +83,20 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-pub(super) fn shared() -> Shared {
-    shared_with(limits())
+pub(super) fn admission() -> Admission {
+    admission_with(limits())
 }
 
-pub(super) fn shared_with(limits: Limits) -> Shared {
-    Shared::new(limits, UnixStream::pair().unwrap().0)
+pub(super) fn admission_with(limits: Limits) -> Admission {
+    Admission::new(limits, UnixStream::pair().unwrap().0)
 }
 
 /// A connection and the client at its other end.
-pub(super) fn connection(shared: &Shared) -> (Box<Connection>, TcpStream) {
+pub(super) fn connection(admission: &Admission) -> (Box<Connection>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, peer) = listener.accept().unwrap();
-    let connection = Connection::new(socket, peer, Patience::default(), shared.open_guard());
+    let connection = Connection::new(socket, peer, ReadTimeout::default(), admission.open_guard());
     (connection, client)
 }
 
@@ -125,8 +125,8 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
     let address = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(address).unwrap();
     let running = server
-        .start_with(limits(), |shared| {
-            Pool::with_lanes(0, shared, Arc::new(Greeter::default()))
+        .start_with(limits(), |admission| {
+            Workers::with_event_loops(0, admission, Arc::new(Greeter::default()))
         })
         .unwrap();
     let connect = |_| TcpStream::connect(running.address()).unwrap();
@@ -155,7 +155,7 @@ const WAITING: usize = 2;
 /// served.
 fn assert_panics_cost_no_place() {
     let panics = 3 * limits().workers;
-    let (upstream, _peer) = connection(&shared());
+    let (upstream, _peer) = connection(&admission());
     let greeter = Arc::new(Greeter {
         upstream: Arc::downgrade(&upstream.client.socket),
         waits: true,
@@ -163,7 +163,7 @@ fn assert_panics_cost_no_place() {
         panics: AtomicUsize::new(0),
     });
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let start = |shared| Pool::with_lanes(1, shared, Arc::clone(&greeter));
+    let start = |admission| Workers::with_event_loops(1, admission, Arc::clone(&greeter));
     let running = server.start_with(limits(), start).unwrap();
     for _ in 0..panics {
         let mut client = TcpStream::connect(running.address()).unwrap();

@@ -19,14 +19,16 @@ use std::thread;
 use std::time::Instant;
 
 use super::Handler;
-use super::admission::Shared;
-use super::client::Arrived;
-use super::connection::{self, After, Buffers, CloseReason, Connection, Served, Stay};
+use super::admission::Admission;
+use super::client::ReadOutcome;
+use super::connection::{
+    self, Buffers, CloseReason, Connection, ConnectionFate, Served, WritePolicy,
+};
 use super::contexts::Contexts;
-use super::event_loops::Lanes;
-use super::event_loops::event_loop::Next;
-use super::leadership::LaneTurn;
-use crate::net::socket::{self, Turn};
+use super::event_loops::EventLoops;
+use super::event_loops::event_loop::Work;
+use super::leadership::Leader;
+use crate::net::socket::{self, Leadership};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
 const STACK_SIZE: usize = if cfg!(debug_assertions) {
@@ -36,12 +38,12 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
 };
 
 /// The threads and what they share. One for the server.
-pub(super) struct Pool<H: Handler> {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct Workers<H: Handler> {
+    pub(super) admission: Arc<Admission>,
     pub(super) handler: Arc<H>,
-    pub(super) lanes: Lanes<H>,
+    pub(super) event_loops: EventLoops<H>,
     /// Spare kits: what requests need while they are in flight.
-    shelves: Contexts<H::Kit>,
+    contexts: Contexts<H::Context>,
     threads: Mutex<Threads>,
     /// One for each thread, all used with `threads`.
     wake: Vec<Condvar>,
@@ -67,31 +69,35 @@ enum Task {
     Serve(Box<Connection>),
 }
 
-impl<H: Handler> Pool<H> {
+impl<H: Handler> Workers<H> {
     /// With a lane or two for each processor, if the system has such a thing.
-    pub(super) fn new(shared: Arc<Shared>, handler: Arc<H>) -> Self {
+    pub(super) fn new(admission: Arc<Admission>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let most = Lanes::<H>::count_for(processors, shared.limits.max_connections);
-        Pool::with_lanes(most, shared, handler)
+        let most = EventLoops::<H>::count_for(processors, admission.limits.max_connections);
+        Workers::with_event_loops(most, admission, handler)
     }
 
     /// With `most` lanes, if the system allows.
-    pub(super) fn with_lanes(most: usize, shared: Arc<Shared>, handler: Arc<H>) -> Self {
-        let workers = shared.limits.workers;
-        let lanes = Lanes::new(most.min(workers));
-        let threads = workers + lanes.len();
-        Pool {
-            shared,
+    pub(super) fn with_event_loops(
+        most: usize,
+        admission: Arc<Admission>,
+        handler: Arc<H>,
+    ) -> Self {
+        let workers = admission.limits.workers;
+        let event_loops = EventLoops::new(most.min(workers));
+        let threads = workers + event_loops.len();
+        Workers {
+            admission,
             handler,
-            shelves: Contexts::new(),
+            contexts: Contexts::new(),
             threads: Mutex::new(Threads {
                 idle: Vec::with_capacity(threads),
                 given: (0..threads).map(|_| None).collect(),
-                waiting: (0..lanes.len()).map(Task::Lead).collect(),
+                waiting: (0..event_loops.len()).map(Task::Lead).collect(),
                 serving: (0..threads).map(|_| None).collect(),
             }),
             wake: (0..threads).map(|_| Condvar::new()).collect(),
-            lanes,
+            event_loops,
         }
     }
 
@@ -102,11 +108,11 @@ impl<H: Handler> Pool<H> {
     pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
         let threads = self.wake.len();
         for index in 0..threads {
-            let pool = Arc::clone(self);
+            let workers = Arc::clone(self);
             let started = thread::Builder::new()
                 .name(format!("worker-{}", index + 1))
                 .stack_size(STACK_SIZE)
-                .spawn(move || pool.work(index));
+                .spawn(move || workers.work(index));
             if let Err(error) = started {
                 return Err(io::Error::new(
                     error.kind(),
@@ -126,16 +132,16 @@ impl<H: Handler> Pool<H> {
     /// made: it gets a thread at once, so that many at the same time need not pass a lane on one by
     /// one.
     pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
-        let is_for_a_lane = self.shared.has_room()
-            && !self.shared.is_pressed()
-            && self.shelves.count() > self.lanes.population();
+        let is_for_a_lane = self.admission.has_room()
+            && !self.admission.is_pressed()
+            && self.contexts.count() > self.event_loops.population();
         let connection = if is_for_a_lane {
             self.adopt(connection).err()?
         } else {
             connection
         };
-        if self.shared.admit() {
-            self.give(Task::Serve(connection));
+        if self.admission.try_admit() {
+            self.assign(Task::Serve(connection));
             return None;
         }
         Some(connection)
@@ -143,10 +149,10 @@ impl<H: Handler> Pool<H> {
 
     /// Lets `connection`, which has a request, wait for its turn.
     pub(super) fn enqueue(&self, connection: Box<Connection>) {
-        self.shared.enqueue(connection);
+        self.admission.enqueue(connection);
         // Somebody may have finished meanwhile.
-        if let Some(connection) = self.shared.admit_next() {
-            self.give(Task::Serve(connection));
+        if let Some(connection) = self.admission.admit_next() {
+            self.assign(Task::Serve(connection));
         }
     }
 
@@ -155,10 +161,10 @@ impl<H: Handler> Pool<H> {
     /// # Errors
     /// No lane can have it.
     fn adopt(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        let Some(lane) = self.lanes.emptiest() else {
+        let Some(event_loop) = self.event_loops.emptiest() else {
             return Err(connection);
         };
-        self.lanes[lane]
+        self.event_loops[event_loop]
             .adopt(connection)
             .map_err(|(error, connection)| {
                 log::debug!("no lane for {}: {error}", connection.client.peer);
@@ -167,11 +173,11 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Gives `lane` to another thread.
-    pub(super) fn give_lane(&self, lane: usize) {
-        self.give(Task::Lead(lane));
+    pub(super) fn hand_over_loop(&self, event_loop: usize) {
+        self.assign(Task::Lead(event_loop));
     }
 
-    fn give(&self, task: Task) {
+    fn assign(&self, task: Task) {
         let mut threads = self.lock();
         match threads.idle.pop() {
             Some(thread) => {
@@ -186,7 +192,7 @@ impl<H: Handler> Pool<H> {
     /// `thread` serves the client of this socket without a lane, if it is at one.
     pub(super) fn set_serving(&self, thread: usize, client: Option<Arc<TcpStream>>) {
         self.lock().serving[thread].clone_from(&client);
-        if let Some(client) = client.filter(|_| self.shared.is_aborting()) {
+        if let Some(client) = client.filter(|_| self.admission.is_aborting()) {
             // Whoever cuts all off may have looked before it was there.
             let _ = client.shutdown(Shutdown::Read);
         }
@@ -195,8 +201,8 @@ impl<H: Handler> Pool<H> {
     /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
     /// it why.
     pub(super) fn cut_off(&self) {
-        for lane in self.lanes.iter() {
-            lane.cut_off();
+        for event_loop in self.event_loops.iter() {
+            event_loop.cut_off();
         }
         for socket in self.lock().serving.iter().flatten() {
             // An error means that it is closed already.
@@ -205,8 +211,8 @@ impl<H: Handler> Pool<H> {
     }
 
     /// Gives up kits that nobody has needed for long.
-    pub(super) fn drop_cold_kits(&self) {
-        self.shelves.drop_idle(Instant::now());
+    pub(super) fn drop_idle_contexts(&self) {
+        self.contexts.drop_idle(Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, Threads> {
@@ -234,30 +240,30 @@ impl<H: Handler> Pool<H> {
 
     /// The life of a worker thread.
     fn work(self: &Arc<Self>, thread: usize) {
-        let turn = Rc::new(LaneTurn::new(Arc::clone(self), thread));
-        socket::take_turns(Rc::<LaneTurn<H>>::clone(&turn));
+        let leader = Rc::new(Leader::new(Arc::clone(self), thread));
+        socket::set_leadership(Rc::<Leader<H>>::clone(&leader));
         loop {
             let task = self.next_task(thread);
             let mut worker = Worker {
-                pool: self,
-                turn: &turn,
+                workers: self,
+                leader: &leader,
                 thread,
                 // Threads without work hold no memory.
                 buffers: Buffers::default(),
                 is_admitted: false,
             };
             let work = AssertUnwindSafe(|| match task {
-                Task::Lead(lane) => worker.lead(lane),
+                Task::Lead(event_loop) => worker.lead(event_loop),
                 Task::Serve(connection) => worker.serve_admitted(connection),
             });
             // What a handler does is caught closer by. A panic of our own, which the hook has
             // logged, costs a request; the thread and its lane go on.
             if catch_unwind(work).is_err() {
-                turn.give_up();
+                leader.hand_over();
                 if worker.is_admitted
-                    && let Some(connection) = self.shared.release()
+                    && let Some(connection) = self.admission.release()
                 {
-                    self.give(Task::Serve(connection));
+                    self.assign(Task::Serve(connection));
                 }
             }
         }
@@ -266,8 +272,8 @@ impl<H: Handler> Pool<H> {
 
 /// A worker thread at work.
 struct Worker<'p, H: Handler> {
-    pool: &'p Arc<Pool<H>>,
-    turn: &'p LaneTurn<H>,
+    workers: &'p Arc<Workers<H>>,
+    leader: &'p Leader<H>,
     thread: usize,
     buffers: Buffers,
     /// What it works on is counted as in flight.
@@ -278,48 +284,52 @@ impl<H: Handler> Worker<'_, H> {
     /// Works on what happens in a lane, for as long as nothing makes this thread wait. This is the
     /// main loop of a busy proxy.
     fn lead(&mut self, number: usize) {
-        let lane = &self.pool.lanes[number];
-        let shared = &self.pool.shared;
-        self.turn.take(number);
+        let event_loop = &self.workers.event_loops[number];
+        let admission = &self.workers.admission;
+        self.leader.take(number);
         let mut reported = Vec::new();
-        while self.turn.is_held() {
-            match lane.next(&mut reported, || shared.is_stopping()) {
-                Next::Serve(place, connection, kit) => {
-                    self.turn.enter(place);
-                    self.serve_if_admitted(connection, kit);
+        while self.leader.is_leading_now() {
+            match event_loop.next(&mut reported, || admission.is_stopping()) {
+                Work::Serve(slot_index, connection, context) => {
+                    self.leader.enter(slot_index);
+                    self.serve_if_admitted(connection, context);
                 }
-                Next::Resume(place, connection, kit) => {
-                    self.turn.enter(place);
+                Work::Resume(slot_index, connection, context) => {
+                    self.leader.enter(slot_index);
                     self.is_admitted = true;
-                    let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
+                    let served = self.serve(connection, Some(context), WritePolicy::MayWait);
                     self.go_on(served);
                 }
-                Next::HandBack(place, connection, kit) => {
-                    lane.forget(place);
-                    self.shelve(kit);
-                    shared.hand_back(After::Idle(connection));
+                Work::Expire(slot_index, connection, context) => {
+                    event_loop.forget(slot_index);
+                    self.put_context(context);
+                    admission.hand_back(ConnectionFate::Idle(connection));
                 }
             }
         }
     }
 
     /// Serves a connection of the lane that has sent something, if it need not stand in line.
-    fn serve_if_admitted(&mut self, mut connection: Box<Connection>, kit: Option<Box<H::Kit>>) {
-        if self.pool.shared.admit() {
+    fn serve_if_admitted(
+        &mut self,
+        mut connection: Box<Connection>,
+        context: Option<Box<H::Context>>,
+    ) {
+        if self.workers.admission.try_admit() {
             self.is_admitted = true;
-            let served = self.serve(connection, kit, Stay::WhileRequestsCome);
+            let served = self.serve(connection, context, WritePolicy::MayWait);
             return self.go_on(served);
         }
         match connection.take_in(&mut self.buffers) {
-            Arrived::Something => self.serve_quick_or_enqueue(connection, kit),
+            ReadOutcome::Something => self.serve_quick_or_enqueue(connection, context),
             // What was reported has been read before: it is as idle as it was.
-            Arrived::Nothing => {
-                let kit = self.kit_or(kit);
-                self.settle(Served::Done(After::Idle(connection), kit));
+            ReadOutcome::Nothing => {
+                let context = self.context_or(context);
+                self.settle(Served::Done(ConnectionFate::Idle(connection), context));
             }
-            Arrived::End => {
-                self.turn.leave_lane();
-                self.shelve(kit);
+            ReadOutcome::End => {
+                self.leader.leave_lane();
+                self.put_context(context);
                 connection.log_close(CloseReason::ClientClosed);
             }
         }
@@ -329,23 +339,23 @@ impl<H: Handler> Worker<'_, H> {
     fn serve_quick_or_enqueue(
         &mut self,
         mut connection: Box<Connection>,
-        kit: Option<Box<H::Kit>>,
+        context: Option<Box<H::Context>>,
     ) {
-        if connection.is_quick(&*self.pool.handler) {
-            let served = self.serve(connection, kit, Stay::OneRequest);
+        if connection.is_quick(&*self.workers.handler) {
+            let served = self.serve(connection, context, WritePolicy::NeverWait);
             return self.settle(served);
         }
-        self.turn.leave_lane();
-        self.shelve(kit);
-        self.pool.enqueue(connection);
+        self.leader.leave_lane();
+        self.put_context(context);
+        self.workers.enqueue(connection);
     }
 
     /// Serves a connection that was admitted, and is in no lane.
     fn serve_admitted(&mut self, connection: Box<Connection>) {
         self.is_admitted = true;
         let client = Some(Arc::clone(&connection.client.socket));
-        self.pool.set_serving(self.thread, client);
-        let served = self.serve(connection, None, Stay::WhileRequestsCome);
+        self.workers.set_serving(self.thread, client);
+        let served = self.serve(connection, None, WritePolicy::MayWait);
         self.go_on(served);
     }
 
@@ -355,16 +365,16 @@ impl<H: Handler> Worker<'_, H> {
         while !matches!(served, Served::Waiting(..)) {
             self.settle(served);
             self.is_admitted = false;
-            let Some(connection) = self.pool.shared.release() else {
+            let Some(connection) = self.workers.admission.release() else {
                 return;
             };
             self.is_admitted = true;
-            self.turn.enter_lane_with(&connection.client.socket);
-            if !self.turn.is_held() {
+            self.leader.enter_lane_with(&connection.client.socket);
+            if !self.leader.is_leading_now() {
                 let client = Some(Arc::clone(&connection.client.socket));
-                self.pool.set_serving(self.thread, client);
+                self.workers.set_serving(self.thread, client);
             }
-            served = self.serve(connection, None, Stay::WhileRequestsCome);
+            served = self.serve(connection, None, WritePolicy::MayWait);
         }
         self.settle(served);
     }
@@ -372,67 +382,72 @@ impl<H: Handler> Worker<'_, H> {
     fn serve(
         &mut self,
         connection: Box<Connection>,
-        kit: Option<Box<H::Kit>>,
-        stay: Stay,
+        context: Option<Box<H::Context>>,
+        write_policy: WritePolicy,
     ) -> Served<H> {
-        let (pool, kit) = (self.pool, self.kit_or(kit));
+        let (workers, context) = (self.workers, self.context_or(context));
         let buffers = &mut self.buffers;
-        let context = (&*pool.handler, &*pool.shared);
-        guarded(|| connection::serve(connection, kit, stay, buffers, context))
+        let services = (&*workers.handler, &*workers.admission);
+        guarded(|| connection::serve(connection, context, write_policy, buffers, services))
     }
 
     /// `kit`, else a spare one. A new one is made only where all are in use.
-    fn kit_or(&self, kit: Option<Box<H::Kit>>) -> Box<H::Kit> {
-        let pool = self.pool;
-        kit.or_else(|| pool.shelves.take())
-            .unwrap_or_else(|| Box::new(pool.handler.kit()))
+    fn context_or(&self, context: Option<Box<H::Context>>) -> Box<H::Context> {
+        let workers = self.workers;
+        context
+            .or_else(|| workers.contexts.take())
+            .unwrap_or_else(|| Box::new(workers.handler.context()))
     }
 
-    fn shelve(&self, kit: Option<Box<H::Kit>>) {
-        if let Some(kit) = kit {
-            self.pool.shelves.put(kit);
+    fn put_context(&self, context: Option<Box<H::Context>>) {
+        if let Some(context) = context {
+            self.workers.contexts.put(context);
         }
     }
 
     /// Puts the connection where it belongs now.
     fn settle(&mut self, served: Served<H>) {
-        let (after, kit) = match served {
-            Served::Waiting(connection, kit) => return self.let_wait(connection, kit),
-            Served::Done(after, kit) => (after, kit),
+        let (fate, context) = match served {
+            Served::Waiting(connection, context) => return self.let_wait(connection, context),
+            Served::Done(fate, context) => (fate, context),
             // The panic hook has logged it. The client sees a closed connection; nothing is used
             // again that the panic could have left half done.
-            Served::Panicked => return self.turn.leave_lane(),
+            Served::Panicked => return self.leader.leave_lane(),
         };
-        if let After::Idle(connection) = after {
+        if let ConnectionFate::Idle(connection) = fate {
             // It stays in the lane, or comes into one.
-            return match self.turn.put_idle(connection, kit) {
-                Ok(spare) => self.shelve(spare),
-                Err((connection, kit)) => {
-                    self.shelve(Some(kit));
-                    if let Err(connection) = self.pool.adopt(connection) {
-                        self.pool.shared.hand_back(After::Idle(connection));
+            return match self.leader.put_idle(connection, context) {
+                Ok(spare) => self.put_context(spare),
+                Err((connection, context)) => {
+                    self.put_context(Some(context));
+                    if let Err(connection) = self.workers.adopt(connection) {
+                        self.workers
+                            .admission
+                            .hand_back(ConnectionFate::Idle(connection));
                     }
                 }
             };
         }
-        self.turn.leave_lane();
-        self.shelve(Some(kit));
-        match after {
-            After::Closed(connection, reason) => connection.log_close(reason),
-            After::Requeue(connection) => self.pool.enqueue(connection),
-            after => self.pool.shared.hand_back(after),
+        self.leader.leave_lane();
+        self.put_context(Some(context));
+        match fate {
+            ConnectionFate::Closed(connection, reason) => connection.log_close(reason),
+            ConnectionFate::Requeue(connection) => self.workers.enqueue(connection),
+            fate => self.workers.admission.hand_back(fate),
         }
     }
 
     /// The request waits for the upstream in the lane; where that cannot be, it goes on at once.
-    fn let_wait(&mut self, connection: Box<Connection>, kit: Box<H::Kit>) {
-        let put = self.turn.put_waiting(connection, kit, &*self.pool.handler);
-        let Err((connection, kit)) = put else {
+    fn let_wait(&mut self, connection: Box<Connection>, context: Box<H::Context>) {
+        let put = self
+            .leader
+            .put_waiting(connection, context, &*self.workers.handler);
+        let Err((connection, context)) = put else {
             self.is_admitted = false;
             return;
         };
-        self.turn.give_up();
-        let served = self.serve(connection, Some(kit), Stay::WhileRequestsCome);
+        self.leader.hand_over();
+        let served = self.serve(connection, Some(context), WritePolicy::MayWait);
         self.go_on(served);
     }
 }

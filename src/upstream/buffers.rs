@@ -5,7 +5,7 @@ use std::io;
 use ureq::unversioned::transport::Buffers;
 
 /// ureq's buffers without its zeroing: pages that are never used cost nothing.
-pub(super) struct PlainBuffers {
+pub(super) struct TransportBuffers {
     input: Vec<u8>,
     /// `input[start..end]` has arrived and is not consumed.
     start: usize,
@@ -14,9 +14,9 @@ pub(super) struct PlainBuffers {
     progress: bool,
 }
 
-impl PlainBuffers {
-    pub(super) fn new(input_bytes: usize, output_bytes: usize) -> PlainBuffers {
-        PlainBuffers {
+impl TransportBuffers {
+    pub(super) fn new(input_bytes: usize, output_bytes: usize) -> TransportBuffers {
+        TransportBuffers {
             input: vec![0; input_bytes],
             start: 0,
             end: 0,
@@ -26,7 +26,7 @@ impl PlainBuffers {
     }
 }
 
-impl PlainBuffers {
+impl TransportBuffers {
     /// Where received bytes are to be written.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl PlainBuffers {
     }
 }
 
-impl Buffers for PlainBuffers {
+impl Buffers for TransportBuffers {
     fn output(&mut self) -> &mut [u8] {
         &mut self.output
     }

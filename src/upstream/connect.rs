@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use ureq::http::Uri;
 
-use super::stream::Wire;
-use crate::net::socket::{self, Stall};
+use super::stream::CallState;
+use crate::net::socket::{self, WaitError};
 
 /// Looks the host of `uri` up, for as long as the client waits.
 pub(super) fn resolve(
     uri: &Uri,
     deadline: Instant,
-    wire: &Wire,
+    call: &CallState,
 ) -> Result<Vec<SocketAddr>, ureq::Error> {
     let host = uri.host().unwrap_or_default();
     let default_port = if uri.scheme_str() == Some("https") {
@@ -29,7 +29,7 @@ pub(super) fn resolve(
     if let Ok(address) = bare.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    socket::give_up_turn();
+    socket::before_blocking();
     // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
     let (sender, receiver) = mpsc::sync_channel(1);
     let name = bare.to_owned();
@@ -49,13 +49,15 @@ pub(super) fn resolve(
         match receiver.recv_timeout(step) {
             Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
             Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
-            Err(_) if Instant::now() >= deadline => return Err(wire.stalled(Stall::TimedOut)),
+            Err(_) if Instant::now() >= deadline => {
+                return Err(call.failed_wait(WaitError::TimedOut));
+            }
             Err(_)
-                if wire
+                if call
                     .client()
-                    .is_some_and(|client| socket::peer_left(&client)) =>
+                    .is_some_and(|client| socket::peer_closed(&client)) =>
             {
-                return Err(wire.stalled(Stall::WatchedLeft));
+                return Err(call.failed_wait(WaitError::ClientClosed));
             }
             Err(_) => {}
         }
@@ -66,48 +68,54 @@ pub(super) fn resolve(
 pub(super) fn connect_any(
     addresses: &[SocketAddr],
     deadline: Instant,
-    wire: &Wire,
+    call: &CallState,
 ) -> Result<TcpStream, ureq::Error> {
     let mut last = ureq::Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match connect(*address, Instant::now() + left / share, wire) {
+        match connect(*address, Instant::now() + left / share, call) {
             Ok(socket) => return Ok(socket),
-            Err(Stall::WatchedLeft) => return Err(wire.stalled(Stall::WatchedLeft)),
-            Err(Stall::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
-            Err(Stall::Io(error)) => last = ureq::Error::Io(error),
+            Err(WaitError::ClientClosed) => return Err(call.failed_wait(WaitError::ClientClosed)),
+            Err(WaitError::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
+            Err(WaitError::Io(error)) => last = ureq::Error::Io(error),
         }
     }
     Err(last)
 }
 
-fn connect(address: SocketAddr, deadline: Instant, wire: &Wire) -> Result<TcpStream, Stall> {
+fn connect(
+    address: SocketAddr,
+    deadline: Instant,
+    call: &CallState,
+) -> Result<TcpStream, WaitError> {
     use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
     let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(Stall::Io)?;
-    socket.set_nonblocking(true).map_err(Stall::Io)?;
-    socket.set_tcp_nodelay(true).map_err(Stall::Io)?;
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(WaitError::Io)?;
+    socket.set_nonblocking(true).map_err(WaitError::Io)?;
+    socket.set_tcp_nodelay(true).map_err(WaitError::Io)?;
     // Finds peers that vanished without a word, and keeps middleboxes from forgetting a stream that
     // is silent while the model thinks.
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    socket.set_tcp_keepalive(&keepalive).map_err(Stall::Io)?;
+    socket
+        .set_tcp_keepalive(&keepalive)
+        .map_err(WaitError::Io)?;
     match socket.connect(&address.into()) {
         Ok(()) => {
-            socket.set_nonblocking(false).map_err(Stall::Io)?;
+            socket.set_nonblocking(false).map_err(WaitError::Io)?;
             return Ok(socket.into());
         }
         Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
-        Err(error) => return Err(Stall::Io(error)),
+        Err(error) => return Err(WaitError::Io(error)),
     }
     let stream = TcpStream::from(socket);
-    socket::wait(&stream, PollFlags::OUT, deadline, wire.client().as_deref())?;
+    socket::wait(&stream, PollFlags::OUT, deadline, call.client().as_deref())?;
     match stream.take_error() {
         Ok(None) => {
-            stream.set_nonblocking(false).map_err(Stall::Io)?;
+            stream.set_nonblocking(false).map_err(WaitError::Io)?;
             Ok(stream)
         }
-        Ok(Some(error)) | Err(error) => Err(Stall::Io(error)),
+        Ok(Some(error)) | Err(error) => Err(WaitError::Io(error)),
     }
 }
 

@@ -20,14 +20,14 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Timeout};
 
-use super::proxy_env::Way;
+use super::proxy_env::ProxySettings;
 use super::request::{Output, Request, RequestBody};
 use super::socks::Socks;
-use super::stream::{Fault, LateResolver, Mode, Tcp, Wire};
+use super::stream::{CallState, LateResolver, ReadMode, StopReason, Tcp};
 use super::tls::Tls;
 use crate::config::target::Target;
-use crate::http1::headers::Fields;
-use crate::http1::response::{self, Answer, Body, Parsed};
+use crate::http1::headers::HeaderBlock;
+use crate::http1::response::{self, Parsed, ResponseBody, ResponseHead};
 
 /// Resolving, connecting and the TLS handshake: none of them may take longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(50);
 const BUFFER: usize = 16 * 1024;
 
 /// Makes the upstreams of all workers alike.
-pub struct UpstreamFactory {
+pub struct Upstream {
     config: Config,
     tls: Tls,
     /// Scheme and authority of the target.
@@ -46,23 +46,23 @@ pub struct UpstreamFactory {
 }
 
 /// A request's way to the upstream.
-pub struct Upstream {
-    factory: Arc<UpstreamFactory>,
-    wire: Arc<Wire>,
+pub struct UpstreamConnection {
+    factory: Arc<Upstream>,
+    call: Arc<CallState>,
     /// What `wire` knows too, behind a lock.
     client: Weak<TcpStream>,
     /// That of the connection that was made last.
     socket: Weak<TcpStream>,
     connection: Option<Connection>,
     /// Of the last answer.
-    fields: Fields,
+    fields: HeaderBlock,
 }
 
 /// A connection to the upstream, in the middle of an answer or idle.
 struct Connection {
     transport: Box<dyn Transport>,
     /// What is still to be read of the last answer.
-    body: Body,
+    body: ResponseBody,
     /// Whether it can carry another request after that.
     persists: bool,
     /// Whether any byte of an answer to the request that is under way has arrived.
@@ -74,7 +74,7 @@ struct Connection {
 
 /// A piece of an answer's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
+pub enum BodyRead {
     Data(usize),
     /// Nothing is there at the moment. Only without waiting.
     NotYet,
@@ -83,9 +83,9 @@ pub enum Piece {
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug)]
-pub enum Failure {
+pub enum UpstreamError {
     /// The client left while we were waiting for the upstream.
-    ClientLeft,
+    ClientClosed,
     /// The upstream was silent for too long.
     TimedOut,
     /// No connection: DNS, TCP, TLS, a proxy in between.
@@ -96,7 +96,7 @@ pub enum Failure {
     Broke(String),
 }
 
-impl UpstreamFactory {
+impl Upstream {
     /// `silence`: the longest silence of the upstream. `ca_file`: PEM roots to trust beside the
     /// Mozilla set. `way`: whether there may be a proxy on it.
     ///
@@ -107,17 +107,17 @@ impl UpstreamFactory {
         target: &Target,
         silence: Duration,
         ca_file: Option<&Path>,
-        way: &Way,
-    ) -> Result<Arc<UpstreamFactory>, String> {
+        proxy_settings: &ProxySettings,
+    ) -> Result<Arc<Upstream>, String> {
         let config = Agent::config_builder()
-            .proxy(way.proxy()?)
+            .proxy(proxy_settings.proxy()?)
             .user_agent("")
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
             .build();
         let scheme = if target.https { "https" } else { "http" };
         let uri = format!("{scheme}://{}/", target.authority);
-        Ok(Arc::new(UpstreamFactory {
+        Ok(Arc::new(Upstream {
             config,
             tls: Tls::new(ca_file)?,
             uri: uri
@@ -130,18 +130,18 @@ impl UpstreamFactory {
     /// Makes a connection. Apart, because its stack frames are large: every page that a worker ever
     /// touches stays in memory.
     #[inline(never)]
-    fn connect(self: &Arc<Self>, wire: &Arc<Wire>) -> Result<Box<dyn Transport>, ureq::Error> {
-        let (tls, wire) = (self.tls.clone(), Arc::clone(wire));
+    fn connect(self: &Arc<Self>, call: &Arc<CallState>) -> Result<Box<dyn Transport>, ureq::Error> {
+        let (tls, call) = (self.tls.clone(), Arc::clone(call));
         let run = move |details: &ConnectionDetails| {
             let tcp = Tcp {
-                wire: Arc::clone(&wire),
+                call: Arc::clone(&call),
             };
             let made = if details.config.proxy().is_none() {
                 let chain = ().chain(tcp).chain(tls.clone());
                 chain.connect(details, None)?.map(Transport::boxed)
             } else {
                 let socks = Socks {
-                    wire: Arc::clone(&wire),
+                    call: Arc::clone(&call),
                 };
                 let chain =
                     ().chain(socks)
@@ -189,7 +189,7 @@ fn each_time(longest: Duration) -> NextTimeout {
 }
 
 /// What went wrong, without any value of a request in it.
-enum Trouble {
+enum ExchangeError {
     /// The connection was not there yet.
     Connecting(ureq::Error),
     Exchanging(ureq::Error),
@@ -197,39 +197,41 @@ enum Trouble {
     ClosedEarly,
 }
 
-impl From<ureq::Error> for Trouble {
+impl From<ureq::Error> for ExchangeError {
     fn from(error: ureq::Error) -> Self {
-        Trouble::Exchanging(error)
+        ExchangeError::Exchanging(error)
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ExchangeError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Connecting(ureq::Error::HostNotFound) => {
+            ExchangeError::Connecting(ureq::Error::HostNotFound) => {
                 formatter.write_str("the name does not resolve")
             }
-            Trouble::Connecting(ureq::Error::Io(error))
-            | Trouble::Exchanging(ureq::Error::Io(error)) => match error.get_ref() {
+            ExchangeError::Connecting(ureq::Error::Io(error))
+            | ExchangeError::Exchanging(ureq::Error::Io(error)) => match error.get_ref() {
                 Some(inner) => write!(formatter, "{inner}"),
                 None => write!(formatter, "{error}"),
             },
-            Trouble::Connecting(error) | Trouble::Exchanging(error) => write!(formatter, "{error}"),
-            Trouble::NotHttp(what) => write!(formatter, "not a valid HTTP answer: {what}"),
-            Trouble::ClosedEarly => formatter.write_str("it closed the connection too early"),
+            ExchangeError::Connecting(error) | ExchangeError::Exchanging(error) => {
+                write!(formatter, "{error}")
+            }
+            ExchangeError::NotHttp(what) => write!(formatter, "not a valid HTTP answer: {what}"),
+            ExchangeError::ClosedEarly => formatter.write_str("it closed the connection too early"),
         }
     }
 }
 
-impl Upstream {
-    pub fn new(factory: &Arc<UpstreamFactory>) -> Upstream {
-        Upstream {
+impl UpstreamConnection {
+    pub fn new(factory: &Arc<Upstream>) -> UpstreamConnection {
+        UpstreamConnection {
             factory: Arc::clone(factory),
-            wire: Arc::new(Wire::default()),
+            call: Arc::new(CallState::default()),
             client: Weak::new(),
             socket: Weak::new(),
             connection: None,
-            fields: Fields::default(),
+            fields: HeaderBlock::default(),
         }
     }
 
@@ -244,7 +246,7 @@ impl Upstream {
         &mut self,
         mut request: Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         client: Option<&Arc<TcpStream>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), UpstreamError> {
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
         let silence = each_time(self.factory.silence);
         self.begin(client);
@@ -255,17 +257,17 @@ impl Upstream {
             connection.is_reused = true;
             match connection.put(&mut request, silence) {
                 Ok(()) => return Ok(()),
-                Err(trouble) if self.wire.fault() == Fault::None => {
-                    log::debug!("an idle upstream connection was closed: {trouble}");
-                    self.wire.begin();
+                Err(error) if self.call.stop_reason() == StopReason::None => {
+                    log::debug!("an idle upstream connection was closed: {error}");
+                    self.call.begin();
                 }
-                Err(trouble) => return Err(self.failed(trouble)),
+                Err(error) => return Err(self.failed(error)),
             }
         }
         self.connection = None;
         let made = self.connect().map(|made| self.connection.insert(made));
         let result = made.and_then(|connection| connection.put(&mut request, silence));
-        result.map_err(|trouble| self.failed(trouble))
+        result.map_err(|error| self.failed(error))
     }
 
     /// A call for `client` begins.
@@ -273,9 +275,9 @@ impl Upstream {
         // As a rule it is the last call's client: a kit stays with its connection.
         if self.client.as_ptr() != client.map_or(Weak::new().as_ptr(), Arc::as_ptr) {
             self.client = client.map_or_else(Weak::new, Arc::downgrade);
-            self.wire.set_client(Weak::clone(&self.client));
+            self.call.set_client(Weak::clone(&self.client));
         }
-        self.wire.begin();
+        self.call.begin();
     }
 
     /// Waits for the head of the answer to the request that was sent. `None`: the idle connection
@@ -284,24 +286,25 @@ impl Upstream {
     ///
     /// # Errors
     /// A [`Failure`].
-    pub fn receive(&mut self, method: &Method) -> Result<Option<Answer>, Failure> {
+    pub fn receive(&mut self, method: &Method) -> Result<Option<ResponseHead>, UpstreamError> {
         let silence = each_time(self.factory.silence);
         let Some(connection) = &mut self.connection else {
-            return Err(Failure::Broke("nothing was sent".into()));
+            return Err(UpstreamError::Broke("nothing was sent".into()));
         };
         match connection.read_head(method, silence, &mut self.fields) {
             Ok(answer) => {
-                self.wire.head_is_whole();
+                self.call.head_is_whole();
                 Ok(Some(answer))
             }
-            Err(trouble)
-                if connection.was_idle_and_silent() && self.wire.fault() == Fault::None =>
+            Err(error)
+                if connection.was_idle_and_silent()
+                    && self.call.stop_reason() == StopReason::None =>
             {
-                log::debug!("an idle upstream connection was closed: {trouble}");
+                log::debug!("an idle upstream connection was closed: {error}");
                 self.connection = None;
                 Ok(None)
             }
-            Err(trouble) => Err(self.failed(trouble)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -310,13 +313,13 @@ impl Upstream {
         &self.socket
     }
 
-    fn connect(&mut self) -> Result<Connection, Trouble> {
-        let made = self.factory.connect(&self.wire);
-        let transport = made.map_err(Trouble::Connecting)?;
-        self.socket = self.wire.upstream();
+    fn connect(&mut self) -> Result<Connection, ExchangeError> {
+        let made = self.factory.connect(&self.call);
+        let transport = made.map_err(ExchangeError::Connecting)?;
+        self.socket = self.call.upstream();
         Ok(Connection {
             transport,
-            body: Body::Ended,
+            body: ResponseBody::Ended,
             persists: true,
             is_answering: false,
             is_reused: false,
@@ -328,8 +331,8 @@ impl Upstream {
     ///
     /// # Errors
     /// A [`Failure`]: what was read so far is not the whole body.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
-        self.wire.set_mode(Mode::Wait);
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
+        self.call.set_mode(ReadMode::WaitOptions);
         self.take(buffer)
     }
 
@@ -337,22 +340,22 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::read`].
-    pub fn read_now(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
-        self.wire.set_mode(Mode::Look);
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
+        self.call.set_mode(ReadMode::Look);
         self.take(buffer)
     }
 
-    fn take(&mut self, buffer: &mut [u8]) -> Result<Piece, Failure> {
+    fn take(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
         let Some(connection) = &mut self.connection else {
-            return Ok(Piece::End);
+            return Ok(BodyRead::End);
         };
         let result = connection.take(buffer, each_time(self.factory.silence));
-        result.map_err(|trouble| self.failure(trouble))
+        result.map_err(|error| self.failure(error))
     }
 
     /// Takes back the fields of an answer that nobody needs any more: the next one's come there.
-    pub fn take_back(&mut self, fields: Fields) {
-        self.fields = fields.if_small();
+    pub fn take_back(&mut self, fields: HeaderBlock) {
+        self.fields = fields.reusable();
     }
 
     /// The exchange with the client is over. A connection that cannot be used again is closed.
@@ -371,31 +374,31 @@ impl Upstream {
 
     /// The exchange has failed; its connection is closed.
     #[cold]
-    fn failed(&mut self, trouble: Trouble) -> Failure {
+    fn failed(&mut self, error: ExchangeError) -> UpstreamError {
         self.connection = None;
-        self.failure(trouble)
+        self.failure(error)
     }
 
     #[cold]
-    fn failure(&self, trouble: Trouble) -> Failure {
+    fn failure(&self, error: ExchangeError) -> UpstreamError {
         use rustix::io::Errno;
-        let is_connecting = matches!(trouble, Trouble::Connecting(_));
-        if let Trouble::Connecting(ureq::Error::Io(error)) = &trouble
+        let is_connecting = matches!(error, ExchangeError::Connecting(_));
+        if let ExchangeError::Connecting(ureq::Error::Io(error)) = &error
             && [Errno::MFILE, Errno::NFILE]
                 .iter()
                 .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
         {
-            return Failure::NoDescriptors;
+            return UpstreamError::NoDescriptors;
         }
-        match self.wire.fault() {
-            Fault::ClientLeft => Failure::ClientLeft,
-            Fault::TimedOut if is_connecting => {
+        match self.call.stop_reason() {
+            StopReason::ClientClosed => UpstreamError::ClientClosed,
+            StopReason::TimedOut if is_connecting => {
                 let seconds = CONNECT_TIMEOUT.as_secs();
-                Failure::Unreachable(format!("no connection within {seconds} s"))
+                UpstreamError::Unreachable(format!("no connection within {seconds} s"))
             }
-            Fault::TimedOut => Failure::TimedOut,
-            Fault::None if is_connecting => Failure::Unreachable(trouble.to_string()),
-            Fault::None => Failure::Broke(trouble.to_string()),
+            StopReason::TimedOut => UpstreamError::TimedOut,
+            StopReason::None if is_connecting => UpstreamError::Unreachable(error.to_string()),
+            StopReason::None => UpstreamError::Broke(error.to_string()),
         }
     }
 }
@@ -414,7 +417,7 @@ impl Connection {
         &mut self,
         request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         silence: NextTimeout,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), ExchangeError> {
         self.is_answering = false;
         // Until its answer has been taken whole, nobody else may have it.
         self.persists = false;
@@ -428,7 +431,7 @@ impl Connection {
 
     /// Whether the last answer was taken whole, with nothing behind it.
     fn is_reusable(&mut self) -> bool {
-        let is_between = self.persists && matches!(self.body, Body::Ended);
+        let is_between = self.persists && matches!(self.body, ResponseBody::Ended);
         is_between && self.transport.buffers().input().is_empty()
     }
 
@@ -437,13 +440,13 @@ impl Connection {
         &mut self,
         method: &Method,
         silence: NextTimeout,
-        spare: &mut Fields,
-    ) -> Result<Answer, Trouble> {
+        spare: &mut HeaderBlock,
+    ) -> Result<ResponseHead, ExchangeError> {
         loop {
             let buffers = self.transport.buffers();
             if !buffers.input().is_empty() {
                 let parsed = response::parse(buffers.input(), method, spare);
-                match parsed.map_err(|what| Trouble::NotHttp(what.into()))? {
+                match parsed.map_err(|what| ExchangeError::NotHttp(what.into()))? {
                     Parsed::NotYet => {}
                     // RFC 9110 section 15.2: as many as it likes.
                     Parsed::Interim(length) => {
@@ -452,41 +455,43 @@ impl Connection {
                     }
                     Parsed::Final(length, answer) => {
                         buffers.input_consume(length);
-                        self.body = Body::new(answer.framing);
+                        self.body = ResponseBody::new(answer.framing);
                         self.persists = answer.persists;
                         return Ok(answer);
                     }
                 }
             }
             if !self.transport.await_input(silence)? {
-                return Err(Trouble::ClosedEarly);
+                return Err(ExchangeError::ClosedEarly);
             }
             self.is_answering = true;
         }
     }
 
     /// Takes a piece of the body from what has arrived, or from what arrives next.
-    fn take(&mut self, buffer: &mut [u8], silence: NextTimeout) -> Result<Piece, Trouble> {
+    fn take(&mut self, buffer: &mut [u8], silence: NextTimeout) -> Result<BodyRead, ExchangeError> {
         loop {
-            if matches!(self.body, Body::Ended) {
-                return Ok(Piece::End);
+            if matches!(self.body, ResponseBody::Ended) {
+                return Ok(BodyRead::End);
             }
             let buffers = self.transport.buffers();
             let taken = self.body.take(buffers.input(), buffer);
-            let (used, filled) = taken.map_err(Trouble::NotHttp)?;
+            let (used, filled) = taken.map_err(ExchangeError::NotHttp)?;
             buffers.input_consume(used);
             if filled > 0 {
-                return Ok(Piece::Data(filled));
+                return Ok(BodyRead::Data(filled));
             }
             if used > 0 {
                 continue;
             }
             match self.transport.await_input(silence) {
                 Ok(true) => {}
-                Ok(false) if matches!(self.body, Body::UntilClose) => self.body = Body::Ended,
-                Ok(false) => return Err(Trouble::ClosedEarly),
+                Ok(false) if matches!(self.body, ResponseBody::UntilClose) => {
+                    self.body = ResponseBody::Ended
+                }
+                Ok(false) => return Err(ExchangeError::ClosedEarly),
                 Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Piece::NotYet);
+                    return Ok(BodyRead::NotYet);
                 }
                 Err(error) => return Err(error.into()),
             }

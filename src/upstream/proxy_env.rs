@@ -8,7 +8,7 @@ use crate::config::target::Target;
 
 /// Whether a proxy lies on the way to the upstream.
 #[derive(Debug, Clone)]
-pub enum Way {
+pub enum ProxySettings {
     /// None, whatever the environment says.
     Direct,
     /// The one that the environment names for this target, if any.
@@ -25,9 +25,9 @@ const PROXY_VARIABLES: [&str; 6] = [
     "http_proxy",
 ];
 
-impl Way {
+impl ProxySettings {
     pub(super) fn proxy(&self) -> Result<Option<Proxy>, String> {
-        let Way::FromEnvironment(target) = self else {
+        let ProxySettings::FromEnvironment(target) = self else {
             return Ok(None);
         };
         for name in PROXY_VARIABLES {

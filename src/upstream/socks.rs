@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Proxy, ProxyProtocol};
 
-use super::stream::{TcpTransport, Wire};
+use super::stream::{CallState, TcpTransport};
 
 const VERSION: u8 = 5;
 const NO_AUTHENTICATION: u8 = 0;
@@ -23,7 +23,7 @@ const CONNECT: u8 = 1;
 /// Connects through the SOCKS proxy of the configuration, if it has one.
 #[derive(Debug)]
 pub(super) struct Socks {
-    pub(super) wire: Arc<Wire>,
+    pub(super) call: Arc<CallState>,
 }
 
 impl<In: Transport> Connector<In> for Socks {
@@ -42,7 +42,7 @@ impl<In: Transport> Connector<In> for Socks {
         if chained.is_some() || proxy.is_no_proxy(details.uri) {
             return Ok(chained.map(Either::A));
         }
-        let transport = TcpTransport::connect(proxy.uri(), details, &self.wire)?;
+        let transport = TcpTransport::connect(proxy.uri(), details, &self.call)?;
         let mut stream = TransportAdapter::new(transport, Arc::clone(&details.current_time));
         stream.set_timeout(details.timeout);
         handshake(&mut stream, proxy, details.uri)?;

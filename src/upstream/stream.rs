@@ -20,13 +20,13 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 
-use super::buffers::PlainBuffers;
+use super::buffers::TransportBuffers;
 use super::connect::{connect_any, resolve};
-use crate::net::socket::{self, Patience, Stall, Wait};
+use crate::net::socket::{self, ReadTimeout, WaitError, WaitOptions};
 
 /// What a worker and its upstream connections tell each other. One call at a time.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(super) struct CallState {
     /// The client that waits for the answer of this call, or waited for the last one's.
     client: Mutex<Weak<TcpStream>>,
     /// The socket of the connection that was made last, as long as there is one.
@@ -34,7 +34,7 @@ pub(super) struct Wire {
     /// Whether reads wait: [`Mode`].
     mode: AtomicU8,
     /// What ended the call, as far as the sockets know: [`Fault`].
-    fault: AtomicU8,
+    stop_reason: AtomicU8,
     /// Reads of the call so far.
     reads: AtomicU32,
     /// Bytes that arrived since the call began; [`HEAD_IS_WHOLE`] once the answer's head is here.
@@ -56,21 +56,21 @@ const READS_PER_LOOK: u32 = 8;
 /// Whether a read of the answer waits for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Mode {
-    Wait,
+pub(super) enum ReadMode {
+    WaitOptions,
     Look,
 }
 
 /// Why the sockets gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Fault {
+pub(super) enum StopReason {
     None,
-    ClientLeft,
+    ClientClosed,
     TimedOut,
 }
 
-impl Wire {
+impl CallState {
     /// From now on `client` waits for the answers.
     pub(super) fn set_client(&self, client: Weak<TcpStream>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
@@ -78,8 +78,10 @@ impl Wire {
 
     /// A call begins.
     pub(super) fn begin(&self) {
-        self.mode.store(Mode::Wait as u8, Ordering::Relaxed);
-        self.fault.store(Fault::None as u8, Ordering::Relaxed);
+        self.mode
+            .store(ReadMode::WaitOptions as u8, Ordering::Relaxed);
+        self.stop_reason
+            .store(StopReason::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
         self.reads.store(0, Ordering::Relaxed);
     }
@@ -109,9 +111,9 @@ impl Wire {
         if before > 0
             && self
                 .client()
-                .is_some_and(|client| socket::peer_left(&client))
+                .is_some_and(|client| socket::peer_closed(&client))
         {
-            return Err(self.stalled(Stall::WatchedLeft));
+            return Err(self.failed_wait(WaitError::ClientClosed));
         }
         Ok(())
     }
@@ -124,27 +126,29 @@ impl Wire {
         self.reads.store(reads, Ordering::Relaxed);
         let is_time = reads.is_multiple_of(READS_PER_LOOK);
         if is_time {
-            socket::give_up_turn();
+            socket::before_blocking();
         }
         if is_time
             && self
                 .client()
-                .is_some_and(|client| socket::peer_left(&client))
+                .is_some_and(|client| socket::peer_closed(&client))
         {
-            return Err(self.stalled(Stall::WatchedLeft));
+            return Err(self.failed_wait(WaitError::ClientClosed));
         }
         Ok(())
     }
 
-    pub(super) fn set_mode(&self, mode: Mode) {
+    pub(super) fn set_mode(&self, mode: ReadMode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn fault(&self) -> Fault {
-        match self.fault.load(Ordering::Relaxed) {
-            fault if fault == Fault::ClientLeft as u8 => Fault::ClientLeft,
-            fault if fault == Fault::TimedOut as u8 => Fault::TimedOut,
-            _ => Fault::None,
+    pub(super) fn stop_reason(&self) -> StopReason {
+        match self.stop_reason.load(Ordering::Relaxed) {
+            stop_reason if stop_reason == StopReason::ClientClosed as u8 => {
+                StopReason::ClientClosed
+            }
+            stop_reason if stop_reason == StopReason::TimedOut as u8 => StopReason::TimedOut,
+            _ => StopReason::None,
         }
     }
 
@@ -155,7 +159,7 @@ impl Wire {
     }
 
     fn looks_only(&self) -> bool {
-        self.mode.load(Ordering::Relaxed) == Mode::Look as u8
+        self.mode.load(Ordering::Relaxed) == ReadMode::Look as u8
     }
 
     /// The socket on which the answer comes.
@@ -171,13 +175,16 @@ impl Wire {
     }
 
     /// Notes why a socket gave up, and says it in ureq's terms.
-    pub(super) fn stalled(&self, stall: Stall) -> ureq::Error {
-        let (fault, error) = match stall {
-            Stall::TimedOut => (Fault::TimedOut, io::ErrorKind::TimedOut.into()),
-            Stall::WatchedLeft => (Fault::ClientLeft, io::Error::other("the client left")),
-            Stall::Io(error) => return ureq::Error::Io(error),
+    pub(super) fn failed_wait(&self, stall: WaitError) -> ureq::Error {
+        let (stop_reason, error) = match stall {
+            WaitError::TimedOut => (StopReason::TimedOut, io::ErrorKind::TimedOut.into()),
+            WaitError::ClientClosed => (
+                StopReason::ClientClosed,
+                io::Error::other("the client left"),
+            ),
+            WaitError::Io(error) => return ureq::Error::Io(error),
         };
-        self.fault.store(fault as u8, Ordering::Relaxed);
+        self.stop_reason.store(stop_reason as u8, Ordering::Relaxed);
         ureq::Error::Io(error)
     }
 }
@@ -201,7 +208,7 @@ impl Resolver for LateResolver {
 /// Makes TCP connections that can be cancelled.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    pub(super) wire: Arc<Wire>,
+    pub(super) call: Arc<CallState>,
 }
 
 impl<In: Transport> Connector<In> for Tcp {
@@ -216,7 +223,7 @@ impl<In: Transport> Connector<In> for Tcp {
             // A SOCKS or CONNECT proxy has made the connection.
             return Ok(chained.map(Either::A));
         }
-        TcpTransport::connect(details.uri, details, &self.wire).map(|made| Some(Either::B(made)))
+        TcpTransport::connect(details.uri, details, &self.call).map(|made| Some(Either::B(made)))
     }
 }
 
@@ -225,20 +232,20 @@ impl TcpTransport {
     pub(super) fn connect(
         uri: &Uri,
         details: &ConnectionDetails,
-        wire: &Arc<Wire>,
+        call: &Arc<CallState>,
     ) -> Result<TcpTransport, ureq::Error> {
         let deadline = Instant::now() + longest(details.timeout);
-        let addresses = resolve(uri, deadline, wire)?;
-        let socket = Arc::new(connect_any(&addresses, deadline, wire)?);
-        *wire.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&socket);
+        let addresses = resolve(uri, deadline, call)?;
+        let socket = Arc::new(connect_any(&addresses, deadline, call)?);
+        *call.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&socket);
         let (input, output) = (
             details.config.input_buffer_size(),
             details.config.output_buffer_size(),
         );
         Ok(TcpTransport {
-            wire: Arc::clone(wire),
-            buffers: PlainBuffers::new(input, output),
-            patience: Patience::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
+            call: Arc::clone(call),
+            buffers: TransportBuffers::new(input, output),
+            read_timeout: ReadTimeout::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
             socket,
             is_emptied: false,
             writes: Writes::Taken,
@@ -259,9 +266,9 @@ fn longest(timeout: NextTimeout) -> Duration {
 /// A TCP connection to the upstream, or to a proxy before it.
 pub(super) struct TcpTransport {
     socket: Arc<TcpStream>,
-    wire: Arc<Wire>,
-    buffers: PlainBuffers,
-    patience: Patience,
+    call: Arc<CallState>,
+    buffers: TransportBuffers,
+    read_timeout: ReadTimeout,
     /// The last read left nothing in the socket, as far as is known.
     is_emptied: bool,
     writes: Writes,
@@ -284,73 +291,73 @@ impl Transport for TcpTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         // rustls takes the error of a write for its own and offers the same record once more.
-        match self.wire.fault() {
-            Fault::None if self.writes != Writes::Taken => return Ok(()),
-            Fault::None => {}
-            Fault::TimedOut => return Err(self.wire.stalled(Stall::TimedOut)),
-            Fault::ClientLeft => return Err(self.wire.stalled(Stall::WatchedLeft)),
+        match self.call.stop_reason() {
+            StopReason::None if self.writes != Writes::Taken => return Ok(()),
+            StopReason::None => {}
+            StopReason::TimedOut => return Err(self.call.failed_wait(WaitError::TimedOut)),
+            StopReason::ClientClosed => return Err(self.call.failed_wait(WaitError::ClientClosed)),
         }
         let stall = longest(timeout.for_write());
         let bytes = &self.buffers.output[..amount];
-        match socket::write_all(&self.socket, bytes, stall, &|| self.wire.client()) {
+        match socket::write_all(&self.socket, bytes, stall, &|| self.call.client()) {
             Ok(()) => Ok(()),
             // It closed its receiving side, which an upstream does that refuses a body before it
             // has all of it: the answer is what counts, and reading tells if there is none.
-            Err(Stall::Io(_)) => {
+            Err(WaitError::Io(_)) => {
                 self.writes = Writes::Refused;
                 Ok(())
             }
             // It reads no more, but has said something.
-            Err(Stall::TimedOut) if !socket::is_quiet(&self.socket) => {
+            Err(WaitError::TimedOut) if !socket::is_idle_and_open(&self.socket) => {
                 self.writes = Writes::TimedOut;
                 Ok(())
             }
-            Err(stall) => Err(self.wire.stalled(stall)),
+            Err(stall) => Err(self.call.failed_wait(stall)),
         }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let TcpTransport {
             socket,
-            wire,
+            call,
             buffers,
-            patience,
+            read_timeout,
             is_emptied,
             writes,
         } = self;
         let space = buffers.space()?;
         let room = space.len();
-        let arrived = if wire.looks_only() {
+        let arrived = if call.looks_only() {
             // A read that did not fill its buffer has emptied the socket.
-            if std::mem::replace(is_emptied, false) || wire.has_looked_often() {
+            if std::mem::replace(is_emptied, false) || call.has_looked_often() {
                 return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into()));
             }
-            match socket::read_now(socket, space) {
+            match socket::try_read(socket, space) {
                 Ok(Some(arrived)) => Ok(arrived),
                 Ok(None) => return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into())),
-                Err(error) => Err(Stall::Io(error)),
+                Err(error) => Err(WaitError::Io(error)),
             }
         } else {
             let longest = match writes {
-                Writes::TimedOut if !wire.has_head() => Duration::ZERO,
+                Writes::TimedOut if !call.has_head() => Duration::ZERO,
                 _ => longest(timeout.for_read()),
             };
-            let how = Wait {
+            let how = WaitOptions {
                 longest,
-                watched: &|| wire.client(),
+                watched: &|| call.client(),
             };
-            socket::read(socket, space, *patience, how)
+            socket::read(socket, space, *read_timeout, how)
         };
-        let arrived = arrived.map_err(|stall| wire.stalled(stall))?;
-        wire.count_head(arrived)?;
-        wire.count_read()?;
+        let arrived = arrived.map_err(|stall| call.failed_wait(stall))?;
+        call.count_head(arrived)?;
+        call.count_read()?;
         *is_emptied = arrived > 0 && arrived < room;
         buffers.input_appended(arrived);
         Ok(arrived > 0)
     }
 
     fn is_open(&mut self) -> bool {
-        self.writes == Writes::Taken && socket::is_quiet(&self.socket)
+        self.writes == Writes::Taken && socket::is_idle_and_open(&self.socket)
     }
 }
 

@@ -18,8 +18,8 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::buffers::PlainBuffers;
-use super::tls_sessions::Sessions;
+use super::buffers::TransportBuffers;
+use super::tls_sessions::TicketStore;
 
 /// Wraps connections to `https` targets. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Tls {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots(ca_file)?)
             .with_no_client_auth();
-        config.resumption = Resumption::store(Arc::new(Sessions::new()));
+        config.resumption = Resumption::store(Arc::new(TicketStore::new()));
         Ok(Tls(Arc::new(config)))
     }
 
@@ -63,7 +63,7 @@ impl Tls {
         let config = details.config;
         Ok(TlsTransport {
             stream: StreamOwned::new(connection, socket),
-            buffers: PlainBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
+            buffers: TransportBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
         })
     }
 }
@@ -116,7 +116,7 @@ impl<In: Transport> Connector<In> for Tls {
 /// A TLS connection over another transport.
 pub(super) struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: PlainBuffers,
+    buffers: TransportBuffers,
 }
 
 impl Transport for TlsTransport {
@@ -143,8 +143,9 @@ impl Transport for TlsTransport {
         let below = self.stream.sock.get_mut();
         let is_quiet_below = below.buffers().input().is_empty() && below.is_open();
         let decrypted = self.stream.conn.reader().fill_buf().map(|_| ());
-        let is_quiet = decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        is_quiet && is_quiet_below
+        let is_idle_and_open =
+            decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_idle_and_open && is_quiet_below
     }
 
     fn is_tls(&self) -> bool {

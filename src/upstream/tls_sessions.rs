@@ -21,16 +21,16 @@ const MAX_TICKETS: usize = 256;
 const MAX_SERVERS: usize = 2;
 
 /// See the module's documentation.
-pub(super) struct Sessions {
+pub(super) struct TicketStore {
     /// Oldest first. Nearly always of one server.
     tickets: Mutex<VecDeque<(ServerName<'static>, Tls13ClientSessionValue)>>,
     /// Of all servers, but for their tickets.
     others: ClientSessionMemoryCache,
 }
 
-impl Sessions {
-    pub(super) fn new() -> Sessions {
-        Sessions {
+impl TicketStore {
+    pub(super) fn new() -> TicketStore {
+        TicketStore {
             tickets: Mutex::default(),
             // It counts in eighths of servers.
             others: ClientSessionMemoryCache::new(8 * MAX_SERVERS),
@@ -43,7 +43,7 @@ impl Sessions {
     }
 }
 
-impl ClientSessionStore for Sessions {
+impl ClientSessionStore for TicketStore {
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
         let mut tickets = self.lock();
         if tickets.len() >= MAX_TICKETS {
@@ -81,7 +81,7 @@ impl ClientSessionStore for Sessions {
 }
 
 /// Tickets are secret.
-impl fmt::Debug for Sessions {
+impl fmt::Debug for TicketStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Sessions")
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-const STAMP: Stamp = Stamp {
+const STAMP: ResponseId = ResponseId {
     serial: 7,
     created: 1_700_000_001,
 };

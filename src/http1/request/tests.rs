@@ -22,8 +22,8 @@ fn a_head_is_taken_apart() {
     assert_eq!(*head.target, *b"/v1/models?x=1");
     assert_eq!(head.version, Version::HTTP_11);
     let lines = [("Host", "localhost"), ("X-A", "1"), ("x-a", "2")];
-    assert_eq!(head.fields, Fields::of(&lines));
-    assert_eq!(head.framing, Framing::None);
+    assert_eq!(head.fields, HeaderBlock::of(&lines));
+    assert_eq!(head.framing, RequestFraming::None);
     assert_eq!(head.persistence, Persistence::KeepAlive);
 }
 

@@ -7,7 +7,7 @@ use crate::proxy::error::{Code, ProxyError};
 
 /// What the pages tell about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
+pub struct Readiness {
     /// Configurations that are available, and how many there are.
     pub remaining: (usize, usize),
     pub is_stopping: bool,
@@ -15,7 +15,7 @@ pub struct Status {
 
 /// A page, as JSON.
 #[derive(Debug)]
-pub struct Page {
+pub struct AdminResponse {
     pub status: StatusCode,
     pub body: String,
 }
@@ -24,7 +24,11 @@ pub struct Page {
 ///
 /// # Errors
 /// No such page, or a method other than GET and HEAD.
-pub fn page(path: &[u8], method: &Method, status: Status) -> Option<Result<Page, ProxyError>> {
+pub fn page(
+    path: &[u8],
+    method: &Method,
+    status: Readiness,
+) -> Option<Result<AdminResponse, ProxyError>> {
     let name = path
         .strip_prefix(b"/-/")
         .or_else(|| (path == b"/-").then_some(b""))?;
@@ -37,7 +41,7 @@ pub fn page(path: &[u8], method: &Method, status: Status) -> Option<Result<Page,
     let configurations = format!(r#"{{"available":{available},"total":{total}}}"#);
     let version = env!("CARGO_PKG_VERSION");
     Some(match name {
-        b"health" => Ok(Page {
+        b"health" => Ok(AdminResponse {
             status: StatusCode::OK,
             body: format!(
                 r#"{{"status":"ok","version":"{version}","configurations":{configurations}}}"#
@@ -53,7 +57,7 @@ pub fn page(path: &[u8], method: &Method, status: Status) -> Option<Result<Page,
                 (false, _) => (StatusCode::OK, "ready"),
             };
             let body = format!(r#"{{"status":"{word}","configurations":{configurations}}}"#);
-            Ok(Page { status: code, body })
+            Ok(AdminResponse { status: code, body })
         }
         _ => Err(ProxyError::new(
             Code::NotFound,
@@ -67,7 +71,7 @@ mod tests {
     use super::*;
 
     fn ask(path: &str, remaining: (usize, usize), is_stopping: bool) -> Option<u16> {
-        let status = Status {
+        let status = Readiness {
             remaining,
             is_stopping,
         };
@@ -90,7 +94,7 @@ mod tests {
         assert_eq!(ask("/-", (1, 1), false), Some(404));
         assert_eq!(ask("/-x", (1, 1), false), None);
         assert_eq!(ask("/v1/-/health", (1, 1), false), None);
-        let status = Status {
+        let status = Readiness {
             remaining: (1, 1),
             is_stopping: false,
         };

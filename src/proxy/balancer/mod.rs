@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use crate::config::secrets::{Configuration, Credential};
 
 /// How long a failed credential rests the first time; each repeat doubles it.
-const FIRST_REST: Duration = Duration::from_secs(60);
+const FIRST_COOLDOWN: Duration = Duration::from_secs(60);
 /// The longest rest of a failed credential.
-const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(15 * 60);
 /// A rest that grows by less than this is not worth a line in the log.
 const WORTH_A_LINE: Duration = Duration::from_millis(500);
 
@@ -28,14 +28,14 @@ pub struct Balancer(Mutex<State>);
 #[derive(Debug)]
 struct State {
     /// In file order.
-    turns: Vec<Turn>,
+    entries: Vec<Entry>,
     /// The turn that is looked at first.
     next: usize,
     credentials: Vec<Health>,
 }
 
 #[derive(Debug)]
-struct Turn {
+struct Entry {
     configuration: Arc<Configuration>,
     /// Index into `State::credentials`.
     credential: usize,
@@ -55,24 +55,24 @@ struct Health {
     /// Up to when the log knows that it is limited.
     announced_until: Option<Instant>,
     /// One request is trying out whether it works again.
-    on_trial: Arc<AtomicBool>,
+    being_probed: Arc<AtomicBool>,
 }
 
 /// A configuration that was chosen for one attempt.
 #[derive(Debug)]
-pub struct Pick {
+pub struct Selection {
     pub configuration: Arc<Configuration>,
     epoch: u64,
     /// An attempt that is accepted restores the credential.
-    pub was_failed: bool,
-    _trial: Option<Trial>,
+    pub is_probe: bool,
+    _trial: Option<Probe>,
 }
 
 /// Ends the trial of a credential when the attempt is over, however it ends.
 #[derive(Debug)]
-struct Trial(Arc<AtomicBool>);
+struct Probe(Arc<AtomicBool>);
 
-impl Drop for Trial {
+impl Drop for Probe {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -133,7 +133,7 @@ impl Balancer {
     /// Without any configuration: the loader of the secrets file refuses that.
     pub fn new(configurations: &[Configuration]) -> Balancer {
         let mut state = State {
-            turns: Vec::new(),
+            entries: Vec::new(),
             next: 0,
             credentials: Vec::new(),
         };
@@ -145,33 +145,33 @@ impl Balancer {
     ///
     /// For a first attempt (`tried` is empty) there is always one: when none is available, the one
     /// whose rest ends first.
-    pub fn pick<'p>(
+    pub fn selection<'p>(
         &self,
         now: Instant,
-        tried: impl IntoIterator<Item = &'p Pick> + Clone,
-    ) -> Option<Pick> {
-        self.lock().pick(now, tried)
+        tried: impl IntoIterator<Item = &'p Selection> + Clone,
+    ) -> Option<Selection> {
+        self.lock().selection(now, tried)
     }
 
     /// An attempt with `pick` got an answer that only an accepted credential gets.
-    pub fn accepted(&self, pick: &Pick, now: Instant) -> Option<Event> {
-        self.lock().restore(pick, now)
+    pub fn accepted(&self, selection: &Selection, now: Instant) -> Option<Event> {
+        self.lock().restore(selection, now)
     }
 
     /// `pick`'s credential was rejected, and another one was accepted for the same request.
-    pub fn failed(&self, pick: &Pick, now: Instant) -> Option<Event> {
-        self.lock().fail(pick, now)
+    pub fn failed(&self, selection: &Selection, now: Instant) -> Option<Event> {
+        self.lock().fail(selection, now)
     }
 
     /// `pick`'s credential has reached a limit of the upstream's and rests at least for `rest`.
     pub fn limited(
         &self,
-        pick: &Pick,
+        selection: &Selection,
         rest: Duration,
         now: Instant,
         announce: Announce,
     ) -> Option<Event> {
-        self.lock().limit(pick, rest, now, announce)
+        self.lock().limit(selection, rest, now, announce)
     }
 
     /// Replaces the configurations. Credentials that stay keep their health.
@@ -188,13 +188,13 @@ impl Balancer {
     /// and how many there are.
     pub fn available(&self, now: Instant) -> (usize, usize) {
         let state = self.lock();
-        let is_rested = |turn: &&Turn| {
-            let health = &state.credentials[turn.credential];
-            health.rests_until().is_none_or(|until| until <= now)
+        let is_cooled_down = |entry: &&Entry| {
+            let health = &state.credentials[entry.credential];
+            health.cooldown_until().is_none_or(|until| until <= now)
         };
         (
-            state.turns.iter().filter(is_rested).count(),
-            state.turns.len(),
+            state.entries.iter().filter(is_cooled_down).count(),
+            state.entries.len(),
         )
     }
 
@@ -206,89 +206,89 @@ impl Balancer {
 }
 
 impl State {
-    fn pick<'p>(
+    fn selection<'p>(
         &mut self,
         now: Instant,
-        tried: impl IntoIterator<Item = &'p Pick> + Clone,
-    ) -> Option<Pick> {
-        let order = (0..self.turns.len()).map(|step| (self.next + step) % self.turns.len());
-        let is_fresh = |turn: usize| {
-            let credential = &self.credentials[self.turns[turn].credential].credential;
+        tried: impl IntoIterator<Item = &'p Selection> + Clone,
+    ) -> Option<Selection> {
+        let order = (0..self.entries.len()).map(|step| (self.next + step) % self.entries.len());
+        let is_fresh = |entry: usize| {
+            let credential = &self.credentials[self.entries[entry].credential].credential;
             let mut tried = tried.clone().into_iter();
-            tried.all(|pick| pick.configuration.credential != *credential)
+            tried.all(|selection| selection.configuration.credential != *credential)
         };
-        let available = |turn: usize| self.health(turn).is_available(now);
-        let turn = order
+        let available = |entry: usize| self.health(entry).is_available(now);
+        let entry = order
             .clone()
-            .find(|&turn| available(turn) && is_fresh(turn));
-        let turn = match turn {
-            Some(turn) => turn,
+            .find(|&entry| available(entry) && is_fresh(entry));
+        let entry = match entry {
+            Some(entry) => entry,
             // The proxy never refuses on its own account what the upstream might accept.
             None if tried.clone().into_iter().next().is_none() => {
-                order.min_by_key(|&turn| self.health(turn).rests_until())?
+                order.min_by_key(|&entry| self.health(entry).cooldown_until())?
             }
             None => return None,
         };
-        self.next = (turn + 1) % self.turns.len();
-        let health = self.health(turn);
-        let was_failed = health.failures > 0;
-        let trial = was_failed.then(|| {
-            health.on_trial.store(true, Ordering::Relaxed);
-            Trial(Arc::clone(&health.on_trial))
+        self.next = (entry + 1) % self.entries.len();
+        let health = self.health(entry);
+        let is_probe = health.failures > 0;
+        let probe = is_probe.then(|| {
+            health.being_probed.store(true, Ordering::Relaxed);
+            Probe(Arc::clone(&health.being_probed))
         });
-        Some(Pick {
-            configuration: Arc::clone(&self.turns[turn].configuration),
+        Some(Selection {
+            configuration: Arc::clone(&self.entries[entry].configuration),
             epoch: health.epoch,
-            was_failed,
-            _trial: trial,
+            is_probe,
+            _trial: probe,
         })
     }
 
-    fn health(&self, turn: usize) -> &Health {
-        &self.credentials[self.turns[turn].credential]
+    fn health(&self, entry: usize) -> &Health {
+        &self.credentials[self.entries[entry].credential]
     }
 
     /// The health of the credential of `pick`, unless a reload has removed it.
-    fn health_of(&mut self, pick: &Pick) -> Option<&mut Health> {
+    fn health_of(&mut self, selection: &Selection) -> Option<&mut Health> {
         self.credentials
             .iter_mut()
-            .find(|health| health.credential == pick.configuration.credential)
+            .find(|health| health.credential == selection.configuration.credential)
     }
 
-    fn fail(&mut self, pick: &Pick, now: Instant) -> Option<Event> {
+    fn fail(&mut self, selection: &Selection, now: Instant) -> Option<Event> {
         let health = self
-            .health_of(pick)
-            .filter(|health| health.epoch == pick.epoch)?;
-        let rest = FIRST_REST
+            .health_of(selection)
+            .filter(|health| health.epoch == selection.epoch)?;
+        let rest = FIRST_COOLDOWN
             .saturating_mul(2u32.saturating_pow(health.failures))
-            .min(LONGEST_REST);
+            .min(LONGEST_COOLDOWN);
         health.failures = health.failures.saturating_add(1);
         health.epoch += 1;
         health.failed_until = Some(now + rest);
-        Some(self.event(pick, EventKind::Failed, now))
+        Some(self.event(selection, EventKind::Failed, now))
     }
 
-    fn restore(&mut self, pick: &Pick, now: Instant) -> Option<Event> {
+    fn restore(&mut self, selection: &Selection, now: Instant) -> Option<Event> {
         let health = self
-            .health_of(pick)
-            .filter(|health| health.epoch == pick.epoch)?;
+            .health_of(selection)
+            .filter(|health| health.epoch == selection.epoch)?;
         if health.failures == 0 {
             return None;
         }
         health.failures = 0;
         health.epoch += 1;
         health.failed_until = None;
-        Some(self.event(pick, EventKind::Restored, now))
+        Some(self.event(selection, EventKind::Restored, now))
     }
 
     fn limit(
         &mut self,
-        pick: &Pick,
+        selection: &Selection,
         rest: Duration,
         now: Instant,
         announce: Announce,
     ) -> Option<Event> {
-        let health = self.health_of(pick)?;
+        let health = self.health_of(selection)?;
         let until = health.limited_until.max(Some(now + rest));
         health.limited_until = until;
         let known = health.announced_until.filter(|known| *known > now);
@@ -298,12 +298,12 @@ impl State {
         }
         health.announced_until = until;
         let rest = until.map_or(rest, |until| until.saturating_duration_since(now));
-        Some(self.event(pick, EventKind::Limited { rest }, now))
+        Some(self.event(selection, EventKind::Limited { rest }, now))
     }
 
     fn replace(&mut self, configurations: &[Configuration]) {
         let mut old = std::mem::take(&mut self.credentials);
-        self.turns.clear();
+        self.entries.clear();
         for configuration in configurations {
             let is_it = |health: &Health| health.credential == configuration.credential;
             let credential = match self.credentials.iter().position(is_it) {
@@ -318,30 +318,33 @@ impl State {
                     self.credentials.len() - 1
                 }
             };
-            self.turns.push(Turn {
+            self.entries.push(Entry {
                 configuration: Arc::new(configuration.clone()),
                 credential,
             });
         }
         assert!(
-            !self.turns.is_empty(),
+            !self.entries.is_empty(),
             "there is at least one configuration"
         );
-        self.next %= self.turns.len();
+        self.next %= self.entries.len();
     }
 
     fn remaining(&self, now: Instant) -> (usize, usize) {
-        let is_well = |turn: &&Turn| {
-            let health = &self.credentials[turn.credential];
-            health.failures == 0 && health.rests_until().is_none_or(|until| until <= now)
+        let is_well = |entry: &&Entry| {
+            let health = &self.credentials[entry.credential];
+            health.failures == 0 && health.cooldown_until().is_none_or(|until| until <= now)
         };
-        (self.turns.iter().filter(is_well).count(), self.turns.len())
+        (
+            self.entries.iter().filter(is_well).count(),
+            self.entries.len(),
+        )
     }
 
-    fn event(&self, pick: &Pick, kind: EventKind, now: Instant) -> Event {
+    fn event(&self, selection: &Selection, kind: EventKind, now: Instant) -> Event {
         let (remaining, total) = self.remaining(now);
         Event {
-            name: Arc::clone(&pick.configuration.name),
+            name: Arc::clone(&selection.configuration.name),
             kind,
             remaining,
             total,
@@ -358,17 +361,17 @@ impl Health {
             failed_until: None,
             limited_until: None,
             announced_until: None,
-            on_trial: Arc::new(AtomicBool::new(false)),
+            being_probed: Arc::new(AtomicBool::new(false)),
         }
     }
 
-    fn rests_until(&self) -> Option<Instant> {
+    fn cooldown_until(&self) -> Option<Instant> {
         self.failed_until.max(self.limited_until)
     }
 
     fn is_available(&self, now: Instant) -> bool {
-        self.rests_until().is_none_or(|until| until <= now)
-            && !(self.failures > 0 && self.on_trial.load(Ordering::Relaxed))
+        self.cooldown_until().is_none_or(|until| until <= now)
+            && !(self.failures > 0 && self.being_probed.load(Ordering::Relaxed))
     }
 }
 

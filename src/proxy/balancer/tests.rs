@@ -23,7 +23,7 @@ fn seconds(seconds: u64) -> Duration {
 
 fn name(balancer: &Balancer, now: Instant) -> String {
     balancer
-        .pick(now, &[])
+        .selection(now, &[])
         .unwrap()
         .configuration
         .name
@@ -32,15 +32,15 @@ fn name(balancer: &Balancer, now: Instant) -> String {
 
 /// Marks the configuration that is next as failed, as a failover does.
 fn fail_next(balancer: &Balancer, now: Instant) -> Option<Event> {
-    let pick = balancer.pick(now, &[]).unwrap();
-    balancer.failed(&pick, now)
+    let selection = balancer.selection(now, &[]).unwrap();
+    balancer.failed(&selection, now)
 }
 
 #[test]
 fn turns_go_round_in_file_order_from_the_first() {
     let (balancer, now) = (abc(), Instant::now());
-    let turns: String = (0..7).map(|_| name(&balancer, now)).collect();
-    assert_eq!(turns, "abcabca");
+    let entries: String = (0..7).map(|_| name(&balancer, now)).collect();
+    assert_eq!(entries, "abcabca");
 }
 
 #[test]
@@ -61,10 +61,12 @@ fn repeating_an_entry_gives_it_more_turns_and_shares_its_failures() {
 fn a_second_attempt_never_uses_the_same_credential() {
     let balancer = Balancer::new(&configurations(&[("a", "a"), ("a2", "a"), ("b", "b")]));
     let now = Instant::now();
-    let first = balancer.pick(now, &[]).unwrap();
-    let second = balancer.pick(now, std::slice::from_ref(&first)).unwrap();
+    let first = balancer.selection(now, &[]).unwrap();
+    let second = balancer
+        .selection(now, std::slice::from_ref(&first))
+        .unwrap();
     assert_eq!(&*second.configuration.name, "b");
-    assert!(balancer.pick(now, &[first, second]).is_none());
+    assert!(balancer.selection(now, &[first, second]).is_none());
 }
 
 #[test]
@@ -81,8 +83,11 @@ fn a_failed_credential_rests_a_minute_and_twice_as_long_at_each_repeat() {
             "{rest}"
         );
         now += seconds(rest);
-        let picks = [name(&balancer, now), name(&balancer, now)];
-        assert!(picks.contains(&"a".to_owned()), "{rest}: {picks:?}");
+        let selections = [name(&balancer, now), name(&balancer, now)];
+        assert!(
+            selections.contains(&"a".to_owned()),
+            "{rest}: {selections:?}"
+        );
     }
 }
 
@@ -93,19 +98,19 @@ fn one_request_tries_a_failed_credential_and_restores_it() {
     let now = start + seconds(60);
     let names = |count: usize| (0..count).map(|_| name(&balancer, now)).collect::<String>();
     assert_eq!(names(2), "bc");
-    let trial = balancer.pick(now, &[]).unwrap();
-    assert_eq!(&*trial.configuration.name, "a");
+    let probe = balancer.selection(now, &[]).unwrap();
+    assert_eq!(&*probe.configuration.name, "a");
     assert_eq!(
         names(3),
         "bcb",
         "while it is tried by one, nobody else gets it"
     );
-    let event = balancer.accepted(&trial, now).unwrap();
+    let event = balancer.accepted(&probe, now).unwrap();
     assert_eq!(
         event.to_string(),
         "Configuration 'a' restored. Remaining: 3/3"
     );
-    drop(trial);
+    drop(probe);
     assert_eq!(names(3), "cab");
     assert_eq!(balancer.remaining(now), (3, 3));
 }
@@ -116,11 +121,13 @@ fn a_trial_without_a_verdict_leaves_the_next_request_to_try() {
     fail_next(&balancer, start);
     let now = start + seconds(60);
     for _ in 0..3 {
-        let picks: Vec<_> = (0..3).map(|_| balancer.pick(now, &[]).unwrap()).collect();
+        let selections: Vec<_> = (0..3)
+            .map(|_| balancer.selection(now, &[]).unwrap())
+            .collect();
         assert_eq!(
-            picks
+            selections
                 .iter()
-                .filter(|pick| &*pick.configuration.name == "a")
+                .filter(|selection| &*selection.configuration.name == "a")
                 .count(),
             1
         );
@@ -130,10 +137,15 @@ fn a_trial_without_a_verdict_leaves_the_next_request_to_try() {
 #[test]
 fn many_requests_in_flight_mark_a_credential_once() {
     let (balancer, now) = (abc(), Instant::now());
-    let picks: Vec<_> = (0..30).map(|_| balancer.pick(now, &[]).unwrap()).collect();
-    let of_a = picks.iter().filter(|pick| &*pick.configuration.name == "a");
+    let selections: Vec<_> = (0..30)
+        .map(|_| balancer.selection(now, &[]).unwrap())
+        .collect();
+    let of_a = selections
+        .iter()
+        .filter(|selection| &*selection.configuration.name == "a");
     assert_eq!(
-        of_a.filter_map(|pick| balancer.failed(pick, now)).count(),
+        of_a.filter_map(|selection| balancer.failed(selection, now))
+            .count(),
         1
     );
     assert!(name(&balancer, now + seconds(60)) + &name(&balancer, now + seconds(60)) != "bc");
@@ -142,9 +154,9 @@ fn many_requests_in_flight_mark_a_credential_once() {
 #[test]
 fn an_answer_to_a_request_from_before_the_failure_restores_nothing() {
     let (balancer, now) = (abc(), Instant::now());
-    let early = balancer.pick(now, &[]).unwrap();
+    let early = balancer.selection(now, &[]).unwrap();
     let late = (0..3)
-        .map(|_| balancer.pick(now, &[]).unwrap())
+        .map(|_| balancer.selection(now, &[]).unwrap())
         .last()
         .unwrap();
     assert_eq!(late.configuration.name, early.configuration.name);
@@ -156,19 +168,19 @@ fn an_answer_to_a_request_from_before_the_failure_restores_nothing() {
 #[test]
 fn a_limited_credential_rests_and_a_rest_is_never_shortened() {
     let (balancer, now) = (abc(), Instant::now());
-    let pick = balancer.pick(now, &[]).unwrap();
+    let selection = balancer.selection(now, &[]).unwrap();
     let event = balancer
-        .limited(&pick, seconds(7), now, Announce::Now)
+        .limited(&selection, seconds(7), now, Announce::Now)
         .unwrap();
     let line = "Configuration 'a' rate limited, resting 7 s. Remaining: 2/3";
     assert_eq!(event.to_string(), line);
     assert!(
         balancer
-            .limited(&pick, seconds(1), now, Announce::Now)
+            .limited(&selection, seconds(1), now, Announce::Now)
             .is_none(),
         "no news"
     );
-    balancer.accepted(&pick, now);
+    balancer.accepted(&selection, now);
     let before = now + seconds(7) - Duration::from_millis(1);
     assert_eq!(balancer.remaining(before), (2, 3));
     assert_eq!(balancer.remaining(now + seconds(7)), (3, 3));
@@ -177,16 +189,16 @@ fn a_limited_credential_rests_and_a_rest_is_never_shortened() {
 #[test]
 fn a_rest_that_is_to_be_told_later_counts_at_once() {
     let (balancer, now) = (abc(), Instant::now());
-    let pick = balancer.pick(now, &[]).unwrap();
+    let selection = balancer.selection(now, &[]).unwrap();
     assert!(
         balancer
-            .limited(&pick, seconds(1), now, Announce::Later)
+            .limited(&selection, seconds(1), now, Announce::Later)
             .is_none()
     );
     assert_eq!(balancer.remaining(now), (2, 3));
     assert!(
         balancer
-            .limited(&pick, seconds(1), now, Announce::Now)
+            .limited(&selection, seconds(1), now, Announce::Now)
             .is_some()
     );
 }
@@ -195,14 +207,14 @@ fn a_rest_that_is_to_be_told_later_counts_at_once() {
 fn when_all_rest_the_one_whose_rest_ends_first_is_used() {
     let (balancer, now) = (abc(), Instant::now());
     for rest in [30, 10, 20] {
-        let pick = balancer.pick(now, &[]).unwrap();
-        balancer.limited(&pick, seconds(rest), now, Announce::Now);
+        let selection = balancer.selection(now, &[]).unwrap();
+        balancer.limited(&selection, seconds(rest), now, Announce::Now);
     }
     assert_eq!(balancer.remaining(now).0, 0);
     assert_eq!([name(&balancer, now), name(&balancer, now)], ["b", "b"]);
-    let first = balancer.pick(now, &[]).unwrap();
+    let first = balancer.selection(now, &[]).unwrap();
     assert!(
-        balancer.pick(now, &[first]).is_none(),
+        balancer.selection(now, &[first]).is_none(),
         "a second attempt needs an available one"
     );
 }
@@ -210,7 +222,7 @@ fn when_all_rest_the_one_whose_rest_ends_first_is_used() {
 #[test]
 fn a_reload_keeps_the_health_of_credentials_that_stay() {
     let (balancer, now) = (abc(), Instant::now());
-    let old = balancer.pick(now, &[]).unwrap();
+    let old = balancer.selection(now, &[]).unwrap();
     balancer.failed(&old, now).unwrap();
     balancer.replace(&configurations(&[("new", "d"), ("renamed", "a")]));
     assert_eq!(balancer.remaining(now), (1, 2));
@@ -255,8 +267,8 @@ fn over_random_sequences_the_rules_hold() {
         now += seconds(3600);
         let mut counts = [0; 5];
         for _ in 0..50 {
-            let pick = balancer.pick(now, &[]).unwrap();
-            counts[pick.configuration.name.parse::<usize>().unwrap()] += 1;
+            let selection = balancer.selection(now, &[]).unwrap();
+            counts[selection.configuration.name.parse::<usize>().unwrap()] += 1;
         }
         assert_eq!(counts, [10; 5], "seed {seed}");
     }
@@ -269,8 +281,10 @@ fn random_step(
     model: &mut Model,
     seed: u64,
 ) {
-    let pick = balancer.pick(*now, &[]).expect("somebody is always picked");
-    let picked = credential_of(&pick);
+    let selection = balancer
+        .selection(*now, &[])
+        .expect("somebody is always picked");
+    let picked = credential_of(&selection);
     let is_available = |credential: usize| model.until[credential] <= *now;
     if !is_available(picked) {
         assert!(
@@ -286,54 +300,54 @@ fn random_step(
     match random.below(6) {
         0 => {
             let rest = seconds(random.below(20) as u64);
-            balancer.limited(&pick, rest, *now, Announce::Now);
+            balancer.limited(&selection, rest, *now, Announce::Now);
             let until = &mut model.until[picked];
             *until = (*until).max(*now + rest);
         }
         1 => {
             let before = balancer.remaining(*now);
-            if let Some(until) = failed_until(balancer, &pick, *now) {
+            if let Some(until) = failed_until(balancer, &selection, *now) {
                 assert!(
-                    until >= model.until[picked].max(*now + FIRST_REST),
+                    until >= model.until[picked].max(*now + FIRST_COOLDOWN),
                     "seed {seed}"
                 );
                 model.until[picked] = until;
             }
             assert!(balancer.remaining(*now).0 <= before.0, "seed {seed}");
         }
-        2 if balancer.accepted(&pick, *now).is_some() => {
+        2 if balancer.accepted(&selection, *now).is_some() => {
             // Restored: only a limit is left of the rest.
-            let turn = pick.configuration.name.parse().unwrap();
-            let limited = balancer.lock().health(turn).limited_until;
+            let entry = selection.configuration.name.parse().unwrap();
+            let limited = balancer.lock().health(entry).limited_until;
             model.until[picked] = limited.unwrap_or(*now);
         }
         3 => *now += Duration::from_millis(random.below(30_000) as u64),
-        4 => assert_second_is_another(balancer, &pick, *now, model, seed),
+        4 => assert_second_is_another(balancer, &selection, *now, model, seed),
         _ => {}
     }
 }
 
 /// Which of the four credentials it is.
-fn credential_of(pick: &Pick) -> usize {
-    pick.configuration.name.parse::<usize>().unwrap() % 4
+fn credential_of(selection: &Selection) -> usize {
+    selection.configuration.name.parse::<usize>().unwrap() % 4
 }
 
 /// Reports a failure. If it counts, the end of the rest: without an epoch in the way, a minute at least.
-fn failed_until(balancer: &Balancer, pick: &Pick, now: Instant) -> Option<Instant> {
-    balancer.failed(pick, now)?;
-    let turn = pick.configuration.name.parse().unwrap();
-    let until = balancer.lock().health(turn).rests_until();
+fn failed_until(balancer: &Balancer, selection: &Selection, now: Instant) -> Option<Instant> {
+    balancer.failed(selection, now)?;
+    let entry = selection.configuration.name.parse().unwrap();
+    let until = balancer.lock().health(entry).cooldown_until();
     Some(until.expect("it rests"))
 }
 
 fn assert_second_is_another(
     balancer: &Balancer,
-    first: &Pick,
+    first: &Selection,
     now: Instant,
     model: &Model,
     seed: u64,
 ) {
-    let Some(second) = balancer.pick(now, std::slice::from_ref(first)) else {
+    let Some(second) = balancer.selection(now, std::slice::from_ref(first)) else {
         return;
     };
     let second = credential_of(&second);

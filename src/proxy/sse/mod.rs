@@ -4,7 +4,7 @@
 //! data has an `error` member, Anthropic's because of the event's name. It must stand alone, and what
 //! was sent of an event before the break must not be taken for a whole one. No I/O.
 
-use self::partial_event::{DONE, Data, OpenEvent};
+use self::partial_event::{DONE, Data, PartialEvent};
 use super::error::anthropic_error;
 
 mod partial_event;
@@ -16,11 +16,11 @@ const MAX_TAIL: usize = 64 * 1024;
 
 /// Follows a stream and keeps what matters of what was sent since its last event boundary.
 #[derive(Debug, Default)]
-pub struct EventTail {
+pub struct EventScanner {
     /// The latest bytes of the event that is not complete yet, at most [`MAX_TAIL`] of them.
     tail: Vec<u8>,
     /// What was before `tail`.
-    open: OpenEvent,
+    open: PartialEvent,
     line: Line,
 }
 
@@ -39,7 +39,7 @@ enum Line {
     Inside,
 }
 
-impl EventTail {
+impl EventScanner {
     /// Takes note of a piece that was sent.
     pub fn feed(&mut self, piece: &[u8]) {
         let mut boundary = None;
@@ -61,7 +61,7 @@ impl EventTail {
         let rest = match boundary {
             Some(end) => {
                 self.tail.clear();
-                self.open = OpenEvent::default();
+                self.open = PartialEvent::default();
                 &piece[end..]
             }
             None => piece,
@@ -81,15 +81,15 @@ impl EventTail {
     }
 
     /// The bytes that end a broken stream: what is left open is closed as an error, then the frame.
-    pub fn ending(&self, message: &str) -> Vec<u8> {
-        let mut ending = Vec::new();
+    pub fn closing_frames(&self, message: &str) -> Vec<u8> {
+        let mut closing_frames = Vec::new();
         if !self.is_at_boundary() {
-            self.close_event(message, &mut ending);
+            self.close_event(message, &mut closing_frames);
         }
-        ending.extend_from_slice(b"event: error\ndata: ");
-        ending.extend_from_slice(anthropic_error("api_error", message).as_bytes());
-        ending.extend_from_slice(b"\n\n");
-        ending
+        closing_frames.extend_from_slice(b"event: error\ndata: ");
+        closing_frames.extend_from_slice(anthropic_error("api_error", message).as_bytes());
+        closing_frames.extend_from_slice(b"\n\n");
+        closing_frames
     }
 
     /// Ends the event that is open so that no decoder takes it for a whole one of its kind, and each
@@ -99,38 +99,38 @@ impl EventTail {
     /// so that decoders that parse every event's data raise an error with our message; and its name
     /// becomes `error`, for those that go by the name. The mark of the end, once begun, is ended: all
     /// events were sent before it.
-    fn close_event(&self, message: &str, ending: &mut Vec<u8>) {
+    fn close_event(&self, message: &str, closing_frames: &mut Vec<u8>) {
         let mut open = self.open.clone();
         open.take(&self.tail);
         let in_line = self.line == Line::Inside;
         let in_data = in_line && open.is_in_data();
         if in_line {
             // Python's decoders fail on half a character, in comments too.
-            ending.extend_from_slice(open.rest_of_character());
+            closing_frames.extend_from_slice(open.rest_of_character());
         }
-        let end_line = |ending: &mut Vec<u8>| {
+        let end_line = |closing_frames: &mut Vec<u8>| {
             if in_line {
-                ending.push(b'\n');
+                closing_frames.push(b'\n');
             }
         };
         match open.data {
             // No data yet: the frame's own lines make this event the error.
-            Data::Blank => end_line(ending),
-            Data::Mark { seen } if in_data => {
-                ending.extend_from_slice(&DONE[seen..]);
-                ending.extend_from_slice(b"\nevent: error\n\n");
+            Data::Blank => end_line(closing_frames),
+            Data::DoneMarker { seen } if in_data => {
+                closing_frames.extend_from_slice(&DONE[seen..]);
+                closing_frames.extend_from_slice(b"\nevent: error\n\n");
             }
             Data::Json(json) if !json.is_whole() => {
                 if !in_data {
-                    end_line(ending);
-                    ending.extend_from_slice(b"data: ");
+                    end_line(closing_frames);
+                    closing_frames.extend_from_slice(b"data: ");
                 }
-                ending.extend_from_slice(json.completion(message).as_bytes());
-                ending.extend_from_slice(b"\nevent: error\n\n");
+                closing_frames.extend_from_slice(json.completion(message).as_bytes());
+                closing_frames.extend_from_slice(b"\nevent: error\n\n");
             }
-            Data::Json(_) | Data::Mark { .. } | Data::Other => {
-                end_line(ending);
-                ending.extend_from_slice(b"event: error\n\n");
+            Data::Json(_) | Data::DoneMarker { .. } | Data::Other => {
+                end_line(closing_frames);
+                closing_frames.extend_from_slice(b"event: error\n\n");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What an unfinished event holds, so far as its honest ending depends on it. Takes bytes in pieces
 //! and keeps little of them. No I/O.
 
-use super::partial_json::{OpenObject, is_space};
+use super::partial_json::{PartialJson, is_space};
 
 /// What OpenAI's streams send as data behind their last event.
 pub(super) const DONE: &[u8] = b"[DONE]";
@@ -10,7 +10,7 @@ const DATA: &[u8] = b"data:";
 const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct OpenEvent {
+pub(super) struct PartialEvent {
     pub(super) data: Data,
     /// How many bytes of the line have been taken.
     column: usize,
@@ -37,15 +37,15 @@ pub(super) enum Data {
     #[default]
     Blank,
     /// The first `seen` bytes of [`DONE`].
-    Mark {
+    DoneMarker {
         seen: usize,
     },
     /// An object, or its beginning.
-    Json(OpenObject),
+    Json(PartialJson),
     Other,
 }
 
-impl OpenEvent {
+impl PartialEvent {
     /// Takes the event's next bytes.
     pub(super) fn take(&mut self, piece: &[u8]) {
         for &byte in piece {
@@ -114,9 +114,9 @@ impl Data {
     fn take(&mut self, byte: u8) {
         match self {
             Data::Blank if is_space(byte) => {}
-            Data::Blank if byte == DONE[0] => *self = Data::Mark { seen: 1 },
-            Data::Mark { seen } if DONE.get(*seen) == Some(&byte) => *seen += 1,
-            Data::Blank if byte == b'{' => *self = Data::Json(OpenObject::default()),
+            Data::Blank if byte == DONE[0] => *self = Data::DoneMarker { seen: 1 },
+            Data::DoneMarker { seen } if DONE.get(*seen) == Some(&byte) => *seen += 1,
+            Data::Blank if byte == b'{' => *self = Data::Json(PartialJson::default()),
             Data::Json(json) => {
                 if json.take(byte).is_none() {
                     *self = Data::Other;

@@ -7,7 +7,7 @@ const MAX_DEPTH: usize = 1024;
 
 /// An object of which the opening brace, and perhaps more, has been taken.
 #[derive(Debug, Clone)]
-pub(super) struct OpenObject {
+pub(super) struct PartialJson {
     state: State,
     /// The brackets that close what is open, the outermost first. Empty: the object is whole.
     open: Vec<u8>,
@@ -48,16 +48,16 @@ enum State {
     },
 }
 
-impl Default for OpenObject {
+impl Default for PartialJson {
     fn default() -> Self {
-        OpenObject {
+        PartialJson {
             state: State::Name { first: true },
             open: vec![b'}'],
         }
     }
 }
 
-impl OpenObject {
+impl PartialJson {
     pub(super) fn is_whole(&self) -> bool {
         self.open.is_empty()
     }

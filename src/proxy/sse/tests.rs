@@ -1,4 +1,4 @@
-use super::partial_json::OpenObject;
+use super::partial_json::PartialJson;
 use super::*;
 use serde_json::Value;
 
@@ -22,9 +22,9 @@ fn decode(stream: &str) -> Vec<(String, String)> {
 }
 
 fn broken_after(stream: &str) -> String {
-    let mut tail = EventTail::default();
+    let mut tail = EventScanner::default();
     tail.feed(stream.as_bytes());
-    stream.to_owned() + std::str::from_utf8(&tail.ending("it \"broke\"")).unwrap()
+    stream.to_owned() + std::str::from_utf8(&tail.closing_frames("it \"broke\"")).unwrap()
 }
 
 const WHOLE: &str = concat!(
@@ -35,7 +35,7 @@ const WHOLE: &str = concat!(
 #[test]
 fn boundaries_are_found_in_pieces_of_any_size() {
     for size in 1..WHOLE.len() {
-        let mut tail = EventTail::default();
+        let mut tail = EventScanner::default();
         let mut sent = 0;
         for piece in WHOLE.as_bytes().chunks(size) {
             tail.feed(piece);
@@ -87,8 +87,8 @@ fn wherever_a_stream_breaks_the_decoder_sees_whole_events_and_then_the_error() {
 }
 
 /// The object that `text` begins; `None`: it begins none.
-fn object(text: &str) -> Option<OpenObject> {
-    let mut object = OpenObject::default();
+fn object(text: &str) -> Option<PartialJson> {
+    let mut object = PartialJson::default();
     let rest = text.strip_prefix('{')?;
     rest.bytes().try_for_each(|byte| object.take(byte))?;
     Some(object)
@@ -126,11 +126,11 @@ fn a_character_that_was_cut_is_made_whole() {
     ] {
         for start in ["data: {\"a\":\"", ": a comment ", "data: hello "] {
             for length in 1..character.len() {
-                let mut tail = EventTail::default();
+                let mut tail = EventScanner::default();
                 let mut stream = start.as_bytes().to_vec();
                 stream.extend_from_slice(&character.as_bytes()[..length]);
                 tail.feed(&stream);
-                stream.extend(tail.ending("m"));
+                stream.extend(tail.closing_frames("m"));
                 assert!(std::str::from_utf8(&stream).is_ok(), "{stream:?}");
             }
         }
@@ -202,13 +202,13 @@ fn an_object_in_several_lines_is_completed_in_a_line_of_its_own() {
 
 #[test]
 fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
-    let mut tail = EventTail::default();
+    let mut tail = EventScanner::default();
     let mut stream = b"data: {\"a\":\"".to_vec();
     stream.resize(3 * MAX_TAIL + 7, b'x');
     for piece in stream.chunks(1000) {
         tail.feed(piece);
     }
-    stream.extend(tail.ending("m"));
+    stream.extend(tail.closing_frames("m"));
     let events = decode(std::str::from_utf8(&stream).unwrap());
     assert_eq!(events.len(), 2);
     let data: Value = serde_json::from_str(&events[0].1).unwrap();

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::poller::{Key, Poller, Side};
+use super::poller::{Poller, Side, Token};
 use crate::server::Handler;
 use crate::server::connection::Connection;
-use crate::server::leadership::NoPlace;
+use crate::server::leadership::NoSlot;
 
 /// How often the lane looks for what has waited long. Waits are counted in these.
 const TICK: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ const SHORT_WAIT: u64 = 10;
 /// See the module's documentation. Two of them share no cache line (nor a pair of lines, which some
 /// processors fetch together): what one thread writes would be what the other one waits for.
 #[repr(align(128))]
-pub(crate) struct Lane<H: Handler> {
+pub(crate) struct EventLoop<H: Handler> {
     poller: Poller,
     /// Its connections, readable without the lock.
     population: AtomicUsize,
@@ -45,11 +45,11 @@ pub(crate) struct Lane<H: Handler> {
 
 /// Guarded by one mutex, held for a few instructions; only the thread that leads needs it often.
 struct State<H: Handler> {
-    entries: Vec<Entry<H>>,
+    slots: Vec<Slot<H>>,
     /// Indices of entries without a connection.
     free: Vec<usize>,
     /// What was reported and nobody has looked at yet.
-    events: VecDeque<Key>,
+    events: VecDeque<Token>,
     tick: u64,
     next_tick: Instant,
     /// The server stops: nobody stays.
@@ -57,10 +57,10 @@ struct State<H: Handler> {
 }
 
 /// A place for a connection.
-struct Entry<H: Handler> {
+struct Slot<H: Handler> {
     /// Tells the events of this connection from those of one that had the place before.
     generation: u32,
-    place: Place<H>,
+    slot_index: SlotState<H>,
     client: Option<Arc<TcpStream>>,
     /// The upstream connection that is watched for it.
     upstream: Weak<TcpStream>,
@@ -70,35 +70,35 @@ struct Entry<H: Handler> {
     has_input: bool,
 }
 
-enum Place<H: Handler> {
+enum SlotState<H: Handler> {
     Free,
     /// It is being worked on.
     Taken,
     /// It waits for its next request, with what the last one needed.
-    Idle(Box<Connection>, Option<Box<H::Kit>>),
+    Idle(Box<Connection>, Option<Box<H::Context>>),
     /// It waits for the upstream.
-    Waiting(Box<Connection>, Box<H::Kit>),
+    Waiting(Box<Connection>, Box<H::Context>),
 }
 
 /// What the leader does next. A number is the place of the connection, which is taken.
-pub(crate) enum Next<H: Handler> {
+pub(crate) enum Work<H: Handler> {
     /// The client has sent something.
-    Serve(usize, Box<Connection>, Option<Box<H::Kit>>),
+    Serve(usize, Box<Connection>, Option<Box<H::Context>>),
     /// The upstream has sent something, or has been silent for a while.
-    Resume(usize, Box<Connection>, Box<H::Kit>),
+    Resume(usize, Box<Connection>, Box<H::Context>),
     /// It has had no request for a while.
-    HandBack(usize, Box<Connection>, Option<Box<H::Kit>>),
+    Expire(usize, Box<Connection>, Option<Box<H::Context>>),
 }
 
-impl<H: Handler> Lane<H> {
+impl<H: Handler> EventLoop<H> {
     /// # Errors
     /// The system has no descriptor for it, or no such thing.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Lane {
+        Ok(EventLoop {
             poller: Poller::new()?,
             population: AtomicUsize::new(0),
             state: Mutex::new(State {
-                entries: Vec::new(),
+                slots: Vec::new(),
                 free: Vec::new(),
                 events: VecDeque::new(),
                 tick: 0,
@@ -117,9 +117,9 @@ impl<H: Handler> Lane<H> {
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.client.socket);
-        match self.enter(Place::Idle(connection, None), &client) {
+        match self.enter(SlotState::Idle(connection, None), &client) {
             Ok(_) => Ok(()),
-            Err((error, Place::Idle(connection, _))) => Err((error, connection)),
+            Err((error, SlotState::Idle(connection, _))) => Err((error, connection)),
             Err(_) => unreachable!("what was put in comes back"),
         }
     }
@@ -129,19 +129,20 @@ impl<H: Handler> Lane<H> {
     /// # Errors
     /// The system cannot watch its socket.
     pub(crate) fn adopt_taken(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
-        self.enter(Place::Taken, client).map_err(|(error, _)| error)
+        self.enter(SlotState::Taken, client)
+            .map_err(|(error, _)| error)
     }
 
     fn enter(
         &self,
-        place: Place<H>,
+        slot_index: SlotState<H>,
         client: &Arc<TcpStream>,
-    ) -> Result<usize, (io::Error, Place<H>)> {
+    ) -> Result<usize, (io::Error, SlotState<H>)> {
         let mut state = self.lock();
         let was_empty = state.is_empty();
-        let (index, key) = state.enter(place, client);
+        let (index, token) = state.enter(slot_index, client);
         // Under the lock: what is not watched in the end, nobody may have seen.
-        if let Err(error) = self.poller.add(&**client, key) {
+        if let Err(error) = self.poller.add(&**client, token) {
             return Err((error, state.leave(index)));
         }
         // Counted before anybody can take it out again.
@@ -155,7 +156,11 @@ impl<H: Handler> Lane<H> {
     }
 
     /// Waits for what is to be done next. `reported` is room for what it hears.
-    pub(crate) fn next(&self, reported: &mut Vec<Key>, is_stopping: impl Fn() -> bool) -> Next<H> {
+    pub(crate) fn next(
+        &self,
+        reported: &mut Vec<Token>,
+        is_stopping: impl Fn() -> bool,
+    ) -> Work<H> {
         let mut state = self.lock();
         loop {
             if let Some(next) = state.next_event() {
@@ -181,20 +186,20 @@ impl<H: Handler> Lane<H> {
         &self,
         index: usize,
         connection: Box<Connection>,
-        kit: Option<Box<H::Kit>>,
+        context: Option<Box<H::Context>>,
     ) {
         let mut state = self.lock();
-        if kit.is_none()
-            && let Some(upstream) = std::mem::take(&mut state.entries[index].upstream).upgrade()
+        if context.is_none()
+            && let Some(upstream) = std::mem::take(&mut state.slots[index].upstream).upgrade()
         {
             self.poller.remove(&*upstream);
         }
         if connection.client.has_input {
             // Nobody will report what came before the last read.
-            let key = Key::new(index, state.entries[index].generation, Side::Client);
-            state.events.push_back(key);
+            let token = Token::new(index, state.slots[index].generation, Side::Client);
+            state.events.push_back(token);
         }
-        state.put(index, Place::Idle(connection, kit));
+        state.put(index, SlotState::Idle(connection, context));
     }
 
     /// The connection in `index` waits until its upstream has sent something.
@@ -205,26 +210,26 @@ impl<H: Handler> Lane<H> {
         &self,
         index: usize,
         connection: Box<Connection>,
-        kit: Box<H::Kit>,
+        context: Box<H::Context>,
         handler: &H,
-    ) -> Result<(), NoPlace<H>> {
-        let Some(awaited) = handler.awaited(&kit) else {
-            return Err((connection, kit));
+    ) -> Result<(), NoSlot<H>> {
+        let Some(awaited) = handler.awaited(&context) else {
+            return Err((connection, context));
         };
         let mut state = self.lock();
-        let entry = &mut state.entries[index];
-        if !entry.upstream.ptr_eq(awaited) {
+        let slot = &mut state.slots[index];
+        if !slot.upstream.ptr_eq(awaited) {
             let Some(upstream) = awaited.upgrade() else {
-                return Err((connection, kit));
+                return Err((connection, context));
             };
-            let key = Key::new(index, entry.generation, Side::Upstream);
-            if let Err(error) = self.poller.add(&*upstream, key) {
+            let token = Token::new(index, slot.generation, Side::Upstream);
+            if let Err(error) = self.poller.add(&*upstream, token) {
                 log::warn!("A lane cannot watch an upstream connection: {error}");
-                return Err((connection, kit));
+                return Err((connection, context));
             }
-            entry.upstream = Weak::clone(awaited);
+            slot.upstream = Weak::clone(awaited);
         }
-        state.put(index, Place::Waiting(connection, kit));
+        state.put(index, SlotState::Waiting(connection, context));
         Ok(())
     }
 
@@ -232,8 +237,8 @@ impl<H: Handler> Lane<H> {
     /// client's socket.
     pub(crate) fn forget(&self, index: usize) -> Option<Arc<TcpStream>> {
         let (client, upstream) = {
-            let entry = &mut self.lock().entries[index];
-            (entry.client.take(), std::mem::take(&mut entry.upstream))
+            let slot = &mut self.lock().slots[index];
+            (slot.client.take(), std::mem::take(&mut slot.upstream))
         };
         for socket in client.iter().chain(&upstream.upgrade()) {
             self.poller.remove(&**socket);
@@ -245,8 +250,9 @@ impl<H: Handler> Lane<H> {
 
     /// Lets all requests in flight see a client that left.
     pub(crate) fn cut_off(&self) {
-        for entry in &self.lock().entries {
-            if let (Some(client), Place::Taken | Place::Waiting(..)) = (&entry.client, &entry.place)
+        for slot in &self.lock().slots {
+            if let (Some(client), SlotState::Taken | SlotState::Waiting(..)) =
+                (&slot.client, &slot.slot_index)
             {
                 // An error means that it is closed already.
                 let _ = client.shutdown(Shutdown::Read);
@@ -265,89 +271,89 @@ impl<H: Handler> Lane<H> {
     }
 }
 
-impl<H: Handler> Entry<H> {
+impl<H: Handler> Slot<H> {
     /// Whether it has waited for longer than is for a lane.
     fn is_overdue(&self, tick: u64, is_stopping: bool) -> bool {
-        match self.place {
-            Place::Idle(..) => is_stopping || self.since + HOT <= tick,
-            Place::Waiting(..) => self.since + SHORT_WAIT <= tick,
-            Place::Free | Place::Taken => false,
+        match self.slot_index {
+            SlotState::Idle(..) => is_stopping || self.since + HOT <= tick,
+            SlotState::Waiting(..) => self.since + SHORT_WAIT <= tick,
+            SlotState::Free | SlotState::Taken => false,
         }
     }
 }
 
 impl<H: Handler> State<H> {
-    fn enter(&mut self, place: Place<H>, client: &Arc<TcpStream>) -> (usize, Key) {
+    fn enter(&mut self, slot_index: SlotState<H>, client: &Arc<TcpStream>) -> (usize, Token) {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry {
+            self.slots.push(Slot {
                 generation: 0,
-                place: Place::Free,
+                slot_index: SlotState::Free,
                 client: None,
                 upstream: Weak::new(),
                 since: 0,
                 has_input: false,
             });
-            self.entries.len() - 1
+            self.slots.len() - 1
         });
         let since = self.tick;
-        let entry = &mut self.entries[index];
-        entry.place = place;
-        entry.client = Some(Arc::clone(client));
-        entry.since = since;
-        entry.has_input = false;
-        (index, Key::new(index, entry.generation, Side::Client))
+        let slot = &mut self.slots[index];
+        slot.slot_index = slot_index;
+        slot.client = Some(Arc::clone(client));
+        slot.since = since;
+        slot.has_input = false;
+        (index, Token::new(index, slot.generation, Side::Client))
     }
 
-    fn leave(&mut self, index: usize) -> Place<H> {
-        let entry = &mut self.entries[index];
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.client = None;
+    fn leave(&mut self, index: usize) -> SlotState<H> {
+        let slot = &mut self.slots[index];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.client = None;
         self.free.push(index);
-        std::mem::replace(&mut entry.place, Place::Free)
+        std::mem::replace(&mut slot.slot_index, SlotState::Free)
     }
 
-    fn put(&mut self, index: usize, place: Place<H>) {
-        let entry = &mut self.entries[index];
-        entry.place = place;
-        entry.since = self.tick;
-        entry.has_input = false;
+    fn put(&mut self, index: usize, slot_index: SlotState<H>) {
+        let slot = &mut self.slots[index];
+        slot.slot_index = slot_index;
+        slot.since = self.tick;
+        slot.has_input = false;
     }
 
     fn is_empty(&self) -> bool {
-        self.entries.len() == self.free.len()
+        self.slots.len() == self.free.len()
     }
 
-    fn next_event(&mut self) -> Option<Next<H>> {
-        while let Some(key) = self.events.pop_front() {
-            let index = key.index();
-            let Some(entry) = self.entries.get_mut(index) else {
+    fn next_event(&mut self) -> Option<Work<H>> {
+        while let Some(token) = self.events.pop_front() {
+            let index = token.index();
+            let Some(slot) = self.slots.get_mut(index) else {
                 continue;
             };
             let is_early =
-                key.side() == Side::Overdue && !entry.is_overdue(self.tick, self.is_stopping);
-            if entry.generation != key.generation() || is_early {
+                token.side() == Side::Overdue && !slot.is_overdue(self.tick, self.is_stopping);
+            if slot.generation != token.generation() || is_early {
                 continue;
             }
-            let place = std::mem::replace(&mut entry.place, Place::Taken);
-            match (place, key.side()) {
-                (Place::Idle(connection, kit), Side::Client) => {
-                    return Some(Next::Serve(index, connection, kit));
+            let slot_index = std::mem::replace(&mut slot.slot_index, SlotState::Taken);
+            match (slot_index, token.side()) {
+                (SlotState::Idle(connection, context), Side::Client) => {
+                    return Some(Work::Serve(index, connection, context));
                 }
-                (Place::Idle(connection, kit), Side::Overdue) => {
-                    return Some(Next::HandBack(index, connection, kit));
+                (SlotState::Idle(connection, context), Side::Overdue) => {
+                    return Some(Work::Expire(index, connection, context));
                 }
-                (Place::Waiting(mut connection, kit), Side::Upstream | Side::Overdue) => {
-                    connection.client.has_input |= entry.has_input;
-                    return Some(Next::Resume(index, connection, kit));
+                (SlotState::Waiting(mut connection, context), Side::Upstream | Side::Overdue) => {
+                    connection.client.has_input |= slot.has_input;
+                    return Some(Work::Resume(index, connection, context));
                 }
                 // A pipelined request, or a client that leaves: whoever waits for long looks.
-                (place @ Place::Waiting(..), Side::Client) => {
-                    entry.has_input = true;
-                    entry.place = place;
+                (slot_index @ SlotState::Waiting(..), Side::Client) => {
+                    slot.has_input = true;
+                    slot.slot_index = slot_index;
                 }
                 // An idle upstream connection that was closed or has spoken: whoever wants to use
                 // it next looks at it once more.
-                (place, _) => entry.place = place,
+                (slot_index, _) => slot.slot_index = slot_index,
             }
         }
         None
@@ -363,10 +369,10 @@ impl<H: Handler> State<H> {
         self.tick += 1;
         self.next_tick = now + TICK;
         self.is_stopping = is_stopping;
-        for (index, entry) in self.entries.iter().enumerate() {
-            if entry.is_overdue(self.tick, is_stopping) {
-                let key = Key::new(index, entry.generation, Side::Overdue);
-                self.events.push_back(key);
+        for (index, slot) in self.slots.iter().enumerate() {
+            if slot.is_overdue(self.tick, is_stopping) {
+                let token = Token::new(index, slot.generation, Side::Overdue);
+                self.events.push_back(token);
             }
         }
     }
@@ -375,80 +381,87 @@ impl<H: Handler> State<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::tests::{Greeter, connection, shared};
+    use crate::server::tests::{Greeter, admission, connection};
     use std::io::Write;
     use std::sync::mpsc;
     use std::thread;
 
-    fn next(lane: &Lane<Greeter>) -> Next<Greeter> {
-        lane.next(&mut vec![], || false)
+    fn next(event_loop: &EventLoop<Greeter>) -> Work<Greeter> {
+        event_loop.next(&mut vec![], || false)
     }
 
     #[test]
     fn a_connection_that_says_nothing_is_handed_back_also_from_a_lane_that_was_empty() {
-        let lane = Arc::new(Lane::<Greeter>::new().unwrap());
-        let shared = shared();
+        let event_loop = Arc::new(EventLoop::<Greeter>::new().unwrap());
+        let admission = admission();
         for _ in 0..2 {
-            let leader = Arc::clone(&lane);
+            let leader = Arc::clone(&event_loop);
             let (sender, receiver) = mpsc::channel();
             thread::spawn(move || sender.send(next(&leader)));
             // Long enough for it to wait without a limit, as a rule.
             thread::sleep(Duration::from_millis(30));
-            let (connection, _client) = connection(&shared);
-            assert!(lane.adopt(connection).is_ok());
+            let (connection, _client) = connection(&admission);
+            assert!(event_loop.adopt(connection).is_ok());
             let heard = receiver.recv_timeout(Duration::from_secs(5));
-            let Ok(Next::HandBack(place, connection, _)) = heard else {
+            let Ok(Work::Expire(slot_index, connection, _)) = heard else {
                 panic!("nothing, or something else");
             };
-            assert!(lane.forget(place).is_some());
+            assert!(event_loop.forget(slot_index).is_some());
             drop(connection);
-            assert_eq!((lane.population(), shared.open_connections()), (0, 0));
+            assert_eq!(
+                (event_loop.population(), admission.open_connections()),
+                (0, 0)
+            );
         }
     }
 
     #[test]
     fn who_speaks_is_served_and_again_after_having_been_idle() {
-        let lane = Lane::<Greeter>::new().unwrap();
-        let shared = shared();
-        let (quiet, _quiet_client) = connection(&shared);
-        assert!(lane.adopt(quiet).is_ok());
-        let (first, mut client) = connection(&shared);
-        assert!(lane.adopt(first).is_ok());
+        let event_loop = EventLoop::<Greeter>::new().unwrap();
+        let admission = admission();
+        let (quiet, _quiet_client) = connection(&admission);
+        assert!(event_loop.adopt(quiet).is_ok());
+        let (first, mut client) = connection(&admission);
+        assert!(event_loop.adopt(first).is_ok());
         for _ in 0..3 {
             client.write_all(b"x").unwrap();
-            let (place, connection) = loop {
-                match next(&lane) {
-                    Next::Serve(place, connection, _) => break (place, connection),
+            let (slot_index, connection) = loop {
+                match next(&event_loop) {
+                    Work::Serve(slot_index, connection, _) => break (slot_index, connection),
                     // The quiet one, if this takes long.
-                    Next::HandBack(place, ..) => drop(lane.forget(place)),
-                    Next::Resume(..) => panic!("nobody waits"),
+                    Work::Expire(slot_index, ..) => drop(event_loop.forget(slot_index)),
+                    Work::Resume(..) => panic!("nobody waits"),
                 }
             };
             assert_eq!(
                 *connection.client.peer,
                 client.local_addr().unwrap().to_string()
             );
-            lane.put_idle(place, connection, Some(Box::new(0)));
+            event_loop.put_idle(slot_index, connection, Some(Box::new(0)));
         }
     }
 
     #[test]
     fn what_is_reported_about_a_connection_that_left_is_not_the_next_ones() {
-        let lane = Lane::<Greeter>::new().unwrap();
-        let shared = shared();
-        let (first, mut client) = connection(&shared);
-        assert!(lane.adopt(first).is_ok());
+        let event_loop = EventLoop::<Greeter>::new().unwrap();
+        let admission = admission();
+        let (first, mut client) = connection(&admission);
+        assert!(event_loop.adopt(first).is_ok());
         client.write_all(b"x").unwrap();
-        let Next::Serve(place, ..) = next(&lane) else {
+        let Work::Serve(slot_index, ..) = next(&event_loop) else {
             panic!("something else");
         };
         // Its key is heard of once more, behind its back.
-        let key = Key::new(place, lane.lock().entries[place].generation, Side::Client);
-        lane.lock().events.push_back(key);
-        lane.forget(place);
-        let (second, _second_client) = connection(&shared);
-        assert!(lane.adopt(second).is_ok());
-        assert_eq!(lane.lock().entries.len(), 1, "the place is used again");
-        assert!(lane.lock().next_event().is_none());
+        let token = Token::new(
+            slot_index,
+            event_loop.lock().slots[slot_index].generation,
+            Side::Client,
+        );
+        event_loop.lock().events.push_back(token);
+        event_loop.forget(slot_index);
+        let (second, _second_client) = connection(&admission);
+        assert!(event_loop.adopt(second).is_ok());
+        assert_eq!(event_loop.lock().slots.len(), 1, "the place is used again");
+        assert!(event_loop.lock().next_event().is_none());
     }
 }

@@ -9,7 +9,7 @@ use crate::server::Handler;
 pub(super) mod event_loop;
 mod poller;
 
-use self::event_loop::Lane;
+use self::event_loop::EventLoop;
 
 /// Event loops for each processor.
 const PER_PROCESSOR: usize = 1;
@@ -19,9 +19,9 @@ const WORTH_A_LOOP: usize = 16;
 const MAX_LOOPS: usize = 32;
 
 /// The event loops of the server.
-pub(super) struct Lanes<H: Handler>(Vec<Lane<H>>);
+pub(super) struct EventLoops<H: Handler>(Vec<EventLoop<H>>);
 
-impl<H: Handler> Lanes<H> {
+impl<H: Handler> EventLoops<H> {
     /// How many are of use on a machine with `processors`, for at most `connections`.
     pub(super) fn count_for(processors: usize, connections: usize) -> usize {
         (processors * PER_PROCESSOR)
@@ -31,12 +31,12 @@ impl<H: Handler> Lanes<H> {
 
     /// `most` of them, as far as the system allows.
     pub(super) fn new(most: usize) -> Self {
-        Lanes((0..most).map_while(|_| Lane::new().ok()).collect())
+        EventLoops((0..most).map_while(|_| EventLoop::new().ok()).collect())
     }
 
     /// How many connections they have.
     pub(super) fn population(&self) -> usize {
-        self.0.iter().map(Lane::population).sum()
+        self.0.iter().map(EventLoop::population).sum()
     }
 
     /// The number of the event loop with the fewest connections.
@@ -45,10 +45,10 @@ impl<H: Handler> Lanes<H> {
     }
 }
 
-impl<H: Handler> Deref for Lanes<H> {
-    type Target = [Lane<H>];
+impl<H: Handler> Deref for EventLoops<H> {
+    type Target = [EventLoop<H>];
 
-    fn deref(&self) -> &[Lane<H>] {
+    fn deref(&self) -> &[EventLoop<H>] {
         &self.0
     }
 }
@@ -56,23 +56,23 @@ impl<H: Handler> Deref for Lanes<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::tests::{Greeter, connection, shared};
+    use crate::server::tests::{Greeter, admission, connection};
 
     #[test]
     fn connections_are_spread_evenly() {
-        let (lanes, shared) = (Lanes::<Greeter>::new(3), shared());
+        let (event_loops, admission) = (EventLoops::<Greeter>::new(3), admission());
         for _ in 0..7 {
-            let (connection, _client) = connection(&shared);
-            let emptiest = lanes.emptiest().unwrap();
-            assert!(lanes[emptiest].adopt(connection).is_ok());
+            let (connection, _client) = connection(&admission);
+            let emptiest = event_loops.emptiest().unwrap();
+            assert!(event_loops[emptiest].adopt(connection).is_ok());
         }
-        let populations: Vec<_> = lanes.iter().map(Lane::population).collect();
+        let populations: Vec<_> = event_loops.iter().map(EventLoop::population).collect();
         assert_eq!(populations, [3, 2, 2]);
     }
 
     #[test]
     fn there_are_event_loops_for_the_processors_and_no_more_than_connections_need() {
-        let count = Lanes::<Greeter>::count_for;
+        let count = EventLoops::<Greeter>::count_for;
         let few = WORTH_A_LOOP;
         assert_eq!(
             [count(1, 4096), count(2, 4096), count(64, 4096)],

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Names a socket of a lane: the connection's place, and which side of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(u64);
+pub(crate) struct Token(u64);
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub(crate) enum Side {
 /// Bits of a key for the place; the two below are for the side, those above for the generation.
 const INDEX_BITS: u32 = 30;
 
-impl Key {
-    pub(crate) fn new(index: usize, generation: u32, side: Side) -> Key {
+impl Token {
+    pub(crate) fn new(index: usize, generation: u32, side: Side) -> Token {
         debug_assert!(index < 1 << INDEX_BITS, "more places than descriptors");
-        Key(u64::from(generation) << 32 | (index as u64) << 2 | side as u64)
+        Token(u64::from(generation) << 32 | (index as u64) << 2 | side as u64)
     }
 
     pub(crate) fn index(self) -> usize {
@@ -50,7 +50,7 @@ pub(crate) use epoll::Poller;
 
 #[cfg(target_os = "linux")]
 mod epoll {
-    use super::{AsFd, Duration, Key, io};
+    use super::{AsFd, Duration, Token, io};
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
 
@@ -84,12 +84,12 @@ mod epoll {
         /// Reports `socket` whenever bytes arrive, or the end: edge-triggered, so that a connection
         /// that keeps busy costs no further call. What has been read before it is reported is not
         /// reported.
-        pub(crate) fn add(&self, socket: impl AsFd, key: Key) -> io::Result<()> {
+        pub(crate) fn add(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(
                 &self.epoll,
                 socket,
-                EventData::new_u64(key.0),
+                EventData::new_u64(token.0),
                 flags,
             )?)
         }
@@ -112,9 +112,9 @@ mod epoll {
         pub(crate) fn wait(
             &self,
             timeout: Option<Duration>,
-            keys: &mut Vec<Key>,
+            tokens: &mut Vec<Token>,
         ) -> io::Result<()> {
-            keys.clear();
+            tokens.clear();
             let timeout = timeout.map(socket::timespec);
             let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
             let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
@@ -125,9 +125,9 @@ mod epoll {
             let keys_of_sockets = ready.iter().filter_map(|event| {
                 // Copied out: the field of a packed struct cannot be borrowed.
                 let data = event.data;
-                (data.u64() != WOKEN).then(|| Key(data.u64()))
+                (data.u64() != WOKEN).then(|| Token(data.u64()))
             });
-            keys.extend(keys_of_sockets);
+            tokens.extend(keys_of_sockets);
             Ok(())
         }
     }
@@ -142,7 +142,7 @@ impl Poller {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(crate) fn add(&self, _: impl AsFd, _: Key) -> io::Result<()> {
+    pub(crate) fn add(&self, _: impl AsFd, _: Token) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -150,7 +150,7 @@ impl Poller {
 
     pub(crate) fn wake(&self) {}
 
-    pub(crate) fn wait(&self, _: Option<Duration>, _: &mut Vec<Key>) -> io::Result<()> {
+    pub(crate) fn wait(&self, _: Option<Duration>, _: &mut Vec<Token>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn a_key_holds_place_generation_and_side() {
         for side in [Side::Client, Side::Upstream, Side::Overdue] {
-            let key = Key::new(16_383, u32::MAX, side);
+            let token = Token::new(16_383, u32::MAX, side);
             assert_eq!(
-                (key.index(), key.generation(), key.side()),
+                (token.index(), token.generation(), token.side()),
                 (16_383, u32::MAX, side)
             );
         }

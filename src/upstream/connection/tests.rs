@@ -1,5 +1,5 @@
 use super::*;
-use crate::net::socket::peek_now;
+use crate::net::socket::peek;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
@@ -34,9 +34,9 @@ fn on_command() -> (Target, Sender<()>) {
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A way to `target`, to which a GET was sent.
-fn asked(target: &Target) -> Upstream {
-    let factory = UpstreamFactory::new(target, SILENCE, None, &Way::Direct).unwrap();
-    let mut upstream = Upstream::new(&factory);
+fn asked(target: &Target) -> UpstreamConnection {
+    let factory = Upstream::new(target, SILENCE, None, &ProxySettings::Direct).unwrap();
+    let mut upstream = UpstreamConnection::new(&factory);
     let request = Request {
         method: &Method::GET,
         target: b"/",
@@ -57,7 +57,7 @@ fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
     go.send(()).unwrap();
     let deadline = Instant::now() + SILENCE;
     let mut look = vec![0; 1 << 20];
-    while peek_now(&socket, &mut look) < answer().len() {
+    while peek(&socket, &mut look) < answer().len() {
         assert!(Instant::now() < deadline, "not all of it came");
         thread::yield_now();
     }
@@ -65,13 +65,13 @@ fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
     assert!(upstream.receive(&Method::GET).unwrap().is_some());
     let mut room = [0; 16 * 1024];
     let mut taken = 0;
-    while let Piece::Data(length) = upstream.read_now(&mut room).unwrap() {
+    while let BodyRead::Data(length) = upstream.try_read(&mut room).unwrap() {
         taken += length;
     }
     assert!(taken > 0 && taken < CHUNKS, "{taken} at once");
     while taken < CHUNKS {
         match upstream.read(&mut room).unwrap() {
-            Piece::Data(length) => taken += length,
+            BodyRead::Data(length) => taken += length,
             other => panic!("{other:?} after {taken}"),
         }
     }
