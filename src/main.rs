@@ -14,7 +14,7 @@ use flow_proxy::config::secrets::{self, Loaded};
 use flow_proxy::config::watch::FileVersion;
 use flow_proxy::demo::Demo;
 use flow_proxy::logging;
-use flow_proxy::upstream::connection::Upstream;
+use flow_proxy::upstream::connector::Upstream;
 use flow_proxy::upstream::proxy_env::ProxySettings;
 
 /// musl's own has one lock for all threads. Measured against glibc's request rate: 0.45 to 0.77 with

@@ -47,12 +47,18 @@ fn check_boundaries(stream: &[u8], seed: u8) {
     }
 }
 
+/// The data of the error frame.
+fn error_data(message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(r#"{{"type":"error","error":{{"type":"api_error","message":{message}}}}}"#)
+}
+
 fn check_ending(stream: &[u8], seed: u8) {
     let mut tail = EventScanner::default();
     for piece in pieces(stream, seed) {
         tail.feed(piece);
     }
-    let closing_frames = tail.closing_frames(MESSAGE);
+    let closing_frames = tail.closing_frames(MESSAGE, &error_data(MESSAGE));
     assert!(closing_frames.len() < 1024 + stream.len().min(LONG));
     let whole = [stream, &closing_frames[..]].concat();
     for decoder in [Decoder::Standard, Decoder::Sdk] {

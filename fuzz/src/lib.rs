@@ -16,14 +16,6 @@ pub mod http1 {
 #[path = "../../src/proxy"]
 mod proxy {
     pub mod sse;
-
-    /// Stands in for the proxy's module of that name, of which [`sse`] uses this one function.
-    mod error {
-        pub fn anthropic_error(kind: &str, message: &str) -> String {
-            let error = serde_json::json!({"type": kind, "message": message});
-            serde_json::json!({"type": "error", "error": error}).to_string()
-        }
-    }
 }
 
 pub use proxy::sse;

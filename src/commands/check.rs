@@ -11,7 +11,9 @@ use crate::cli::Options;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
 use crate::http1::response::ResponseHead;
-use crate::upstream::connection::{Upstream, UpstreamConnection, UpstreamError};
+use crate::upstream::connection::UpstreamConnection;
+use crate::upstream::connector::Upstream;
+use crate::upstream::error::UpstreamError;
 use crate::upstream::proxy_env::ProxySettings;
 use crate::upstream::request::{Request, RequestBody};
 
@@ -93,7 +95,7 @@ fn ask(upstream: &mut UpstreamConnection, target: &Target, one: &Configuration) 
             Err(failure) => break Err(failure),
         }
     };
-    upstream.end();
+    upstream.end_exchange();
     let took = started.elapsed().as_millis();
     match answered {
         Ok(answer) => judge(name, &answer, took),

@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 use crate::proxy::access::{self, AccessPolicy};
 use crate::proxy::balancer::Balancer;
 use crate::server::{Limits, Running, Server};
-use crate::upstream::connection::Upstream;
+use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
 
 /// After cutting off what is in flight, how long its log lines are waited for.

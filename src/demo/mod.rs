@@ -19,12 +19,11 @@ use serde_json::json;
 
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::http1::encode::ResponseLength;
+use crate::http1::encode::{ResponseLength, field_lines};
 use crate::http1::headers::KnownHeader;
-use crate::net::socket;
+use crate::net::wait;
 use crate::server::{
-    ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running,
-    Server, field_lines,
+    ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running, Server,
 };
 
 mod anthropic;
@@ -159,7 +158,7 @@ struct Flow {
 impl Handler for Flow {
     type Context = ();
 
-    fn context(&self) {}
+    fn new_context(&self) {}
 
     fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Progress {
         if let Err(fault) = self.answer(exchange) {
@@ -169,12 +168,12 @@ impl Handler for Flow {
         Progress::Done
     }
 
-    fn awaited<'k>(&self, (): &'k ()) -> Option<&'k Weak<TcpStream>> {
+    fn upstream_socket<'c>(&self, (): &'c ()) -> Option<&'c Weak<TcpStream>> {
         None
     }
 
     fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse {
-        let body = body_of(&json!({"error": {"message": rejected.refusal.message}}));
+        let body = body_of(&json!({"error": {"message": rejected.error.message}}));
         OwnResponse {
             fields: fields_of_json(&body),
             body,
@@ -187,11 +186,9 @@ impl Flow {
     fn answer(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
         let answer = match read_body(exchange) {
             Ok(body) => routes::answer(&asked(exchange, &body), self.response_id()),
-            Err(ClientError::RejectedRequest(refusal)) => {
-                let status = StatusCode::from_u16(refusal.reason.status());
-                let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-                let fault = Fault::new(status, refusal.message);
-                routes::refusal(&asked(exchange, &[]), &fault)
+            Err(ClientError::Rejected(error)) => {
+                let fault = Fault::new(error.status, error.message);
+                routes::error(&asked(exchange, &[]), &fault)
             }
             Err(gone) => return Err(gone),
         };
@@ -229,7 +226,7 @@ fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
     }
 }
 
-/// The whole body, also before a refusal: a client that still sends may not read its answer.
+/// The whole body, also before a error: a client that still sends may not read its answer.
 fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     let mut piece = vec![0; 16 * 1024];
@@ -285,7 +282,7 @@ fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientEr
     exchange.start(StatusCode::OK, fields, ResponseLength::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
-            socket::before_blocking();
+            wait::before_blocking();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());

@@ -53,11 +53,11 @@ impl Answer {
 
 /// Answers a request.
 pub(super) fn answer(asked: &Asked<'_>, response_id: ResponseId) -> Answer {
-    dispatch(asked, response_id).unwrap_or_else(|fault| refusal(asked, &fault))
+    dispatch(asked, response_id).unwrap_or_else(|fault| error(asked, &fault))
 }
 
 /// A fault in the dialect of the request's path.
-pub(super) fn refusal(asked: &Asked<'_>, fault: &Fault) -> Answer {
+pub(super) fn error(asked: &Asked<'_>, fault: &Fault) -> Answer {
     let dialect = match path(asked.target) {
         Some(path) if path == "/v1/messages" || path.starts_with("/v1/messages/") => {
             Dialect::Anthropic

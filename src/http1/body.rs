@@ -1,6 +1,6 @@
 //! The framing of request bodies (RFC 9112 sections 6 and 7), and the chunks of answers. No I/O.
 
-use super::error::{Reason, Refusal};
+use super::error::HttpError;
 
 /// How the end of a request's body is known: it never ends with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl ChunkDecoder {
     /// # Errors
     /// Anything that RFC 9112 section 7.1 does not allow, bare LF included, and framing overhead
     /// over the limits of this file. The decoder is of no use after an error.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Refusal> {
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, HttpError> {
         for (index, &byte) in input.iter().enumerate() {
             if let State::Data { left } = self.state {
                 let here = u64::try_from(input.len() - index)
@@ -130,7 +130,7 @@ impl ChunkDecoder {
         Ok(Decoded::More)
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn step(&mut self, byte: u8) -> Result<(), HttpError> {
         self.state = match (self.state, byte) {
             (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
                 if digits == MAX_SIZE_DIGITS {
@@ -190,7 +190,7 @@ impl ChunkDecoder {
     }
 
     /// Counts the byte that was just read against the limit of the line or section that it is in.
-    fn count(&mut self) -> Result<(), Refusal> {
+    fn count(&mut self) -> Result<(), HttpError> {
         self.line = match self.state {
             State::Data { .. } | State::DataCr | State::DataLf | State::Done => 0,
             State::Size { digits: 0, .. } => 0,
@@ -212,8 +212,8 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn bad(what: &'static str) -> Refusal {
-    Refusal::new(Reason::BadRequest, what)
+fn bad(what: &'static str) -> HttpError {
+    HttpError::bad_request(what)
 }
 
 #[cfg(test)]
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     /// The body and the index after it, fed in pieces of `size` bytes.
-    fn decode(input: &[u8], size: usize) -> Result<(Vec<u8>, Option<usize>), Refusal> {
+    fn decode(input: &[u8], size: usize) -> Result<(Vec<u8>, Option<usize>), HttpError> {
         let mut decoder = ChunkDecoder::default();
         let mut body = Vec::new();
         let mut done = 0;

@@ -3,9 +3,17 @@
 //! Bytes gather in one buffer of the worker and go out in as few writes as the moment allows: the
 //! caller flushes when it would have to wait for more.
 
-use http::Version;
+use http::{HeaderName, HeaderValue, Version};
 
 use super::request::Persistence;
+
+/// Whole header lines of `fields`, in pieces.
+pub fn field_lines(fields: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = &[u8]> {
+    fields.iter().flat_map(|(name, value)| {
+        let line: [&[u8]; 4] = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        line
+    })
+}
 
 /// How the end of an answer's body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The head of a request: bytes in, [`RequestHead`] or a refusal out. No I/O.
+//! The head of a request: bytes in, [`RequestHead`] or a error out. No I/O.
 //!
 //! Strict where a lax proxy smuggles (RFC 9112 section 11.2): whatever two implementations could
 //! read in two ways is refused, and the connection is closed. Field lines are parsed by httparse;
@@ -7,7 +7,7 @@
 use http::{Method, Version};
 
 use super::body::RequestFraming;
-use super::error::{Reason, Refusal};
+use super::error::HttpError;
 use super::headers::{HeaderBlock, KnownHeader, MAX_OPTIONS};
 
 /// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
@@ -47,7 +47,7 @@ pub enum Persistence {
 ///
 /// # Errors
 /// What can be refused before the head is whole: bare CR or LF, or a limit that is exceeded.
-pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
     // The last three bytes may be the beginning of the end; and not in the middle of a CRLF.
     let mut index = from.saturating_sub(3);
     if index > 0 && bytes.get(index) == Some(&b'\n') {
@@ -58,15 +58,14 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
         if bytes[at] == b'\n' {
             // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. Not every front
             // does, and that difference is what smuggling is made of.
-            return Err(Refusal::new(
-                Reason::BadRequest,
+            return Err(HttpError::bad_request(
                 "a line ends with a bare LF, not CRLF",
             ));
         }
         match bytes.get(at + 1) {
             None => break,
             Some(b'\n') => {}
-            Some(_) => return Err(Refusal::new(Reason::BadRequest, "a bare CR in the head")),
+            Some(_) => return Err(HttpError::bad_request("a bare CR in the head")),
         }
         if bytes[at + 2..].starts_with(b"\r\n") {
             check_size(&bytes[..at + 4])?;
@@ -78,17 +77,13 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
-fn check_size(head: &[u8]) -> Result<(), Refusal> {
+fn check_size(head: &[u8]) -> Result<(), HttpError> {
     // A short head has no long line.
     if head.len() > MAX_REQUEST_LINE && !head[..MAX_REQUEST_LINE + 1].contains(&b'\r') {
-        return Err(Refusal::new(
-            Reason::UriTooLong,
-            "the request line is over 16 KiB",
-        ));
+        return Err(HttpError::uri_too_long("the request line is over 16 KiB"));
     }
     if head.len() > MAX_HEAD {
-        return Err(Refusal::new(
-            Reason::HeadersTooLarge,
+        return Err(HttpError::headers_too_large(
             "the request head is over 64 KiB",
         ));
     }
@@ -100,8 +95,8 @@ fn check_size(head: &[u8]) -> Result<(), Refusal> {
 /// The index that comes with the head is where the body starts.
 ///
 /// # Errors
-/// A [`Refusal`], after which the connection cannot be used for another request.
-pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal> {
+/// A [`HttpError`], after which the connection cannot be used for another request.
+pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, HttpError> {
     let Some(end) = find_end(bytes, 0)? else {
         return Ok(None);
     };
@@ -112,7 +107,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Refusal>
 ///
 /// # Errors
 /// As [`parse_head`].
-pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, Refusal> {
+pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, HttpError> {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
     let (method, target, version) = request_line(&head[..line_end])?;
     let fields = field_lines(&head[line_end + 2..], spare)?;
@@ -136,8 +131,8 @@ pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, Refus
 }
 
 /// RFC 9112 section 3: method SP request-target SP HTTP-version.
-fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), Refusal> {
-    let bad = |what| Refusal::new(Reason::BadRequest, what);
+fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), HttpError> {
+    let bad = |what| HttpError::bad_request(what);
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -157,8 +152,7 @@ fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), Refusal> {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            return Err(Refusal::new(
-                Reason::VersionNotSupported,
+            return Err(HttpError::version_not_supported(
                 "only HTTP/1.0 and HTTP/1.1",
             ));
         }
@@ -180,16 +174,16 @@ fn not_http(line: &[u8]) -> &'static str {
 /// each worker touches, and caches are what a worker runs out of.
 const FEW_FIELDS: usize = 32;
 
-fn field_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, Refusal> {
+fn field_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {
     match parse_lines::<FEW_FIELDS>(head, &mut spare) {
         Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_FIELDS>(head, &mut spare),
         parsed => parsed,
     }
     .map_err(|error| match error {
         httparse::Error::TooManyHeaders => {
-            Refusal::new(Reason::HeadersTooLarge, "more than 128 header fields")
+            HttpError::headers_too_large("more than 128 header fields")
         }
-        _ => Refusal::new(Reason::BadRequest, "a malformed header field line"),
+        _ => HttpError::bad_request("a malformed header field line"),
     })
 }
 
@@ -208,8 +202,8 @@ fn parse_lines<const MOST: usize>(
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
-fn check_host(version: Version, fields: &HeaderBlock) -> Result<(), Refusal> {
-    let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
+fn check_host(version: Version, fields: &HeaderBlock) -> Result<(), HttpError> {
+    let bad = |what| Err(HttpError::bad_request(what));
     let mut hosts = fields.values(KnownHeader::Host);
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => bad("more than one Host field"),
@@ -246,13 +240,12 @@ fn is_host_byte(byte: u8) -> bool {
     is_other || byte.is_ascii_alphanumeric()
 }
 
-fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, Refusal> {
+fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, HttpError> {
     let mut expects = false;
     for value in fields.values(KnownHeader::Expect) {
         // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
         if !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Refusal::new(
-                Reason::ExpectationFailed,
+            return Err(HttpError::expectation_failed(
                 "the only expectation known here is 100-continue",
             ));
         }
@@ -262,13 +255,12 @@ fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, Refusal> 
 }
 
 /// RFC 9112 section 9.3.
-fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, Refusal> {
+fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, HttpError> {
     let asked = fields.connection();
     if asked.are_too_many {
-        return Err(Refusal::new(
-            Reason::HeadersTooLarge,
-            format!("more than {MAX_OPTIONS} options in Connection"),
-        ));
+        return Err(HttpError::headers_too_large(format!(
+            "more than {MAX_OPTIONS} options in Connection"
+        )));
     }
     let persists = !asked.closes && (version != Version::HTTP_10 || asked.keeps_alive);
     Ok(if persists {
@@ -280,8 +272,8 @@ fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, Re
 
 impl RequestFraming {
     /// RFC 9112 section 6.3, with everything ambiguous refused.
-    fn of(version: Version, fields: &HeaderBlock) -> Result<Self, Refusal> {
-        let bad = |what| Err(Refusal::new(Reason::BadRequest, what));
+    fn of(version: Version, fields: &HeaderBlock) -> Result<Self, HttpError> {
+        let bad = |what| Err(HttpError::bad_request(what));
         let mut codings = fields.values(KnownHeader::TransferEncoding);
         let mut lengths = fields.values(KnownHeader::ContentLength);
         let coding = codings.next();
@@ -298,8 +290,7 @@ impl RequestFraming {
                 return bad("more than one Transfer-Encoding");
             }
             if !coding.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::new(
-                    Reason::NotImplemented,
+                return Err(HttpError::not_implemented(
                     "the only transfer coding known here is chunked",
                 ));
             }

@@ -246,10 +246,10 @@ impl ResponseBody {
                     *self = ResponseBody::Ended;
                 }
                 // What came before it is the client's all the same.
-                Err(refusal) => {
-                    *self = ResponseBody::Broken(refusal.message.clone().into_owned());
+                Err(error) => {
+                    *self = ResponseBody::Broken(error.message.clone().into_owned());
                     if filled == 0 {
-                        return Err(refusal.message.into_owned());
+                        return Err(error.message.into_owned());
                     }
                 }
             }

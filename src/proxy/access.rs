@@ -6,6 +6,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::route::TargetForm;
+use crate::http1::error::HttpError;
+use crate::http1::headers::{HeaderBlock, KnownHeader};
+
 /// Schemes of pages that come over the web, or that a web page can make. Everything else is an
 /// editor, a desktop application or a browser's extension.
 const WEB_SCHEMES: [&str; 8] = ["http", "https", "ws", "wss", "ftp", "data", "blob", "about"];
@@ -30,6 +34,30 @@ impl AccessPolicy {
             .to_string_lossy()
             .to_ascii_lowercase();
         AccessPolicy::Local { machine }
+    }
+
+    /// Checks Host and Origin of a request.
+    ///
+    /// # Errors
+    /// 403: which of the two is not allowed.
+    pub fn check(&self, fields: &HeaderBlock, form: TargetForm) -> Result<(), HttpError> {
+        // In absolute form the target's host has been compared already.
+        let is_checked = form == TargetForm::Origin;
+        if is_checked && !self.allows_host(fields.value(KnownHeader::Host)) {
+            return Err(HttpError::forbidden(
+                "the Host field names neither this machine nor a private address: use \
+                 http://localhost:PORT or the machine's own name as the base URL",
+            ));
+        }
+        for origin in fields.values(KnownHeader::Origin) {
+            if !std::str::from_utf8(origin).is_ok_and(|origin| self.allows_origin(origin)) {
+                return Err(HttpError::forbidden(
+                    "requests from web pages are not let in (Origin): they would spend the \
+                     credentials of whoever visits the page",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a request with this Host may come in. `None`: an HTTP/1.0 request without one, which

@@ -1,21 +1,20 @@
-//! The access line: what is told about a request when it is over. An allow-list of facts, none of
-//! them secret: no query, no field but the request id, no body.
+//! The access line, written when a request is over: an allow-list of facts, none of them secret. It has
+//! no query, no body, and no header field but the request id.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
 use log::Level;
 
+use super::request_id::RequestId;
 use super::route::TargetSlice;
 use crate::config::secrets::Configuration;
 
-/// The status in the log of a request whose client left before it had its answer; nginx's.
+/// The logged status of a request whose client left before its response; nginx has the same.
 pub const CLIENT_GONE_STATUS: u16 = 499;
-/// Room for an access line without its path, in bytes; it grows where a name or an id is long.
+/// Bytes reserved for a line beside its path; a long name or id makes it grow.
 const USUAL_LINE: usize = 192;
 /// The longest request id in the log, in bytes.
 const MAX_ID: usize = 128;
@@ -31,7 +30,7 @@ pub enum ExchangeEnd {
     Shutdown,
 }
 
-/// The facts of one request, as far as they are known only here.
+/// What the access line says about one request.
 #[derive(Debug)]
 pub struct AccessLog {
     pub method: Method,
@@ -41,7 +40,7 @@ pub struct AccessLog {
     pub config: Option<Arc<Configuration>>,
     pub attempts: usize,
     pub started: Instant,
-    /// From the request's head to the head of the answer.
+    /// From the request's head to the response's head.
     pub time_to_first_byte: Option<Duration>,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -50,7 +49,24 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    pub fn level(&self) -> Level {
+    /// The log of a request of which nothing else is known yet.
+    pub fn new(method: Method, id: RequestId, started: Instant) -> AccessLog {
+        AccessLog {
+            method,
+            path: TargetSlice::In(0..0),
+            status: 0,
+            config: None,
+            attempts: 0,
+            started,
+            time_to_first_byte: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            end: ExchangeEnd::Ok,
+            id,
+        }
+    }
+
+    fn level(&self) -> Level {
         match self.status {
             500.. => Level::Error,
             400.. => Level::Warn,
@@ -58,12 +74,12 @@ impl AccessLog {
         }
     }
 
-    /// Writes the line, if its level is on, with the client's address and the request target.
-    pub fn log(&self, peer: &str, target: &[u8]) {
+    /// Writes the line, if its level is on. `peer` is the client's address, `target` the request target.
+    pub fn write(&self, peer: &str, target: &[u8]) {
         let line = AccessLine {
             peer,
             path: self.path.of(target),
-            access_log: self,
+            log: self,
         };
         log::log!(self.level(), "{line}");
     }
@@ -73,50 +89,42 @@ impl AccessLog {
 struct AccessLine<'r> {
     peer: &'r str,
     path: &'r [u8],
-    access_log: &'r AccessLog,
+    log: &'r AccessLog,
 }
 
 impl fmt::Display for AccessLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AccessLine {
-            peer,
-            path,
-            access_log,
-        } = self;
-        let duration = access_log.started.elapsed();
-        let first_byte = access_log.time_to_first_byte.unwrap_or(duration);
-        // Put together here and given out whole: through the formatter each piece takes three times as
-        // long, and there is such a line for each request.
+        let AccessLine { peer, path, log } = self;
+        let duration = log.started.elapsed();
+        let first_byte = log.time_to_first_byte.unwrap_or(duration);
+        // Built as bytes: through the formatter each piece takes three times as long (measured).
         let mut line = Vec::with_capacity(USUAL_LINE + path.len());
         line.extend_from_slice(peer.as_bytes());
         line.extend_from_slice(b" \"");
-        line.extend_from_slice(access_log.method.as_str().as_bytes());
+        line.extend_from_slice(log.method.as_str().as_bytes());
         line.push(b' ');
         push_escaped(path, &mut line);
         line.extend_from_slice(b"\" ");
         let mut digits = itoa::Buffer::new();
-        line.extend_from_slice(digits.format(access_log.status).as_bytes());
+        line.extend_from_slice(digits.format(log.status).as_bytes());
         line.extend_from_slice(b" config='");
-        let config = access_log
-            .config
-            .as_ref()
-            .map_or("-", |config| &config.name);
+        let config = log.config.as_ref().map_or("-", |config| &config.name);
         line.extend_from_slice(config.as_bytes());
         line.push(b'\'');
         for (label, number) in [
-            (" attempts=", access_log.attempts as u64),
+            (" attempts=", log.attempts as u64),
             (" ttfb_ms=", milliseconds(first_byte)),
             (" duration_ms=", milliseconds(duration)),
-            (" in=", access_log.bytes_in),
-            (" out=", access_log.bytes_out),
+            (" in=", log.bytes_in),
+            (" out=", log.bytes_out),
         ] {
             line.extend_from_slice(label.as_bytes());
             line.extend_from_slice(digits.format(number).as_bytes());
         }
         line.extend_from_slice(b" end=");
-        line.extend_from_slice(access_log.end.as_str().as_bytes());
+        line.extend_from_slice(log.end.as_str().as_bytes());
         line.extend_from_slice(b" id=");
-        match &access_log.id {
+        match &log.id {
             RequestId::Client(id) => push_escaped(&id[..id.len().min(MAX_ID)], &mut line),
             RequestId::Own(id) => line.extend_from_slice(id),
         }
@@ -124,15 +132,14 @@ impl fmt::Display for AccessLine<'_> {
     }
 }
 
-/// Half the digits of `as_millis` are never there, and take their time.
+/// In 64 bits, which are formatted in half the time of 128.
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Puts text of a client's into a line whose fields are split at spaces and quotes.
+/// Appends a client's text to a line whose fields are split at spaces and quotes.
 fn push_escaped(text: &[u8], line: &mut Vec<u8>) {
     if text.iter().copied().all(is_plain) {
-        // As nearly always.
         return line.extend_from_slice(text);
     }
     for byte in text {
@@ -167,62 +174,6 @@ impl fmt::Display for ExchangeEnd {
     }
 }
 
-/// What ties the log lines of client, proxy and upstream together.
-#[derive(Debug)]
-pub enum RequestId {
-    /// The client's, as it was sent.
-    Client(Box<[u8]>),
-    /// One of our own: hexadecimal digits.
-    Own([u8; 16]),
-}
-
-impl RequestId {
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            RequestId::Client(id) => id,
-            RequestId::Own(id) => id,
-        }
-    }
-}
-
-/// Makes request ids: unique in this process, and hardly ever the same as another's.
-#[derive(Debug)]
-pub struct RequestIds {
-    seed: u64,
-    /// The number of the next id.
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    pub fn new() -> RequestIds {
-        // The standard library seeds its hash maps from the system's random numbers.
-        let seed = RandomState::new().build_hasher().finish();
-        RequestIds {
-            seed,
-            next: AtomicU64::new(0),
-        }
-    }
-
-    /// Makes the next one.
-    pub fn make(&self) -> RequestId {
-        // An odd factor: a bijection, so that no two numbers give the same id.
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = number.wrapping_mul(SPREAD) ^ self.seed;
-        let mut digits = [0; 16];
-        for (index, digit) in digits.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(id >> (60 - 4 * index) & 15) as usize];
-        }
-        RequestId::Own(digits)
-    }
-}
-
-impl Default for RequestIds {
-    fn default() -> Self {
-        RequestIds::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,27 +185,20 @@ mod tests {
             name: "primary-2".into(),
             credential: Arc::new(Credential::new("fake", "fake", "fake")),
         };
-        let access_log = AccessLog {
-            method: Method::POST,
+        let id = RequestId::Client(b"a b'c".as_slice().into());
+        let log = AccessLog {
             path: TargetSlice::In(0..10),
             status: 200,
             config: Some(Arc::new(configuration)),
             attempts: 2,
-            started: Instant::now(),
             time_to_first_byte: Some(Duration::from_millis(12)),
             bytes_in: 512,
             bytes_out: 20480,
-            end: ExchangeEnd::Ok,
-            id: RequestId::Client(b"a b'c".as_slice().into()),
+            ..AccessLog::new(Method::POST, id, Instant::now())
         };
-        let (peer, path) = ("127.0.0.1:53422", access_log.path.of(b"/v1/chat\"x?query"));
-        let access_log = &access_log;
-        let line = AccessLine {
-            peer,
-            path,
-            access_log,
-        }
-        .to_string();
+        let (peer, path) = ("127.0.0.1:53422", log.path.of(b"/v1/chat\"x?query"));
+        let log = &log;
+        let line = AccessLine { peer, path, log }.to_string();
         let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
                      ttfb_ms=12 duration_ms=";
         assert!(line.starts_with(start), "{line}");
@@ -274,28 +218,12 @@ mod tests {
             (500, Level::Error),
             (504, Level::Error),
         ] {
-            let access_log = AccessLog {
-                method: Method::GET,
-                path: TargetSlice::In(0..1),
+            let id = RequestId::Client(b"x".as_slice().into());
+            let log = AccessLog {
                 status,
-                config: None,
-                attempts: 0,
-                started: Instant::now(),
-                time_to_first_byte: None,
-                bytes_in: 0,
-                bytes_out: 0,
-                end: ExchangeEnd::Ok,
-                id: RequestId::Client(b"x".as_slice().into()),
+                ..AccessLog::new(Method::GET, id, Instant::now())
             };
-            assert_eq!(access_log.level(), level, "{status}");
+            assert_eq!(log.level(), level, "{status}");
         }
-    }
-
-    #[test]
-    fn request_ids_are_different() {
-        let ids = RequestIds::new();
-        let some: std::collections::HashSet<_> =
-            (0..4096).map(|_| ids.make().as_bytes().to_vec()).collect();
-        assert_eq!(some.len(), 4096);
     }
 }

@@ -33,6 +33,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether another credential may get a better response.
+    pub fn allows_failover(self) -> bool {
+        matches!(self, Verdict::Rejected | Verdict::Limited(_))
+    }
+
     pub fn of(status: StatusCode, fields: &HeaderBlock) -> Verdict {
         match status.as_u16() {
             401 | 403 => Verdict::Rejected,

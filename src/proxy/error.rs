@@ -1,39 +1,115 @@
-//! Errors of the proxy's own: status, code, message, and the dialect of the client.
+//! Requests that the upstream does not answer: why, and what the client is told, in the dialect of the
+//! API that it speaks.
 
-use crate::http1::error::{Reason, Refusal};
-use http::{HeaderName, HeaderValue, header};
+use std::fmt;
 
-/// The field that tells our errors from the upstream's.
-pub const ERROR_FIELD: HeaderName = HeaderName::from_static("x-flow-proxy-error");
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
-/// What went wrong, on whichever side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    BadRequest,
-    Forbidden,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    BodyTooLarge,
-    UriTooLong,
-    HeadersTooLarge,
-    ExpectationFailed,
-    NotImplemented,
-    VersionNotSupported,
-    InternalError,
-    UpstreamUnreachable,
-    UpstreamBroke,
-    UpstreamTimeout,
-    Overloaded,
-    ShuttingDown,
+use super::access_log::ExchangeEnd;
+use crate::http1::error::HttpError;
+use crate::server::ClientError;
+use crate::upstream::error::UpstreamError;
+
+/// Tells our errors from the upstream's.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-flow-proxy-error");
+/// What the upstream understands, for a 405.
+const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Why a request is not answered by the upstream.
+#[derive(Debug)]
+pub enum ProxyError {
+    /// The proxy answers itself.
+    Respond(HttpError),
+    Client(ClientError),
+    Upstream(UpstreamError),
 }
 
-/// An answer of the proxy's own.
-#[derive(Debug)]
-pub struct ProxyError {
-    pub code: Code,
-    /// Says what to do. Never holds anything secret.
-    pub message: String,
+impl From<HttpError> for ProxyError {
+    fn from(error: HttpError) -> Self {
+        ProxyError::Respond(error)
+    }
+}
+
+impl From<ClientError> for ProxyError {
+    fn from(error: ClientError) -> Self {
+        ProxyError::Client(error)
+    }
+}
+
+impl From<UpstreamError> for ProxyError {
+    fn from(error: UpstreamError) -> Self {
+        ProxyError::Upstream(error)
+    }
+}
+
+impl ProxyError {
+    /// The response for the client and how the log says that the exchange ended. `None`: the client
+    /// is gone. `host` is the target's; `is_aborting` tells that the server cuts requests off.
+    pub fn response(self, host: &str, is_aborting: bool) -> (Option<HttpError>, ExchangeEnd) {
+        match self {
+            ProxyError::Respond(error) | ProxyError::Client(ClientError::Rejected(error)) => {
+                let end = end_of(&error);
+                (Some(error), end)
+            }
+            ProxyError::Client(ClientError::Closed)
+            | ProxyError::Upstream(UpstreamError::ClientClosed) => {
+                if is_aborting {
+                    let error = HttpError::shutting_down("the proxy was stopped meanwhile");
+                    (Some(error), ExchangeEnd::Shutdown)
+                } else {
+                    (None, ExchangeEnd::ClientGone)
+                }
+            }
+            ProxyError::Client(ClientError::TimedOut) => (None, ExchangeEnd::ClientTimeout),
+            ProxyError::Upstream(error) => {
+                let (error, end) = upstream_response(error, host);
+                (Some(error), end)
+            }
+        }
+    }
+}
+
+/// How the log says that an exchange ended that the proxy answers with `error`.
+pub fn end_of(error: &HttpError) -> ExchangeEnd {
+    match error.status {
+        StatusCode::REQUEST_TIMEOUT => ExchangeEnd::ClientTimeout,
+        _ => ExchangeEnd::Ok,
+    }
+}
+
+fn upstream_response(error: UpstreamError, host: &str) -> (HttpError, ExchangeEnd) {
+    match error {
+        UpstreamError::ClientClosed => (
+            HttpError::internal_error("the client left"),
+            ExchangeEnd::ClientGone,
+        ),
+        UpstreamError::TimedOut => (
+            HttpError::upstream_timeout(format!(
+                "{host} did not answer in time: try again, or raise --upstream-timeout"
+            )),
+            ExchangeEnd::UpstreamTimeout,
+        ),
+        UpstreamError::NoDescriptors => (
+            HttpError::overloaded(
+                "the proxy has no file descriptors left: raise its limit (ulimit -n), or lower \
+                 --workers",
+            ),
+            ExchangeEnd::Ok,
+        ),
+        UpstreamError::Unreachable(why) => (
+            HttpError::upstream_unreachable(format!(
+                "cannot reach {host}: {why}. Check the network, --target-url, --ca-file and \
+                 HTTPS_PROXY on the machine that runs the proxy"
+            )),
+            ExchangeEnd::UpstreamBroke,
+        ),
+        UpstreamError::Broke(why) => (
+            HttpError::upstream_broke(format!(
+                "{host} closed the connection or sent no valid answer: {why}. Try again"
+            )),
+            ExchangeEnd::UpstreamBroke,
+        ),
+    }
 }
 
 /// Whose error format a client expects.
@@ -43,121 +119,9 @@ pub enum Dialect {
     Anthropic,
 }
 
-impl Code {
-    /// Status, code, and the error types of OpenAI's and of Anthropic's API.
-    fn facts(self) -> (u16, &'static str, &'static str, &'static str) {
-        const INVALID: &str = "invalid_request_error";
-        match self {
-            Code::BadRequest => (400, "bad_request", INVALID, INVALID),
-            Code::Forbidden => (403, "forbidden", INVALID, "permission_error"),
-            Code::NotFound => (404, "not_found", INVALID, "not_found_error"),
-            Code::MethodNotAllowed => (405, "method_not_allowed", INVALID, INVALID),
-            Code::RequestTimeout => (408, "request_timeout", INVALID, INVALID),
-            Code::BodyTooLarge => (413, "body_too_large", INVALID, "request_too_large"),
-            Code::UriTooLong => (414, "uri_too_long", INVALID, INVALID),
-            Code::ExpectationFailed => (417, "expectation_failed", INVALID, INVALID),
-            Code::HeadersTooLarge => (431, "headers_too_large", INVALID, INVALID),
-            Code::InternalError => (500, "internal_error", "server_error", "api_error"),
-            Code::NotImplemented => (501, "not_implemented", INVALID, INVALID),
-            Code::UpstreamUnreachable => (502, "upstream_unreachable", "server_error", "api_error"),
-            Code::UpstreamBroke => (502, "upstream_broke", "server_error", "api_error"),
-            Code::Overloaded => (503, "overloaded", "server_error", "overloaded_error"),
-            Code::ShuttingDown => (503, "shutting_down", "server_error", "overloaded_error"),
-            Code::UpstreamTimeout => (504, "upstream_timeout", "server_error", "timeout_error"),
-            Code::VersionNotSupported => (505, "version_not_supported", INVALID, INVALID),
-        }
-    }
-
-    pub fn status(self) -> u16 {
-        self.facts().0
-    }
-
-    pub fn name(self) -> &'static str {
-        self.facts().1
-    }
-}
-
-impl From<Reason> for Code {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::BadRequest => Code::BadRequest,
-            Reason::RequestTimeout => Code::RequestTimeout,
-            Reason::BodyTooLarge => Code::BodyTooLarge,
-            Reason::UriTooLong => Code::UriTooLong,
-            Reason::HeadersTooLarge => Code::HeadersTooLarge,
-            Reason::ExpectationFailed => Code::ExpectationFailed,
-            Reason::NotImplemented => Code::NotImplemented,
-            Reason::VersionNotSupported => Code::VersionNotSupported,
-            Reason::Overloaded => Code::Overloaded,
-            Reason::ShuttingDown => Code::ShuttingDown,
-        }
-    }
-}
-
-impl From<&Refusal> for ProxyError {
-    fn from(refusal: &Refusal) -> Self {
-        ProxyError {
-            code: refusal.reason.into(),
-            message: refusal.message.clone().into_owned(),
-        }
-    }
-}
-
-impl ProxyError {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        ProxyError {
-            code,
-            message: message.into(),
-        }
-    }
-
-    /// The fields and the body of the answer.
-    pub fn answer(&self, dialect: Dialect) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
-        let (_, code, openai, anthropic) = self.code.facts();
-        let message = format!("flow-proxy: {}", self.message);
-        let body = match dialect {
-            Dialect::Anthropic => anthropic_error(anthropic, &message),
-            Dialect::OpenAi => openai_error(openai, code, &message),
-        };
-        let body = body.into_bytes();
-        let mut fields = vec![
-            (
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            ),
-            (header::CONTENT_LENGTH, HeaderValue::from(body.len())),
-            (ERROR_FIELD, HeaderValue::from_static(code)),
-        ];
-        match self.code {
-            Code::Overloaded | Code::ShuttingDown => {
-                fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
-            }
-            Code::MethodNotAllowed => {
-                let allowed =
-                    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-                fields.push((header::ALLOW, allowed));
-            }
-            _ => {}
-        }
-        (fields, body)
-    }
-}
-
-/// Anthropic's error object, members in the order of its documentation.
-pub(super) fn anthropic_error(kind: &str, message: &str) -> String {
-    let message = serde_json::Value::from(message);
-    format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}}}"#)
-}
-
-/// OpenAI's error object, members in the order of its documentation.
-fn openai_error(kind: &str, code: &str, message: &str) -> String {
-    let message = serde_json::Value::from(message);
-    format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":"{code}"}}}}"#)
-}
-
 impl Dialect {
-    /// The dialect of a request's path: Anthropic's under `/v1/messages`, with the target's base
-    /// path before it or not.
+    /// Reads the dialect from a request's path: Anthropic's under `/v1/messages`, with or without the
+    /// target's `base_path` before it.
     pub fn of(path: &[u8], base_path: &str) -> Dialect {
         let rest = path.strip_prefix(base_path.as_bytes());
         let path = rest.filter(|rest| rest.starts_with(b"/")).unwrap_or(path);
@@ -166,6 +130,70 @@ impl Dialect {
             _ => Dialect::OpenAi,
         }
     }
+
+    /// The `type` of an error with this status in the API's documentation.
+    fn error_type(self, status: StatusCode) -> &'static str {
+        match (self, status.as_u16()) {
+            (_, 501 | 505) => "invalid_request_error",
+            (Dialect::OpenAi, 500..) => "server_error",
+            (Dialect::Anthropic, 403) => "permission_error",
+            (Dialect::Anthropic, 404) => "not_found_error",
+            (Dialect::Anthropic, 413) => "request_too_large",
+            (Dialect::Anthropic, 503) => "overloaded_error",
+            (Dialect::Anthropic, 504) => "timeout_error",
+            (Dialect::Anthropic, 500..) => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The response to the client: header fields and body.
+    pub fn response(self, error: &HttpError) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
+        let kind = self.error_type(error.status);
+        let message = format!("flow-proxy: {}", error.message);
+        let body = match self {
+            Dialect::Anthropic => AnthropicError(kind, &message).to_string(),
+            Dialect::OpenAi => openai_error(kind, error.code, &message),
+        };
+        let body = body.into_bytes();
+        let mut fields = vec![
+            (
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            ),
+            (header::CONTENT_LENGTH, HeaderValue::from(body.len())),
+            (ERROR_HEADER, HeaderValue::from_static(error.code)),
+        ];
+        match error.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                fields.push((header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS)));
+            }
+            _ => {}
+        }
+        (fields, body)
+    }
+}
+
+/// Anthropic's error object of a type and a message, members in the order of its documentation.
+pub struct AnthropicError<'a>(pub &'a str, pub &'a str);
+
+impl fmt::Display for AnthropicError<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AnthropicError(kind, message) = self;
+        let message = serde_json::Value::from(*message);
+        write!(
+            formatter,
+            r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}}}"#
+        )
+    }
+}
+
+/// OpenAI's error object, members in the order of its documentation.
+fn openai_error(kind: &str, code: &str, message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":"{code}"}}}}"#)
 }
 
 #[cfg(test)]
@@ -174,49 +202,61 @@ mod tests {
 
     #[test]
     fn the_path_tells_the_dialect() {
-        for path in [
-            "/v1/messages",
-            "/v1/messages?beta=true",
-            "/v1/messages/count_tokens",
+        for (path, dialect) in [
+            ("/v1/messages", Dialect::Anthropic),
+            ("/v1/messages?beta=true", Dialect::Anthropic),
+            ("/v1/messages/count_tokens", Dialect::Anthropic),
+            ("/base/v1/messages", Dialect::Anthropic),
+            ("/v1/messagesx", Dialect::OpenAi),
+            ("/v1/chat/completions", Dialect::OpenAi),
+            ("/", Dialect::OpenAi),
+            ("-", Dialect::OpenAi),
+            ("/basev1/messages", Dialect::OpenAi),
         ] {
-            assert_eq!(
-                Dialect::of(path.as_bytes(), "/base"),
-                Dialect::Anthropic,
-                "{path}"
-            );
-        }
-        assert_eq!(
-            Dialect::of(b"/base/v1/messages", "/base"),
-            Dialect::Anthropic
-        );
-        for path in [
-            "/v1/messagesx",
-            "/v1/chat/completions",
-            "/",
-            "-",
-            "/basev1/messages",
-        ] {
-            assert_eq!(
-                Dialect::of(path.as_bytes(), "/base"),
-                Dialect::OpenAi,
-                "{path}"
-            );
+            assert_eq!(Dialect::of(path.as_bytes(), "/base"), dialect, "{path}");
         }
     }
 
     #[test]
     fn both_dialects_carry_type_and_message() {
-        let error = ProxyError::new(Code::Overloaded, "busy \"now\"");
-        let (fields, body) = error.answer(Dialect::OpenAi);
+        let error = HttpError::overloaded("busy \"now\"");
+        let (fields, body) = Dialect::OpenAi.response(&error);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
         assert_eq!(body["error"]["message"], "flow-proxy: busy \"now\"");
         assert!(body["error"]["param"].is_null());
         assert!(fields.contains(&(header::RETRY_AFTER, HeaderValue::from_static("1"))));
-        assert!(fields.contains(&(ERROR_FIELD, HeaderValue::from_static("overloaded"))));
-        let (_, body) = error.answer(Dialect::Anthropic);
+        assert!(fields.contains(&(ERROR_HEADER, HeaderValue::from_static("overloaded"))));
+        let (_, body) = Dialect::Anthropic.response(&error);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["type"], "error");
         assert_eq!(body["error"]["type"], "overloaded_error");
+    }
+
+    #[test]
+    fn each_status_has_the_type_of_the_api_s_documentation() {
+        let types = |status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| dialect.error_type(status))
+        };
+        let invalid = "invalid_request_error";
+        for status in [400, 405, 408, 414, 417, 431, 501, 505] {
+            assert_eq!(types(status), [invalid; 2], "{status}");
+        }
+        for (status, anthropic) in [
+            (403, "permission_error"),
+            (404, "not_found_error"),
+            (413, "request_too_large"),
+        ] {
+            assert_eq!(types(status), [invalid, anthropic]);
+        }
+        for (status, anthropic) in [
+            (500, "api_error"),
+            (502, "api_error"),
+            (503, "overloaded_error"),
+            (504, "timeout_error"),
+        ] {
+            assert_eq!(types(status), ["server_error", anthropic]);
+        }
     }
 }

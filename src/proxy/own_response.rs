@@ -1,15 +1,15 @@
-//! Sends what the proxy answers itself: its pages and its errors.
+//! Sends what the proxy responds itself: its pages and its errors.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::access_log::{AccessLog, ExchangeEnd};
+use super::admin::AdminResponse;
 use super::headers;
-use crate::http1::encode::ResponseLength;
-use crate::proxy::admin::AdminResponse;
-use crate::server::{ClientError, Exchange, field_lines};
+use crate::http1::encode::{ResponseLength, field_lines};
+use crate::server::{ClientError, Exchange};
 
-/// Sends one of the proxy's pages.
-pub(super) fn show(exchange: &mut Exchange<'_>, access_log: &mut AccessLog, page: &AdminResponse) {
+/// Sends an admin page.
+pub fn send_page(exchange: &mut Exchange<'_>, log: &mut AccessLog, page: &AdminResponse) {
     let fields = [
         (
             header::CONTENT_TYPE,
@@ -18,27 +18,20 @@ pub(super) fn show(exchange: &mut Exchange<'_>, access_log: &mut AccessLog, page
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_LENGTH, HeaderValue::from(page.body.len())),
     ];
-    access_log.status = page.status.as_u16();
-    reply(
-        exchange,
-        access_log,
-        page.status.as_u16(),
-        &fields,
-        page.body.as_bytes(),
-    );
+    log.status = page.status.as_u16();
+    send(exchange, log, page.status, &fields, page.body.as_bytes());
 }
 
-/// Sends an answer of our own.
-pub(super) fn reply(
+/// Sends a response of our own and notes if the client does not take it.
+pub fn send(
     exchange: &mut Exchange<'_>,
-    access_log: &mut AccessLog,
-    status: u16,
+    log: &mut AccessLog,
+    status: StatusCode,
     fields: &[(HeaderName, HeaderValue)],
     body: &[u8],
 ) {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let fields = field_lines(fields).chain(headers::own_id(access_log.id.as_bytes()));
-    access_log.time_to_first_byte = Some(access_log.started.elapsed());
+    let fields = field_lines(fields).chain(headers::own_id(log.id.as_bytes()));
+    log.time_to_first_byte = Some(log.started.elapsed());
     if exchange.head.method == Method::HEAD {
         exchange.start(status, fields, ResponseLength::None);
     } else {
@@ -46,10 +39,10 @@ pub(super) fn reply(
         exchange.write(body);
     }
     match exchange.finish() {
-        Err(ClientError::TimedOut) if access_log.end == ExchangeEnd::Ok => {
-            access_log.end = ExchangeEnd::ClientTimeout
+        Err(ClientError::TimedOut) if log.end == ExchangeEnd::Ok => {
+            log.end = ExchangeEnd::ClientTimeout;
         }
-        Err(_) if access_log.end == ExchangeEnd::Ok => access_log.end = ExchangeEnd::ClientGone,
+        Err(_) if log.end == ExchangeEnd::Ok => log.end = ExchangeEnd::ClientGone,
         _ => {}
     }
 }

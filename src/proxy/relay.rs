@@ -1,83 +1,98 @@
-//! The answer, copied to the client as it arrives.
+//! Copies the response to the client as it arrives.
 
+use super::error::AnthropicError;
 use super::headers;
 use super::sse::EventScanner;
 use crate::http1::encode::ResponseLength;
 use crate::http1::headers::KnownHeader;
-use crate::http1::response::ResponseFraming;
-use crate::http1::response::ResponseHead;
+use crate::http1::response::{ResponseFraming, ResponseHead};
 use crate::server::{ClientError, Exchange};
-use crate::upstream::connection::{BodyRead, UpstreamConnection, UpstreamError};
+use crate::upstream::connection::{BodyRead, UpstreamConnection};
+use crate::upstream::error::UpstreamError;
 
-/// How a relayed answer ended.
+/// How a relayed response ended.
 #[derive(Debug)]
 pub enum Relayed {
     Whole,
     Client(ClientError),
-    UpstreamConnection(UpstreamError),
+    Upstream(UpstreamError),
 }
 
-/// Copies `answer`: the head at once, every piece as soon as it is there. This is the main loop of
-/// an answer. Pieces gather only while there is more to read without waiting.
+impl From<ClientError> for Relayed {
+    fn from(error: ClientError) -> Relayed {
+        Relayed::Client(error)
+    }
+}
+
+/// Copies `response`: the head at once, every piece of the body as soon as it has arrived.
 pub fn relay(
     exchange: &mut Exchange<'_>,
-    upstream: &mut UpstreamConnection,
-    answer: &ResponseHead,
+    connection: &mut UpstreamConnection,
+    response: &ResponseHead,
     request_id: &[u8],
 ) -> Relayed {
-    let framing = match answer.framing {
+    let length = match response.framing {
         ResponseFraming::None => ResponseLength::None,
         ResponseFraming::Length(length) => ResponseLength::Length(length),
         ResponseFraming::Chunked | ResponseFraming::UntilClose => ResponseLength::Unknown,
     };
-    let mut events = is_event_stream(answer).then(EventScanner::default);
-    exchange.start(
-        answer.status,
-        headers::for_client(&answer.fields, request_id),
-        framing,
-    );
-    loop {
-        let space = match exchange.space() {
-            Ok(space) => space,
-            Err(fault) => return Relayed::Client(fault),
-        };
-        let mut piece = upstream.try_read(space);
-        if let Ok(BodyRead::NotYet) = piece {
-            if let Err(fault) = exchange.flush() {
-                return Relayed::Client(fault);
-            }
-            let space = match exchange.space() {
-                Ok(space) => space,
-                Err(fault) => return Relayed::Client(fault),
-            };
-            piece = upstream.read(space);
-            if let (Ok(BodyRead::Data(length)), Some(events)) = (&piece, &mut events) {
-                events.feed(&space[..*length]);
-            }
-        } else if let (Ok(BodyRead::Data(length)), Some(events)) = (&piece, &mut events) {
-            events.feed(&space[..*length]);
+    let mut events = is_event_stream(response).then(EventScanner::default);
+    let fields = headers::for_client(&response.fields, request_id);
+    exchange.start(response.status, fields, length);
+    match copy_body(exchange, connection, events.as_mut()) {
+        Relayed::Upstream(error) => {
+            break_off(exchange, &error, events.as_ref());
+            Relayed::Upstream(error)
         }
-        match piece {
+        relayed => relayed,
+    }
+}
+
+/// Copies the body. This is the main loop of a response.
+fn copy_body(
+    exchange: &mut Exchange<'_>,
+    connection: &mut UpstreamConnection,
+    mut events: Option<&mut EventScanner>,
+) -> Relayed {
+    loop {
+        match next_piece(exchange, connection, events.as_deref_mut()) {
             Ok(BodyRead::Data(length)) => exchange.commit(length),
             Ok(BodyRead::NotYet) => {}
             Ok(BodyRead::End) => {
                 return match exchange.finish() {
                     Ok(()) => Relayed::Whole,
-                    Err(fault) => Relayed::Client(fault),
+                    Err(error) => Relayed::Client(error),
                 };
             }
-            Err(failure) => {
-                break_off(exchange, &failure, events.as_ref());
-                return Relayed::UpstreamConnection(failure);
-            }
+            Err(relayed) => return relayed,
         }
     }
 }
 
-/// Sends what has gathered and, where the client reads events, the frame that says what happened.
-fn break_off(exchange: &mut Exchange<'_>, failure: &UpstreamError, events: Option<&EventScanner>) {
+/// Reads the next piece into the exchange's buffer. Pieces gather there while more has arrived already;
+/// they are sent before the upstream is waited for.
+fn next_piece(
+    exchange: &mut Exchange<'_>,
+    connection: &mut UpstreamConnection,
+    events: Option<&mut EventScanner>,
+) -> Result<BodyRead, Relayed> {
+    let mut space = exchange.space()?;
+    let mut read = connection.try_read(space);
+    if let Ok(BodyRead::NotYet) = read {
+        exchange.flush()?;
+        space = exchange.space()?;
+        read = connection.read(space);
+    }
+    if let (Ok(BodyRead::Data(length)), Some(events)) = (&read, events) {
+        events.feed(&space[..*length]);
+    }
+    read.map_err(Relayed::Upstream)
+}
+
+/// Sends what has gathered and, to a client that reads events, the frame that says what happened.
+fn break_off(exchange: &mut Exchange<'_>, error: &UpstreamError, events: Option<&EventScanner>) {
     if let Some(events) = events {
-        let message = match failure {
+        let message = match error {
             UpstreamError::ClientClosed if !exchange.is_aborting() => return,
             UpstreamError::ClientClosed => {
                 "flow-proxy: the proxy was stopped before the answer was complete"
@@ -91,27 +106,29 @@ fn break_off(exchange: &mut Exchange<'_>, failure: &UpstreamError, events: Optio
                 "flow-proxy: the upstream closed the connection before the answer was complete"
             }
         };
-        exchange.write(&events.closing_frames(message));
+        let error = AnthropicError("api_error", message).to_string();
+        exchange.write(&events.closing_frames(message, &error));
     }
-    // The answer is lost in any case; a client that does not read adds nothing to that.
-    if let Err(fault) = exchange.flush() {
-        log::debug!("the end of a broken answer did not reach the client: {fault:?}");
+    // The response is lost in any case; a client that does not read adds nothing to that.
+    if let Err(error) = exchange.flush() {
+        log::debug!("the end of a broken response did not reach the client: {error:?}");
     }
 }
 
 /// Whether an error frame can be put into this body.
-fn is_event_stream(answer: &ResponseHead) -> bool {
-    let is_sse = answer
+fn is_event_stream(response: &ResponseHead) -> bool {
+    let content_type = response.fields.value(KnownHeader::ContentType);
+    let is_sse = content_type.is_some_and(|value| {
+        let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    });
+    let has_open_end = matches!(
+        response.framing,
+        ResponseFraming::Chunked | ResponseFraming::UntilClose
+    );
+    let is_encoded = response
         .fields
-        .value(KnownHeader::ContentType)
-        .is_some_and(|value| {
-            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
-            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-        });
-    is_sse
-        && matches!(
-            answer.framing,
-            ResponseFraming::Chunked | ResponseFraming::UntilClose
-        )
-        && answer.fields.value(KnownHeader::ContentEncoding).is_none()
+        .value(KnownHeader::ContentEncoding)
+        .is_some();
+    is_sse && has_open_end && !is_encoded
 }

@@ -27,7 +27,7 @@ pub enum Body {
 /// Reads the body into `buffer` as far as it is to be held.
 ///
 /// # Errors
-/// The client's fault.
+/// The client's error.
 pub fn buffer_body(exchange: &mut Exchange<'_>, buffer: &mut Vec<u8>) -> Result<Body, ClientError> {
     buffer.clear();
     if buffer.capacity() > KEPT {
@@ -68,7 +68,7 @@ pub struct Streaming<'a, 'e> {
     buffered: &'a [u8],
     exchange: &'a mut Exchange<'e>,
     /// Why reading failed: the error that goes through the HTTP client cannot carry it.
-    pub fault: Option<ClientError>,
+    pub error: Option<ClientError>,
 }
 
 impl<'a, 'e> Streaming<'a, 'e> {
@@ -76,7 +76,7 @@ impl<'a, 'e> Streaming<'a, 'e> {
         Streaming {
             buffered,
             exchange,
-            fault: None,
+            error: None,
         }
     }
 }
@@ -86,8 +86,8 @@ impl Read for Streaming<'_, '_> {
         if !self.buffered.is_empty() {
             return self.buffered.read(buffer);
         }
-        self.exchange.read_body(buffer).map_err(|fault| {
-            self.fault = Some(fault);
+        self.exchange.read_body(buffer).map_err(|error| {
+            self.error = Some(error);
             io::Error::other("the request body broke off")
         })
     }

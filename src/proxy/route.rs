@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use http::Method;
 
-use super::error::{Code, ProxyError};
 use crate::config::target::Target;
+use crate::http1::error::HttpError;
 
 /// A piece of a request target, kept apart from it, or what stands in for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,14 +84,9 @@ impl Route {
     ///
     /// # Errors
     /// What cannot be forwarded: CONNECT, other hosts, `*`, dot segments.
-    pub fn of(
-        method: &Method,
-        request_target: &[u8],
-        target: &Target,
-    ) -> Result<Route, ProxyError> {
+    pub fn of(method: &Method, request_target: &[u8], target: &Target) -> Result<Route, HttpError> {
         if method == Method::CONNECT {
-            return Err(ProxyError::new(
-                Code::MethodNotAllowed,
+            return Err(HttpError::method_not_allowed(
                 "this is a reverse proxy, not a tunnel: use it as the base URL \
                  (OPENAI_BASE_URL, ANTHROPIC_BASE_URL) instead of as HTTPS_PROXY",
             ));
@@ -165,12 +160,12 @@ pub fn path_of(request_target: &[u8]) -> TargetSlice {
     }
 }
 
-fn bad(what: &str) -> ProxyError {
-    ProxyError::new(Code::BadRequest, what)
+fn bad(what: &'static str) -> HttpError {
+    HttpError::bad_request(what)
 }
 
 /// The path and query of `http://host[:port]/path?query`, if the host is the target's.
-fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<TargetSlice, ProxyError> {
+fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<TargetSlice, HttpError> {
     let text = std::str::from_utf8(request_target).unwrap_or_default();
     let rest = ["http://", "https://"].iter().find_map(|scheme| {
         let start = text.get(..scheme.len())?;
@@ -186,10 +181,10 @@ fn from_absolute_form(request_target: &[u8], target: &Target) -> Result<TargetSl
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if !names_target(authority, target) {
-        return Err(ProxyError::new(
-            Code::Forbidden,
-            format!("this proxy forwards to {} only", target.authority),
-        ));
+        return Err(HttpError::forbidden(format!(
+            "this proxy forwards to {} only",
+            target.authority
+        )));
     }
     Ok(match path.as_bytes().first() {
         // The path is the end of the target.
@@ -253,7 +248,7 @@ mod tests {
         Target::parse("https://flow.example/flow-llm-proxy").unwrap()
     }
 
-    fn route(request_target: &str) -> Result<Route, ProxyError> {
+    fn route(request_target: &str) -> Result<Route, HttpError> {
         Route::of(&Method::GET, request_target.as_bytes(), &target())
     }
 
@@ -318,7 +313,7 @@ mod tests {
             "/a/%2e",
             "http://flow.example/../x",
         ] {
-            assert_eq!(route(path).unwrap_err().code, Code::BadRequest, "{path}");
+            assert_eq!(route(path).unwrap_err().code, "bad_request", "{path}");
         }
         for path in [
             "/...",
@@ -357,19 +352,19 @@ mod tests {
     #[test]
     fn other_hosts_and_other_forms_are_refused() {
         for (asked, code) in [
-            ("http://evil.example/v1", Code::Forbidden),
-            ("http://flow.example.evil.example/v1", Code::Forbidden),
-            ("http://flow.example:8443/v1", Code::Forbidden),
-            ("http://user@flow.example/v1", Code::Forbidden),
-            ("http:///v1", Code::Forbidden),
-            ("ftp://flow.example/v1", Code::BadRequest),
-            ("*", Code::BadRequest),
-            ("v1/models", Code::BadRequest),
-            ("/v1#x", Code::BadRequest),
+            ("http://evil.example/v1", "forbidden"),
+            ("http://flow.example.evil.example/v1", "forbidden"),
+            ("http://flow.example:8443/v1", "forbidden"),
+            ("http://user@flow.example/v1", "forbidden"),
+            ("http:///v1", "forbidden"),
+            ("ftp://flow.example/v1", "bad_request"),
+            ("*", "bad_request"),
+            ("v1/models", "bad_request"),
+            ("/v1#x", "bad_request"),
         ] {
             assert_eq!(route(asked).unwrap_err().code, code, "{asked}");
         }
         let connect = Route::of(&Method::CONNECT, b"flow.example:443", &target());
-        assert_eq!(connect.unwrap_err().code, Code::MethodNotAllowed);
+        assert_eq!(connect.unwrap_err().code, "method_not_allowed");
     }
 }

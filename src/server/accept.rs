@@ -17,19 +17,21 @@ use super::admission::Admission;
 use super::connection::{
     self, Buffers, CloseReason, Connection, ConnectionFate, Served, WritePolicy,
 };
+use super::handler::Handler;
+use super::limits::{
+    BODY_READ_TIMEOUT, DRAIN_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, MAX_INCOMPLETE_HEAD_BYTES,
+    QUEUE_TIMEOUT, head_timeout_error,
+};
 use super::reject::reject;
 use super::workers::Workers;
-use super::{BODY_WAIT, DRAIN_TIMEOUT, HEAD_TIMEOUT, Handler, IDLE_TIMEOUT, QUEUE_TIMEOUT};
-use crate::http1::error::{Reason, Refusal};
-use crate::net::socket::{self, ReadTimeout};
+use crate::http1::error::HttpError;
+use crate::net::socket::ReadTimeout;
+use crate::net::wait;
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections accepted in a row before those that wait are looked at again.
 const ACCEPT_BATCH: usize = 64;
-
-/// The most bytes of incomplete heads that all parked connections hold together.
-const MAX_HEAD_BYTES: usize = 64 << 20;
 
 /// A connection without a worker.
 struct WaitingConnection {
@@ -116,8 +118,8 @@ impl<H: Handler> Acceptor<H> {
                 .log_close(CloseReason::Stopping);
         }
         while let Some((connection, since)) = self.admission.take_overdue(Instant::now()) {
-            let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            self.reject(connection, refusal, since);
+            let error = HttpError::shutting_down("the proxy is stopping");
+            self.reject(connection, error, since);
         }
     }
 
@@ -137,7 +139,7 @@ impl<H: Handler> Acceptor<H> {
                 PollFlags::IN,
             ));
         }
-        let timeout = socket::timespec(self.next_deadline(now).saturating_duration_since(now));
+        let timeout = wait::timespec(self.next_deadline(now).saturating_duration_since(now));
         if let Err(error) = poll(&mut fds, Some(&timeout))
             && error != rustix::io::Errno::INTR
         {
@@ -221,7 +223,7 @@ impl<H: Handler> Acceptor<H> {
             since,
             is_seen_quiet: false,
         });
-        while self.head_bytes > MAX_HEAD_BYTES && self.shed_one(Shed::ReadingHead) {}
+        while self.head_bytes > MAX_INCOMPLETE_HEAD_BYTES && self.shed_one(Shed::ReadingHead) {}
     }
 
     /// Takes a connection out. Moves the last one to its place.
@@ -278,12 +280,12 @@ impl<H: Handler> Acceptor<H> {
         let Some(mut connection) = self.workers.dispatch(connection) else {
             return;
         };
-        if !connection.is_quick(&*self.handler) {
+        if connection.needs_permit(&*self.handler) {
             return self.workers.enqueue(connection);
         }
         let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
         let context = self.context.take();
-        let context = context.unwrap_or_else(|| Box::new(handler.context()));
+        let context = context.unwrap_or_else(|| Box::new(handler.new_context()));
         let buffers = &mut self.buffers;
         let served = catch_unwind(AssertUnwindSafe(|| {
             let services = (&*handler, &*admission);
@@ -386,7 +388,7 @@ impl<H: Handler> Acceptor<H> {
             match waiting.state {
                 WaitState::ReadingHead => {
                     let since = waiting.connection.head_since.unwrap_or(waiting.since);
-                    self.reject(waiting.connection, super::head_timeout(), since);
+                    self.reject(waiting.connection, head_timeout_error(), since);
                 }
                 WaitState::Idle => waiting.connection.log_close(CloseReason::IdleTooLong),
                 WaitState::Draining { .. } => {
@@ -404,17 +406,16 @@ impl<H: Handler> Acceptor<H> {
                 self.admission.limits.workers,
                 QUEUE_TIMEOUT.as_secs()
             );
-            let refusal = Refusal::new(Reason::Overloaded, message);
-            self.reject(connection, refusal, since);
+            let error = HttpError::overloaded(message);
+            self.reject(connection, error, since);
         }
     }
 
-    fn reject(&mut self, mut connection: Box<Connection>, refusal: Refusal, since: Instant) {
+    fn reject(&mut self, mut connection: Box<Connection>, error: HttpError, since: Instant) {
         // The request line, if it is here, says in which dialect the answer is to be.
         // Nothing, an end or an error: what is here already must do.
         connection.client.read_head();
-        if let ConnectionFate::Drain(connection) =
-            reject(connection, &*self.handler, refusal, since)
+        if let ConnectionFate::Drain(connection) = reject(connection, &*self.handler, error, since)
         {
             self.drain(connection);
         }
@@ -448,7 +449,7 @@ fn prepare(socket: &TcpStream) -> io::Result<ReadTimeout> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
     socket.set_nodelay(true)?;
-    ReadTimeout::blocking(socket, BODY_WAIT)
+    ReadTimeout::set(socket, BODY_READ_TIMEOUT)
 }
 
 /// The two errors of `accept` that say nothing about the next one.

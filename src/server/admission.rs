@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Limits;
 use super::connection::{Connection, ConnectionFate};
+use super::limits::Limits;
 
 /// See the module's documentation.
 pub(crate) struct Admission {

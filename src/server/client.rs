@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::buffer::ReadBuffer;
-use crate::net::socket::{self, ReadTimeout, WaitError, WaitOptions};
+use crate::net::socket::{self, ReadTimeout};
+use crate::net::wait::{self, WaitError, WaitOptions};
 
 /// See the module's documentation.
 pub(crate) struct Client {
@@ -64,7 +65,7 @@ impl Client {
     pub(super) fn read_body(
         &mut self,
         direct: Option<&mut [u8]>,
-        longest: Duration,
+        timeout: Duration,
     ) -> Result<usize, WaitError> {
         let Client {
             socket,
@@ -77,12 +78,12 @@ impl Client {
         let length = match socket::try_read(socket, space).map_err(WaitError::Io)? {
             Some(length) => length,
             None => {
-                socket::before_blocking();
-                let how = WaitOptions {
-                    longest,
-                    watched: socket::UNWATCHED,
+                wait::before_blocking();
+                let options = WaitOptions {
+                    timeout,
+                    watched: wait::UNWATCHED,
                 };
-                socket::read(socket, space, *read_timeout, how)?
+                socket::read(socket, space, *read_timeout, options)?
             }
         };
         if !is_direct {

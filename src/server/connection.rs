@@ -7,14 +7,16 @@ use std::time::Instant;
 use super::admission::{Admission, OpenGuard};
 use super::client::{Client, ReadOutcome};
 use super::exchange::{Exchange, Outcome, PendingRequest};
+use super::handler::{Handler, Progress};
+use super::limits::{HEAD_TIMEOUT, MAX_DRAINED_BYTES, head_timeout_error};
 use super::reject::reject;
-use super::{HEAD_TIMEOUT, Handler, Progress};
 use crate::http1::encode::OutputBuffer;
-use crate::http1::error::{Reason, Refusal};
+use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{self, RequestHead};
 use crate::net::buffer::ReadBuffer;
 use crate::net::socket::{self, ReadTimeout};
+use crate::net::wait;
 
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
@@ -92,7 +94,7 @@ enum NextHead {
     Here,
     NotYet,
     Closed,
-    RejectedRequest(Refusal),
+    Rejected(HttpError),
 }
 
 /// Goes on with the request of `connection` that waited, if there is one, and serves those that are
@@ -148,7 +150,7 @@ pub(crate) fn serve<H: Handler>(
             return Served::Done(fate, context);
         }
         if served % MAX_IN_A_ROW == 0 {
-            socket::before_blocking();
+            wait::before_blocking();
         }
     }
     unreachable!("nobody counts so far")
@@ -179,10 +181,10 @@ fn without_request<H: Handler>(
     match next {
         NextHead::NotYet => connection.give_way(buffers, ConnectionFate::Park),
         NextHead::Closed => ConnectionFate::Closed(connection, CloseReason::ClientClosed),
-        NextHead::RejectedRequest(refusal) => reject_now(connection, handler, refusal),
+        NextHead::Rejected(error) => reject_now(connection, handler, error),
         NextHead::Here => {
-            let refusal = Refusal::new(Reason::ShuttingDown, "the proxy is stopping");
-            reject_now(connection, handler, refusal)
+            let error = HttpError::shutting_down("the proxy is stopping");
+            reject_now(connection, handler, error)
         }
     }
 }
@@ -190,10 +192,10 @@ fn without_request<H: Handler>(
 fn reject_now<H: Handler>(
     connection: Box<Connection>,
     handler: &H,
-    refusal: Refusal,
+    error: HttpError,
 ) -> ConnectionFate {
     let since = connection.head_since.unwrap_or_else(Instant::now);
-    reject(connection, handler, refusal, since)
+    reject(connection, handler, error, since)
 }
 
 impl Connection {
@@ -238,11 +240,11 @@ impl Connection {
                 // What came behind the last request may be the beginning of the next one.
                 Ok(None) if self.client.input.bytes().is_empty() => self.head_since = None,
                 Ok(None) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
-                Err(refusal) => return NextHead::RejectedRequest(refusal),
+                Err(error) => return NextHead::Rejected(error),
             }
             let is_late = |since: Instant| since.elapsed() >= HEAD_TIMEOUT;
             if self.head_since.is_some_and(is_late) {
-                return NextHead::RejectedRequest(super::head_timeout());
+                return NextHead::Rejected(head_timeout_error());
             }
             if !self.client.has_input {
                 return NextHead::NotYet;
@@ -254,7 +256,10 @@ impl Connection {
     }
 
     /// Takes the next request's head from the bytes that are here, if it is whole.
-    fn take_head(&mut self, spare: &mut Vec<HeaderBlock>) -> Result<Option<RequestHead>, Refusal> {
+    fn take_head(
+        &mut self,
+        spare: &mut Vec<HeaderBlock>,
+    ) -> Result<Option<RequestHead>, HttpError> {
         if self.searched == 0 {
             // RFC 9112 section 2.2: an empty line before the request line is ignored; one.
             match self.client.input.bytes() {
@@ -280,21 +285,21 @@ impl Connection {
         self.client.take_in(&mut buffers.spare)
     }
 
-    /// Whether a whole head is here that `handler` answers without waiting for anybody. Only a
-    /// request that begins like one is taken in.
-    pub(super) fn is_quick<H: Handler>(&mut self, handler: &H) -> bool {
+    /// Whether a whole head has arrived that `handler` handles without a permit. Only a request that
+    /// begins like one is read.
+    pub(super) fn needs_permit<H: Handler>(&mut self, handler: &H) -> bool {
         let client = &mut self.client;
         if client.input.bytes().is_empty() {
             let mut start = [0; 16];
             let length = socket::peek(&client.socket, &mut start);
-            if !handler.is_quick(&start[..length]) {
-                return false;
+            if handler.needs_permit(&start[..length]) {
+                return true;
             }
-            // Nothing, an end or an error: what is here already must do.
+            // Whatever it finds: a head that is not whole needs a permit.
             client.read_head();
         }
         let bytes = client.input.bytes();
-        handler.is_quick(bytes) && matches!(request::find_end(bytes, 0), Ok(Some(_)))
+        handler.needs_permit(bytes) || !matches!(request::find_end(bytes, 0), Ok(Some(_)))
     }
 
     /// Gives the thread's buffer back. It is idle, or, where something is here already, what
@@ -330,7 +335,7 @@ impl Connection {
                 Ok(None) => return None,
                 Err(_) => return Some(CloseReason::Failed),
             }
-            if *drained > super::MAX_DRAIN {
+            if *drained > MAX_DRAINED_BYTES {
                 return Some(CloseReason::Drained);
             }
         }

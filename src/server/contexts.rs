@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::CONTEXT_IDLE_TIMEOUT;
+use super::limits::CONTEXT_IDLE_TIMEOUT;
 
 /// A stack of contexts, each with the time since which it is unused: the last one is the warmest.
 pub(super) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);

@@ -9,17 +9,14 @@ use http::{Method, StatusCode, Version};
 use super::admission::Admission;
 use super::client::Client;
 use super::connection::WritePolicy;
+use super::limits::{BODY_GRACE, MIN_BODY_RATE};
 use crate::http1::body::{ChunkDecoder, Decoded, RequestFraming};
 use crate::http1::encode::{BodyCoding, OutputBuffer, ResponseLength};
-use crate::http1::error::{Reason, Refusal};
+use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{Persistence, RequestHead};
-use crate::net::socket::{self, WaitError};
-
-/// A body must be faster than this on average, in bytes per second of waiting for the client …
-const MIN_BODY_RATE: u64 = 500;
-/// … once it has been waited for this long. Apache's mod_reqtimeout has the same figures.
-const BODY_GRACE: Duration = Duration::from_secs(20);
+use crate::net::socket;
+use crate::net::wait::{self, WaitError};
 
 /// An answer of more than so many bytes is work for a thread of its own …
 const LONG_ANSWER: u64 = 64 * 1024;
@@ -31,11 +28,11 @@ const LONG_BODY_READS: u32 = 4;
 #[derive(Debug)]
 pub enum ClientError {
     /// The client closed the connection.
-    Gone,
+    Closed,
     /// It did not read its answer for the client timeout.
     TimedOut,
     /// Its request body cannot be taken: too slow, too large or malformed.
-    RejectedRequest(Refusal),
+    Rejected(HttpError),
 }
 
 /// How far the answer is.
@@ -160,7 +157,7 @@ impl<'a> Exchange<'a> {
     pub fn may_wait(&self) -> bool {
         self.write_policy == WritePolicy::MayWait
             && self.answer == Answer::NotStarted
-            && socket::is_leading()
+            && wait::is_leading()
     }
 
     /// The client's address, as it stands in the log.
@@ -270,12 +267,9 @@ impl<'a> Exchange<'a> {
 
     fn too_large(&self) -> ClientError {
         let limit = self.admission.limits.max_body.unwrap_or_default();
-        ClientError::RejectedRequest(Refusal::new(
-            Reason::BodyTooLarge,
-            format!(
-                "the request body is over {limit} bytes; start the proxy with a larger --max-body"
-            ),
-        ))
+        ClientError::Rejected(HttpError::body_too_large(format!(
+            "the request body is over {limit} bytes; start the proxy with a larger --max-body"
+        )))
     }
 
     fn read_sized(&mut self, left: u64, buffer: &mut [u8]) -> Result<usize, ClientError> {
@@ -311,10 +305,7 @@ impl<'a> Exchange<'a> {
                 continue;
             }
             let bytes = &input.bytes()[..most];
-            match decoder
-                .decode(bytes)
-                .map_err(ClientError::RejectedRequest)?
-            {
+            match decoder.decode(bytes).map_err(ClientError::Rejected)? {
                 Decoded::Data { start, end } => {
                     buffer[filled..filled + end - start].copy_from_slice(&bytes[start..end]);
                     filled += end - start;
@@ -334,20 +325,15 @@ impl<'a> Exchange<'a> {
     fn wait_for_body(&mut self, direct: Option<&mut [u8]>) -> Result<usize, ClientError> {
         self.body.reads = self.body.reads.saturating_add(1);
         if self.body.reads > LONG_BODY_READS {
-            socket::before_blocking();
+            wait::before_blocking();
         }
         let timeout = self.admission.limits.client_timeout;
         let started = Instant::now();
-        let slow = |what: String| {
-            Err(ClientError::RejectedRequest(Refusal::new(
-                Reason::RequestTimeout,
-                what,
-            )))
-        };
+        let slow = |what: String| Err(ClientError::Rejected(HttpError::request_timeout(what)));
         let result = self.client.read_body(direct, timeout);
         self.body.waited += started.elapsed();
         match result {
-            Ok(0) => Err(ClientError::Gone),
+            Ok(0) => Err(ClientError::Closed),
             Ok(length) => {
                 let expected = self.body.waited.as_secs().saturating_mul(MIN_BODY_RATE);
                 if self.body.waited > BODY_GRACE && self.body.bytes + (length as u64) < expected {
@@ -359,7 +345,7 @@ impl<'a> Exchange<'a> {
                 "no byte of the request body came for {} s",
                 timeout.as_secs_f32()
             )),
-            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Gone),
+            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Closed),
         }
     }
 
@@ -445,16 +431,16 @@ impl<'a> Exchange<'a> {
             // The thread that does this waits for nobody.
             WritePolicy::NeverWait => Duration::ZERO,
         };
-        let result = socket::write_all(&self.client.socket, pending, stall, socket::UNWATCHED);
+        let result = socket::write_all(&self.client.socket, pending, stall, wait::UNWATCHED);
         if self.body_bytes_out > LONG_ANSWER {
-            socket::before_blocking();
+            wait::before_blocking();
         }
         self.out.clear();
         self.is_client_lost |= result.is_err();
         match result {
             Ok(()) => Ok(()),
             Err(WaitError::TimedOut) => Err(ClientError::TimedOut),
-            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Gone),
+            Err(WaitError::ClientClosed | WaitError::Io(_)) => Err(ClientError::Closed),
         }
     }
 

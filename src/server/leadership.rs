@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::Handler;
 use super::connection::Connection;
 use super::event_loops::event_loop::EventLoop;
+use super::handler::Handler;
 use super::workers::Workers;
-use crate::net::socket::Leadership;
+use crate::net::wait::Leadership;
 
 /// A connection and its kit, for which there is no place.
 pub(super) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
@@ -113,7 +113,7 @@ impl<H: Handler> Leader<H> {
 }
 
 impl<H: Handler> Leadership for Leader<H> {
-    fn is_leading_now(&self) -> bool {
+    fn is_leading(&self) -> bool {
         self.event_loop.get().is_some()
     }
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 use http::Method;
 
 use super::connection::{CloseReason, Connection, ConnectionFate};
-use super::{Handler, RejectedRequest};
-use crate::http1::encode::{BodyCoding, OutputBuffer};
-use crate::http1::error::Refusal;
+use super::handler::{Handler, RejectedRequest};
+use crate::http1::encode::{BodyCoding, OutputBuffer, field_lines};
+use crate::http1::error::HttpError;
 use crate::http1::headers::KnownHeader;
 use crate::http1::request::Persistence;
 use crate::net::socket;
@@ -21,13 +21,13 @@ struct ReadablePart {
     id: Option<Box<[u8]>>,
 }
 
-/// Answers with `refusal` and lets the connection drain. The request, or its first bytes, came at
+/// Answers with `error` and lets the connection drain. The request, or its first bytes, came at
 /// `since`.
 #[inline(never)]
 pub(super) fn reject<H: Handler>(
     connection: Box<Connection>,
     handler: &H,
-    refusal: Refusal,
+    error: HttpError,
     since: Instant,
 ) -> ConnectionFate {
     let client = &connection.client;
@@ -50,14 +50,12 @@ pub(super) fn reject<H: Handler>(
         target: readable.target,
         id: readable.id,
         since,
-        refusal: &refusal,
+        error: &error,
     });
     let mut out = OutputBuffer::default();
-    let status = http::StatusCode::from_u16(refusal.reason.status())
-        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     out.append_head(
-        status,
-        super::field_lines(&answer.fields),
+        error.status,
+        field_lines(&answer.fields),
         BodyCoding::Plain,
         (http::Version::HTTP_11, Persistence::Close),
     );

@@ -2,10 +2,12 @@
 
 use super::connection::Connection;
 use super::*;
-use crate::http1::encode::ResponseLength;
+use crate::http1::encode::{ResponseLength, field_lines};
 use crate::net::socket::ReadTimeout;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
@@ -44,7 +46,7 @@ impl Greeter {
 impl Handler for Greeter {
     type Context = usize;
 
-    fn context(&self) -> usize {
+    fn new_context(&self) -> usize {
         0
     }
 
@@ -58,7 +60,7 @@ impl Handler for Greeter {
         Greeter::greet(exchange)
     }
 
-    fn awaited<'k>(&'k self, context: &'k usize) -> Option<&'k Weak<TcpStream>> {
+    fn upstream_socket<'c>(&'c self, context: &'c usize) -> Option<&'c Weak<TcpStream>> {
         let step = |left: usize| left.checked_sub(1);
         let panics =
             *context == self.panics_at && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();

@@ -18,7 +18,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::Handler;
 use super::admission::Admission;
 use super::client::ReadOutcome;
 use super::connection::{
@@ -27,8 +26,9 @@ use super::connection::{
 use super::contexts::Contexts;
 use super::event_loops::EventLoops;
 use super::event_loops::event_loop::Work;
+use super::handler::Handler;
 use super::leadership::Leader;
-use crate::net::socket::{self, Leadership};
+use crate::net::wait::{self, Leadership};
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
 const STACK_SIZE: usize = if cfg!(debug_assertions) {
@@ -241,7 +241,7 @@ impl<H: Handler> Workers<H> {
     /// The life of a worker thread.
     fn work(self: &Arc<Self>, thread: usize) {
         let leader = Rc::new(Leader::new(Arc::clone(self), thread));
-        socket::set_leadership(Rc::<Leader<H>>::clone(&leader));
+        wait::set_leadership(Rc::<Leader<H>>::clone(&leader));
         loop {
             let task = self.next_task(thread);
             let mut worker = Worker {
@@ -288,7 +288,7 @@ impl<H: Handler> Worker<'_, H> {
         let admission = &self.workers.admission;
         self.leader.take(number);
         let mut reported = Vec::new();
-        while self.leader.is_leading_now() {
+        while self.leader.is_leading() {
             match event_loop.next(&mut reported, || admission.is_stopping()) {
                 Work::Serve(slot_index, connection, context) => {
                     self.leader.enter(slot_index);
@@ -341,7 +341,7 @@ impl<H: Handler> Worker<'_, H> {
         mut connection: Box<Connection>,
         context: Option<Box<H::Context>>,
     ) {
-        if connection.is_quick(&*self.workers.handler) {
+        if !connection.needs_permit(&*self.workers.handler) {
             let served = self.serve(connection, context, WritePolicy::NeverWait);
             return self.settle(served);
         }
@@ -370,7 +370,7 @@ impl<H: Handler> Worker<'_, H> {
             };
             self.is_admitted = true;
             self.leader.enter_lane_with(&connection.client.socket);
-            if !self.leader.is_leading_now() {
+            if !self.leader.is_leading() {
                 let client = Some(Arc::clone(&connection.client.socket));
                 self.workers.set_serving(self.thread, client);
             }
@@ -396,7 +396,7 @@ impl<H: Handler> Worker<'_, H> {
         let workers = self.workers;
         context
             .or_else(|| workers.contexts.take())
-            .unwrap_or_else(|| Box::new(workers.handler.context()))
+            .unwrap_or_else(|| Box::new(workers.handler.new_context()))
     }
 
     fn put_context(&self, context: Option<Box<H::Context>>) {

@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use ureq::http::Uri;
 
 use super::stream::CallState;
-use crate::net::socket::{self, WaitError};
+use crate::net::wait::{self, WaitError};
 
 /// Looks the host of `uri` up, for as long as the client waits.
 pub(super) fn resolve(
@@ -29,7 +29,7 @@ pub(super) fn resolve(
     if let Ok(address) = bare.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    socket::before_blocking();
+    wait::before_blocking();
     // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
     let (sender, receiver) = mpsc::sync_channel(1);
     let name = bare.to_owned();
@@ -55,7 +55,7 @@ pub(super) fn resolve(
             Err(_)
                 if call
                     .client()
-                    .is_some_and(|client| socket::peer_closed(&client)) =>
+                    .is_some_and(|client| wait::peer_closed(&client)) =>
             {
                 return Err(call.failed_wait(WaitError::ClientClosed));
             }
@@ -109,7 +109,7 @@ fn connect(
         Err(error) => return Err(WaitError::Io(error)),
     }
     let stream = TcpStream::from(socket);
-    socket::wait(&stream, PollFlags::OUT, deadline, call.client().as_deref())?;
+    wait::wait(&stream, PollFlags::OUT, deadline, call.client().as_deref())?;
     match stream.take_error() {
         Ok(None) => {
             stream.set_nonblocking(false).map_err(WaitError::Io)?;

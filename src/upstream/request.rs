@@ -24,7 +24,7 @@ pub enum RequestBody<'a> {
     /// No body, and no Content-Length.
     None,
     /// All of it.
-    Held(&'a [u8]),
+    Buffered(&'a [u8]),
     /// It comes from a reader. Without a length it goes out in chunks.
     Streamed {
         reader: &'a mut dyn Read,
@@ -61,7 +61,7 @@ impl<'t> Output<'t> {
         self.put_head(request)?;
         match &mut request.body {
             RequestBody::None => {}
-            RequestBody::Held(bytes) => self.put(bytes)?,
+            RequestBody::Buffered(bytes) => self.put(bytes)?,
             RequestBody::Streamed { reader, length } => self.stream(*reader, length.is_none())?,
         }
         self.flush()
@@ -161,7 +161,7 @@ fn write_head<'f>(
         .try_for_each(|piece| put(piece).map(drop))?;
     let length = match &request.body {
         RequestBody::None => None,
-        RequestBody::Held(bytes) => Some(bytes.len() as u64),
+        RequestBody::Buffered(bytes) => Some(bytes.len() as u64),
         RequestBody::Streamed { length, .. } => {
             if length.is_none() {
                 put(b"transfer-encoding: chunked\r\n")?;

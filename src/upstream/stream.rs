@@ -22,7 +22,8 @@ use ureq::unversioned::transport::{
 
 use super::buffers::TransportBuffers;
 use super::connect::{connect_any, resolve};
-use crate::net::socket::{self, ReadTimeout, WaitError, WaitOptions};
+use crate::net::socket::{self, ReadTimeout};
+use crate::net::wait::{self, WaitError, WaitOptions};
 
 /// What a worker and its upstream connections tell each other. One call at a time.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ const READS_PER_LOOK: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum ReadMode {
-    WaitOptions,
+    Wait,
     Look,
 }
 
@@ -78,8 +79,7 @@ impl CallState {
 
     /// A call begins.
     pub(super) fn begin(&self) {
-        self.mode
-            .store(ReadMode::WaitOptions as u8, Ordering::Relaxed);
+        self.mode.store(ReadMode::Wait as u8, Ordering::Relaxed);
         self.stop_reason
             .store(StopReason::None as u8, Ordering::Relaxed);
         self.head_bytes.store(0, Ordering::Relaxed);
@@ -111,7 +111,7 @@ impl CallState {
         if before > 0
             && self
                 .client()
-                .is_some_and(|client| socket::peer_closed(&client))
+                .is_some_and(|client| wait::peer_closed(&client))
         {
             return Err(self.failed_wait(WaitError::ClientClosed));
         }
@@ -126,12 +126,12 @@ impl CallState {
         self.reads.store(reads, Ordering::Relaxed);
         let is_time = reads.is_multiple_of(READS_PER_LOOK);
         if is_time {
-            socket::before_blocking();
+            wait::before_blocking();
         }
         if is_time
             && self
                 .client()
-                .is_some_and(|client| socket::peer_closed(&client))
+                .is_some_and(|client| wait::peer_closed(&client))
         {
             return Err(self.failed_wait(WaitError::ClientClosed));
         }
@@ -245,7 +245,7 @@ impl TcpTransport {
         Ok(TcpTransport {
             call: Arc::clone(call),
             buffers: TransportBuffers::new(input, output),
-            read_timeout: ReadTimeout::blocking(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
+            read_timeout: ReadTimeout::set(&socket, BLIND_WAIT).map_err(ureq::Error::Io)?,
             socket,
             is_emptied: false,
             writes: Writes::Taken,
@@ -343,7 +343,7 @@ impl Transport for TcpTransport {
                 _ => longest(timeout.for_read()),
             };
             let how = WaitOptions {
-                longest,
+                timeout: longest,
                 watched: &|| call.client(),
             };
             socket::read(socket, space, *read_timeout, how)

@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode};
 
-use crate::proxy::error::{Code, ProxyError};
+use crate::http1::error::HttpError;
 
 /// What the pages tell about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub fn page(
     path: &[u8],
     method: &Method,
     status: Readiness,
-) -> Option<Result<AdminResponse, ProxyError>> {
+) -> Option<Result<AdminResponse, HttpError>> {
     let name = path
         .strip_prefix(b"/-/")
         .or_else(|| (path == b"/-").then_some(b""))?;
     let is_known = matches!(name, b"health" | b"ready");
     if is_known && method != Method::GET && method != Method::HEAD {
-        let error = ProxyError::new(Code::MethodNotAllowed, "pages under /-/ take GET only");
+        let error = HttpError::method_not_allowed("pages under /-/ take GET only");
         return Some(Err(error));
     }
     let (available, total) = status.remaining;
@@ -59,8 +59,7 @@ pub fn page(
             let body = format!(r#"{{"status":"{word}","configurations":{configurations}}}"#);
             Ok(AdminResponse { status: code, body })
         }
-        _ => Err(ProxyError::new(
-            Code::NotFound,
+        _ => Err(HttpError::not_found(
             "there is no such page; there are /-/health and /-/ready",
         )),
     })
@@ -75,8 +74,9 @@ mod tests {
             remaining,
             is_stopping,
         };
-        page(path.as_bytes(), &Method::GET, status)
-            .map(|page| page.map_or_else(|error| error.code.status(), |page| page.status.as_u16()))
+        page(path.as_bytes(), &Method::GET, status).map(|page| {
+            page.map_or_else(|error| error.status.as_u16(), |page| page.status.as_u16())
+        })
     }
 
     #[test]
@@ -99,6 +99,6 @@ mod tests {
             is_stopping: false,
         };
         let posted = page(b"/-/health", &Method::POST, status).unwrap();
-        assert_eq!(posted.unwrap_err().code, Code::MethodNotAllowed);
+        assert_eq!(posted.unwrap_err().code, "method_not_allowed");
     }
 }

@@ -5,7 +5,6 @@
 //! was sent of an event before the break must not be taken for a whole one. No I/O.
 
 use self::partial_event::{DONE, Data, PartialEvent};
-use super::error::anthropic_error;
 
 mod partial_event;
 mod partial_json;
@@ -80,14 +79,15 @@ impl EventScanner {
         matches!(self.line, Line::Boundary | Line::BoundaryCr)
     }
 
-    /// The bytes that end a broken stream: what is left open is closed as an error, then the frame.
-    pub fn closing_frames(&self, message: &str) -> Vec<u8> {
+    /// Returns the bytes that end a broken stream: they close what is open as an error with `message`,
+    /// then comes an event `error` with `data`, a JSON object.
+    pub fn closing_frames(&self, message: &str, data: &str) -> Vec<u8> {
         let mut closing_frames = Vec::new();
         if !self.is_at_boundary() {
             self.close_event(message, &mut closing_frames);
         }
         closing_frames.extend_from_slice(b"event: error\ndata: ");
-        closing_frames.extend_from_slice(anthropic_error("api_error", message).as_bytes());
+        closing_frames.extend_from_slice(data.as_bytes());
         closing_frames.extend_from_slice(b"\n\n");
         closing_frames
     }

@@ -21,10 +21,21 @@ fn decode(stream: &str) -> Vec<(String, String)> {
     events
 }
 
+/// The data of the error frame.
+fn error_data(message: &str) -> String {
+    let message = Value::from(message);
+    format!(r#"{{"type":"error","error":{{"type":"api_error","message":{message}}}}}"#)
+}
+
+/// The bytes that end `scanner`'s stream.
+fn closing_frames(scanner: &EventScanner, message: &str) -> Vec<u8> {
+    scanner.closing_frames(message, &error_data(message))
+}
+
 fn broken_after(stream: &str) -> String {
     let mut tail = EventScanner::default();
     tail.feed(stream.as_bytes());
-    stream.to_owned() + std::str::from_utf8(&tail.closing_frames("it \"broke\"")).unwrap()
+    stream.to_owned() + std::str::from_utf8(&closing_frames(&tail, "it \"broke\"")).unwrap()
 }
 
 const WHOLE: &str = concat!(
@@ -130,7 +141,7 @@ fn a_character_that_was_cut_is_made_whole() {
                 let mut stream = start.as_bytes().to_vec();
                 stream.extend_from_slice(&character.as_bytes()[..length]);
                 tail.feed(&stream);
-                stream.extend(tail.closing_frames("m"));
+                stream.extend(closing_frames(&tail, "m"));
                 assert!(std::str::from_utf8(&stream).is_ok(), "{stream:?}");
             }
         }
@@ -208,7 +219,7 @@ fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
     for piece in stream.chunks(1000) {
         tail.feed(piece);
     }
-    stream.extend(tail.closing_frames("m"));
+    stream.extend(closing_frames(&tail, "m"));
     let events = decode(std::str::from_utf8(&stream).unwrap());
     assert_eq!(events.len(), 2);
     let data: Value = serde_json::from_str(&events[0].1).unwrap();

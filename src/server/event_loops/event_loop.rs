@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::poller::{Poller, Side, Token};
-use crate::server::Handler;
 use crate::server::connection::Connection;
+use crate::server::handler::Handler;
 use crate::server::leadership::NoSlot;
 
 /// How often the lane looks for what has waited long. Waits are counted in these.
@@ -213,7 +213,7 @@ impl<H: Handler> EventLoop<H> {
         context: Box<H::Context>,
         handler: &H,
     ) -> Result<(), NoSlot<H>> {
-        let Some(awaited) = handler.awaited(&context) else {
+        let Some(awaited) = handler.upstream_socket(&context) else {
             return Err((connection, context));
         };
         let mut state = self.lock();

@@ -4,7 +4,7 @@
 
 use std::ops::Deref;
 
-use crate::server::Handler;
+use crate::server::handler::Handler;
 
 pub(super) mod event_loop;
 mod poller;

@@ -58,7 +58,7 @@ mod epoll {
     use rustix::event::{EventfdFlags, eventfd};
     use rustix::io::Errno;
 
-    use crate::net::socket;
+    use crate::net::wait;
 
     /// How many events one wait reports. More would let the first ones grow old.
     const AT_ONCE: usize = 64;
@@ -115,7 +115,7 @@ mod epoll {
             tokens: &mut Vec<Token>,
         ) -> io::Result<()> {
             tokens.clear();
-            let timeout = timeout.map(socket::timespec);
+            let timeout = timeout.map(wait::timespec);
             let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
             let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,

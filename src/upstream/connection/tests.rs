@@ -1,5 +1,7 @@
 use super::*;
+use crate::config::target::Target;
 use crate::net::socket::peek;
+use crate::upstream::proxy_env::ProxySettings;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
@@ -89,9 +91,9 @@ fn idle_after_own_answer(between: impl FnOnce(&mut Connection)) -> Option<Durati
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
     socket.write_all(answer).unwrap();
     assert!(upstream.receive(&Method::GET).unwrap().is_some());
-    upstream.end();
+    upstream.end_exchange();
     between(upstream.connection.as_mut().unwrap());
-    upstream.end();
+    upstream.end_exchange();
     let connection = upstream.connection.as_ref();
     connection.map(|connection| connection.last_used.elapsed())
 }

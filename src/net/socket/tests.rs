@@ -1,0 +1,164 @@
+use super::*;
+use crate::net::wait::{Leadership, UNWATCHED, peer_closed, set_leadership};
+use std::cell::Cell;
+use std::io::Write;
+use std::net::{Shutdown, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (far, _) = listener.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
+    (near, far)
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn alone(timeout: Duration) -> WaitOptions<'static> {
+    WaitOptions {
+        timeout,
+        watched: UNWATCHED,
+    }
+}
+
+fn watching(watched: Watched<'_>) -> WaitOptions<'_> {
+    WaitOptions {
+        watched,
+        ..alone(SOON)
+    }
+}
+
+/// As [`pair`], the near end to be watched.
+fn watched_pair() -> (impl Fn() -> Option<Arc<TcpStream>>, TcpStream) {
+    let (near, far) = pair();
+    let near = Arc::new(near);
+    (move || Some(Arc::clone(&near)), far)
+}
+
+#[test]
+fn a_read_returns_what_arrives() {
+    let (near, mut far) = pair();
+    far.write_all(b"hello").unwrap();
+    let mut buffer = [0; 16];
+    let length = read(&near, &mut buffer, ReadTimeout::default(), alone(SOON)).unwrap();
+    assert_eq!(&buffer[..length], b"hello");
+}
+
+#[test]
+fn a_read_gives_up_at_its_deadline() {
+    let (near, _far) = pair();
+    let (begun, longest) = (Instant::now(), Duration::from_millis(30));
+    let result = read(&near, &mut [0; 4], ReadTimeout::default(), alone(longest));
+    assert!(matches!(result, Err(WaitError::TimedOut)));
+    assert!(begun.elapsed() >= longest);
+}
+
+#[test]
+fn a_read_that_blocks_first_keeps_its_deadline_and_its_watch() {
+    let (near, mut far) = pair();
+    near.set_nonblocking(false).unwrap();
+    let read_timeout = ReadTimeout::set(&near, Duration::from_millis(20)).unwrap();
+    let (begun, longest) = (Instant::now(), Duration::from_millis(60));
+    let result = read(&near, &mut [0; 4], read_timeout, alone(longest));
+    assert!(matches!(result, Err(WaitError::TimedOut)));
+    assert!(begun.elapsed() >= longest);
+    let (client, client_far) = watched_pair();
+    drop(client_far);
+    let result = read(&near, &mut [0; 4], read_timeout, watching(&client));
+    assert!(matches!(result, Err(WaitError::ClientClosed)));
+    far.write_all(b"late").unwrap();
+    let length = read(&near, &mut [0; 4], read_timeout, alone(SOON)).unwrap();
+    assert_eq!(length, 4);
+}
+
+#[test]
+fn a_wait_ends_when_the_watched_peer_leaves() {
+    let (near, _far) = pair();
+    let (client, client_far) = watched_pair();
+    drop(client_far);
+    let result = read(
+        &near,
+        &mut [0; 4],
+        ReadTimeout::default(),
+        watching(&client),
+    );
+    assert!(matches!(result, Err(WaitError::ClientClosed)));
+}
+
+#[test]
+fn bytes_from_the_watched_peer_do_not_end_the_wait() {
+    let (near, mut far) = pair();
+    let (client, mut client_far) = watched_pair();
+    client_far.write_all(b"a pipelined request").unwrap();
+    far.write_all(b"answer").unwrap();
+    let mut buffer = [0; 16];
+    let length = read(
+        &near,
+        &mut buffer,
+        ReadTimeout::default(),
+        watching(&client),
+    )
+    .unwrap();
+    assert_eq!(length, 6);
+}
+
+#[test]
+fn a_peer_that_shuts_down_its_sending_side_counts_as_gone() {
+    let (near, far) = pair();
+    assert!(!peer_closed(&near));
+    far.shutdown(Shutdown::Write).unwrap();
+    let deadline = Instant::now() + SOON;
+    while !peer_closed(&near) {
+        assert!(Instant::now() < deadline, "the close was never seen");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_write_gives_up_on_a_peer_that_reads_nothing() {
+    let (near, _far) = pair();
+    let flood = vec![0; 64 << 20];
+    let result = write_all(&near, &flood, Duration::from_millis(30), UNWATCHED);
+    assert!(matches!(result, Err(WaitError::TimedOut)));
+}
+
+/// Counts how often it was handed over.
+#[derive(Default)]
+struct CountedLeadership {
+    leads: Cell<bool>,
+    handed_over: Cell<u32>,
+}
+
+impl Leadership for CountedLeadership {
+    fn is_leading(&self) -> bool {
+        self.leads.get()
+    }
+
+    fn hand_over(&self) {
+        if self.leads.replace(false) {
+            self.handed_over.set(self.handed_over.get() + 1);
+        }
+    }
+}
+
+#[test]
+fn leadership_is_handed_over_before_a_wait_and_kept_where_bytes_have_arrived() {
+    let leadership = Rc::new(CountedLeadership::default());
+    leadership.leads.set(true);
+    set_leadership(Rc::<CountedLeadership>::clone(&leadership));
+    let (near, mut far) = pair();
+    far.write_all(b"hello").unwrap();
+    wait(&near, PollFlags::IN, Instant::now(), None).unwrap();
+    let length = read(&near, &mut [0; 16], ReadTimeout::default(), alone(SOON)).unwrap();
+    assert_eq!((length, leadership.is_leading()), (5, true));
+    let result = read(
+        &near,
+        &mut [0; 16],
+        ReadTimeout::default(),
+        alone(Duration::from_millis(1)),
+    );
+    assert!(matches!(result, Err(WaitError::TimedOut)));
+    assert_eq!((leadership.handed_over.get(), is_leading()), (1, false));
+}
