@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use flow_proxy::cli::{self, Command, Invocation, Options};
+use flow_proxy::cli::{self, Command, Invocation};
 use flow_proxy::commands::check as online;
 use flow_proxy::commands::health;
 use flow_proxy::commands::serve::{self as run, Failure, Source};
+use flow_proxy::config::options::Options;
 use flow_proxy::config::secrets::{self, Loaded};
 use flow_proxy::config::watch::FileVersion;
 use flow_proxy::demo::Demo;
@@ -94,7 +95,7 @@ fn run(
         ..
     } = invocation;
     let log_file = &options.log_file;
-    let logger = match logging::init(options.log_level, &log_file.path, log_file.asked_for) {
+    let logger = match logging::init(options.log_level, &log_file.path, log_file.is_required) {
         Ok(logger) => logger,
         Err(problem) => return complain(MISUSED, &problem),
     };

@@ -15,9 +15,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use lexopt::Arg;
 
@@ -26,7 +24,7 @@ pub use self::help::{help, version};
 use self::options::{COMMANDS, FLAGS, OPTIONS, OptionSpec, PREFIX, SHELLS};
 use self::suggest::nearest;
 use self::values::{printable, quoted};
-use crate::config::target::Target;
+use crate::config::options::Options;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,44 +59,6 @@ pub enum Shell {
     Bash,
     Zsh,
     Fish,
-}
-
-/// The options in force. The default is the one of the help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The port to listen on; 0 is any free one.
-    pub port: u16,
-    /// The address to listen on.
-    pub host: IpAddr,
-    /// The least level that is logged.
-    pub log_level: log::LevelFilter,
-    /// The configurations to sign with.
-    pub secrets_file: PathBuf,
-    /// The log beside stderr.
-    pub log_file: LogFile,
-    /// Where requests go.
-    pub target: Target,
-    /// Requests and streams in flight at once, 1 to 16384.
-    pub workers: usize,
-    /// The longest silence of the upstream; not 0.
-    pub upstream_timeout: Duration,
-    /// The longest stall of a client in the middle of a body or an answer; not 0.
-    pub client_timeout: Duration,
-    /// How long requests in flight may go on after SIGTERM; 0 is not at all.
-    pub shutdown_timeout: Duration,
-    /// The largest request body in bytes; `None` is no limit.
-    pub max_body: Option<u64>,
-    /// PEM roots to trust beside the built-in ones.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// The log file, and how much it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFile {
-    /// Its path.
-    pub path: PathBuf,
-    /// Whether somebody asked for it: failing to open it is then an error, else a warning.
-    pub asked_for: bool,
 }
 
 /// Everything that was asked for.

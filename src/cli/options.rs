@@ -1,13 +1,8 @@
 //! The one table of options, and that of commands: parsing, environment, `--help`, completions and
 //! hints all read these. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-use log::LevelFilter;
-
-use super::{LogFile, Options, values};
+use super::values;
+use crate::config::options::{LogFile, Options};
 use crate::config::target::Target;
 
 /// What every variable of this program's begins with.
@@ -94,7 +89,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
             let path = values::path(text)?;
             options.log_file = LogFile {
                 path,
-                asked_for: true,
+                is_required: true,
             };
             Ok(())
         },
@@ -169,34 +164,6 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         },
     },
 ];
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            port: 8899,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            log_level: LevelFilter::Info,
-            secrets_file: PathBuf::from("secrets.json"),
-            log_file: LogFile {
-                path: PathBuf::from("flow_proxy_plugin.log"),
-                asked_for: false,
-            },
-            target: Target {
-                https: true,
-                authority: "flow.ciandt.com".to_owned(),
-                host: "flow.ciandt.com".to_owned(),
-                port: 443,
-                base_path: "/flow-llm-proxy".to_owned(),
-            },
-            workers: 256,
-            upstream_timeout: Duration::from_secs(600),
-            client_timeout: Duration::from_secs(60),
-            shutdown_timeout: Duration::from_secs(30),
-            max_body: Some(100 << 20),
-            ca_file: None,
-        }
-    }
-}
 
 /// An option without a value.
 pub(super) struct FlagSpec {

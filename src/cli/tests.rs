@@ -1,4 +1,5 @@
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -81,12 +82,6 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "ca-file=none (default)",
         ]
     );
-}
-
-#[test]
-fn the_target_by_default_is_what_its_url_parses_to() {
-    let target = Options::default().target;
-    assert_eq!(Target::parse(&target.to_string()), Ok(target));
 }
 
 #[test]
@@ -410,10 +405,10 @@ fn values_outside_utf_8_are_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_log_file_is_asked_for_by_naming_it_even_if_it_is_the_default() {
-    assert!(!parsed(&[], &[]).options.log_file.asked_for);
+fn a_log_file_is_is_required_by_naming_it_even_if_it_is_the_default() {
+    assert!(!parsed(&[], &[]).options.log_file.is_required);
     let named = parsed(&["--log-file", "flow_proxy_plugin.log"], &[]);
-    assert!(named.options.log_file.asked_for);
+    assert!(named.options.log_file.is_required);
 }
 
 #[test]
@@ -463,7 +458,7 @@ fn env_example_taken_as_it_stands_means_the_defaults() {
     let example = include_str!("../../.env.example").replace("# FLOW_PROXY_", "FLOW_PROXY_");
     let dotenv = DotEnv::holding(&example);
     let mut options = parse_with(&[], &[], &dotenv.0).unwrap().options;
-    assert!(std::mem::take(&mut options.log_file.asked_for));
+    assert!(std::mem::take(&mut options.log_file.is_required));
     assert_eq!(options, Options::default());
 }
 

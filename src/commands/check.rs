@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::Method;
 
-use crate::cli::Options;
+use crate::config::options::Options;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
 use crate::http1::response::ResponseHead;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{Options, Setting};
+use crate::cli::Setting;
+use crate::config::options::Options;
 use crate::config::secrets::Configuration;
 use crate::config::watch::{FileVersion, Reloader};
 use crate::logging;

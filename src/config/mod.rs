@@ -1,6 +1,8 @@
-//! Target, credentials and their tokens, and the watcher of the secrets file.
+//! What the program runs with: options, target, credentials and their tokens, and the watcher of the
+//! secrets file.
 
 pub mod jwt;
+pub mod options;
 pub mod secrets;
 pub mod target;
 pub mod watch;
