@@ -68,7 +68,7 @@ fn demo(invocation: &mut Invocation) -> ExitCode {
         Err(error) => return complain(FAILED, &format!("cannot start the demo: {error}")),
     };
     invocation.options.target = demo.target();
-    for setting in &mut invocation.sources {
+    for setting in &mut invocation.settings {
         if setting.name == "target-url" {
             setting.value = demo.target().to_string();
         }
@@ -91,7 +91,7 @@ fn run(
     let Invocation {
         options,
         warnings,
-        sources,
+        settings: sources,
         ..
     } = invocation;
     let log_file = &options.log_file;
@@ -138,7 +138,7 @@ fn check(invocation: &Invocation, online: bool) -> ExitCode {
     let Invocation {
         options,
         warnings,
-        sources,
+        settings: sources,
         ..
     } = invocation;
     let width = sources

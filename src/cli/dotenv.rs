@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_malformed_line_is_told_by_its_number_and_never_quoted() {
+    fn each_malformed_line_is_reported_by_its_number_and_never_quoted() {
         let text = "A=1\n\nSECRET hunter2\n# note\nB=two words\nC=3\n";
         let found = faults(text.as_bytes());
         assert_eq!(
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quotation_is_told_where_it_begins() {
+    fn an_open_quotation_is_reported_where_it_begins() {
         let found = faults(b"A=1\nB=\"open\nC=3\nD=4\n");
         assert_eq!(found, [".env: line 2 is not NAME=VALUE (quote blanks)"]);
     }

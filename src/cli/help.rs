@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::options::{COMMANDS, FLAGS, OPTIONS};
+use super::commands::{COMMANDS, FLAGS};
+use super::options::OPTIONS;
 
 const USAGE: &str = "\
 Reverse proxy for the Flow LLM Proxy: signs every request with the next configuration of
@@ -32,18 +33,18 @@ Example:
 pub fn help() -> String {
     let mut text = format!("{}{USAGE}", version());
     push_command(&mut text, "(none)", "run the proxy");
-    for command in &COMMANDS {
+    for command in COMMANDS {
         let usage = format!("{} {}", command.name, command.arguments);
         push_command(&mut text, usage.trim_end(), command.help);
     }
     text.push_str("\nOptions, environment variables and defaults:\n");
-    for option in &OPTIONS {
+    for option in OPTIONS {
         let usage = format!("--{} {}", option.long, option.value_name);
         let (env, default) = (option.env, option.default_text());
         push_line(&mut text, format_args!("  {usage:<24} {env:<28} {default}"));
         push_line(&mut text, format_args!("      {}", option.help));
     }
-    for flag in &FLAGS {
+    for flag in FLAGS {
         let short = flag
             .short
             .map_or(String::new(), |short| format!(", -{short}"));
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn help_has_each_option_with_its_variable_and_default_on_one_line() {
         let text = help();
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let start = format!("  --{} {} ", option.long, option.value_name);
             let line = text.lines().find(|line| line.starts_with(&start));
             let words: Vec<&str> = line.expect(&start).split_whitespace().collect();
@@ -98,14 +99,14 @@ mod tests {
     #[test]
     fn help_has_each_flag_and_command() {
         let text = help();
-        for flag in &FLAGS {
+        for flag in FLAGS {
             assert!(
                 text.contains(&format!("\n  --{}", flag.long)),
                 "{}",
                 flag.long
             );
         }
-        for command in &COMMANDS {
+        for command in COMMANDS {
             assert!(
                 text.contains(&format!("\n  {} ", command.name)),
                 "{}",

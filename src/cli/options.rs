@@ -1,39 +1,39 @@
-//! The one table of options, and that of commands: parsing, environment, `--help`, completions and
-//! hints all read these. Pure.
+//! The one table of options that take a value: parsing, environment, `--help`, completions and hints all
+//! read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
 use super::values;
 use crate::config::options::{LogFile, Options};
 use crate::config::target::Target;
 
-/// What every variable of this program's begins with.
+/// What the name of every variable of this program begins with.
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
 /// An option that takes a value.
 pub(super) struct OptionSpec {
     /// The name without its two dashes.
-    pub long: &'static str,
-    /// The environment variable that sets it too.
-    pub env: &'static str,
+    pub(super) long: &'static str,
+    /// The environment variable that sets it.
+    pub(super) env: &'static str,
     /// What its value is called in the help.
-    pub value_name: &'static str,
-    /// One line of help.
-    pub help: &'static str,
-    /// What a shell offers for its value.
-    pub complete: Complete,
-    /// Reads a value that is not empty; the error quotes it and says what is allowed.
-    pub set: fn(&mut Options, &str) -> Result<(), String>,
-    /// The value in force, as `set` reads it; `none` where there is none.
-    pub show: fn(&Options) -> String,
+    pub(super) value_name: &'static str,
+    /// Its line of help.
+    pub(super) help: &'static str,
+    /// What shells offer for its value.
+    pub(super) complete: Complete,
+    /// Reads a value, which is not empty. The error quotes it and says what is allowed.
+    pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
+    /// Writes the value in force as `set` reads it; `none` where it has no value.
+    pub(super) show: fn(&Options) -> String,
 }
 
 impl OptionSpec {
-    /// The value that is in force where nobody sets one.
-    pub fn default_text(&self) -> String {
+    /// Returns the default as the help shows it.
+    pub(super) fn default_text(&self) -> String {
         (self.show)(&Options::default())
     }
 }
 
-/// What a shell offers for the value of an option.
+/// What shells offer for the value of an option.
 #[derive(Clone, Copy)]
 pub(super) enum Complete {
     Nothing,
@@ -42,7 +42,7 @@ pub(super) enum Complete {
 }
 
 /// All options that take a value, in the order of the help.
-pub(super) const OPTIONS: [OptionSpec; 12] = [
+pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         long: "port",
         env: "FLOW_PROXY_PORT",
@@ -164,74 +164,3 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         },
     },
 ];
-
-/// An option without a value.
-pub(super) struct FlagSpec {
-    pub long: &'static str,
-    pub short: Option<char>,
-    pub help: &'static str,
-}
-
-/// The options without a value. `--online` goes with `check` alone.
-pub(super) const FLAGS: [FlagSpec; 3] = [
-    FlagSpec {
-        long: "online",
-        short: None,
-        help: "with check: also ask the target, with every credential",
-    },
-    FlagSpec {
-        long: "help",
-        short: Some('h'),
-        help: "print this help",
-    },
-    FlagSpec {
-        long: "version",
-        short: Some('V'),
-        help: "print the version",
-    },
-];
-
-/// A command.
-pub(super) struct CommandSpec {
-    pub name: &'static str,
-    /// What may follow it, as the help shows it.
-    pub arguments: &'static str,
-    pub help: &'static str,
-}
-
-/// The commands but for the one without a name, which runs the proxy.
-pub(super) const COMMANDS: [CommandSpec; 6] = [
-    CommandSpec {
-        name: "demo",
-        arguments: "",
-        help: "run it against a simulated Flow: needs no secrets.json and no network",
-    },
-    CommandSpec {
-        name: "check",
-        arguments: "[--online]",
-        help: "print what would run, or every problem; --online also asks the target",
-    },
-    CommandSpec {
-        name: "token",
-        arguments: "[NAME]",
-        help: "print the token (JWT) of configuration NAME, or of the first one",
-    },
-    CommandSpec {
-        name: "health",
-        arguments: "",
-        help: "exit 0 if the proxy at --host and --port answers within 3 s, else 1",
-    },
-    CommandSpec {
-        name: "completions",
-        arguments: "SHELL",
-        help: "print the completions for bash, zsh or fish",
-    },
-    CommandSpec {
-        name: "help",
-        arguments: "",
-        help: "print this help",
-    },
-];
-
-/// The names of the shells that completions are made for.
-pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
