@@ -136,6 +136,15 @@ impl Configuration {
     }
 }
 
+/// Returns the names as messages list them: `'a', 'b'`.
+pub fn quoted_names(configurations: &[Configuration]) -> String {
+    let names: Vec<_> = configurations
+        .iter()
+        .map(|configuration| format!("'{}'", configuration.name))
+        .collect();
+    names.join(", ")
+}
+
 /// What Flow knows a client by, with the finished Authorization value.
 ///
 /// Equal when clientId, clientSecret and tenant are.
