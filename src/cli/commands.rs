@@ -76,12 +76,12 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         name: "demo",
         arguments: "",
-        help: "run it against a simulated Flow: needs no secrets.json and no network",
+        help: "run the proxy against a simulated Flow: no secrets.json, no network",
     },
     CommandSpec {
         name: "check",
         arguments: "[--online]",
-        help: "print what would run, or every problem; --online also asks the target",
+        help: "validate the configuration and print it; --online also asks the target",
     },
     CommandSpec {
         name: "token",

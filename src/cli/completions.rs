@@ -1,9 +1,9 @@
-//! Completions for bash, zsh and fish, made from the tables of options and commands. Pure.
+//! Completions for bash, zsh and fish, from the tables of options and commands. Pure.
 
 use super::commands::{COMMANDS, FLAGS, Shell};
 use super::options::{Complete, OPTIONS};
 
-/// The script that makes `shell` complete the command line of flow-proxy. Ends with a line end.
+/// Returns the script that makes `shell` complete the command line. Ends with a line end.
 pub fn completions(shell: Shell) -> String {
     match shell {
         Shell::Bash => bash(),
@@ -12,7 +12,7 @@ pub fn completions(shell: Shell) -> String {
     }
 }
 
-/// Kept to what bash 3.2 knows, which macOS still has, and free of the bash-completion package.
+/// Uses only what bash 3.2 has, which macOS ships, and not the bash-completion package.
 fn bash() -> String {
     let mut cases = String::new();
     for option in OPTIONS {
@@ -71,7 +71,7 @@ fn zsh() -> String {
         let action = match option.complete {
             Complete::Nothing => String::new(),
             Complete::Files => "_files".to_owned(),
-            // Colons end an action's parts.
+            // A colon separates the parts of an action.
             Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
         };
         let (long, help, name) = (option.long, zsh_escaped(option.help), option.value_name);
@@ -115,7 +115,7 @@ fi
     )
 }
 
-/// `text` for a description in single quotes of `_arguments` and `_describe`.
+/// Escapes `text` for a single-quoted description of `_arguments` or `_describe`.
 fn zsh_escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('[', "\\[")
@@ -162,6 +162,7 @@ fn fish() -> String {
     text
 }
 
+/// Escapes `text` for a single-quoted string.
 fn fish_escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }

@@ -7,7 +7,7 @@ use super::options::OPTIONS;
 
 const USAGE: &str = "\
 Reverse proxy for the Flow LLM Proxy: signs every request with the next configuration of
-secrets.json, forwards it and streams the answer back.
+secrets.json, forwards it and streams the response back.
 
 Usage: flow-proxy [COMMAND] [OPTIONS]
 
@@ -15,9 +15,9 @@ Commands:
 ";
 
 const AFTER_OPTIONS: &str = "
-The command line goes before the environment, that before .env in the working directory, that
-before the default. TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or K, M, G.
-HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for the way to the target.
+Precedence: command line, environment, .env in the working directory, default.
+TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or a number with K, M or G.
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for the connection to the target.
 
 Files: secrets.json, flow_proxy_plugin.log, .env (in the working directory)
 Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log
@@ -28,8 +28,8 @@ Example:
   curl http://127.0.0.1:8899/v1/models
 ";
 
-/// What `--help` prints: the commands and every option with its environment variable and default,
-/// for a screen of 100 columns. Ends with a line end.
+/// Returns what `--help` prints: the commands, and every option with its environment variable and
+/// default, for a screen of 100 columns. Ends with a line end.
 pub fn help() -> String {
     let mut text = format!("{}{USAGE}", version());
     push_command(&mut text, "(none)", "run the proxy");
@@ -55,7 +55,7 @@ pub fn help() -> String {
     text
 }
 
-/// What `--version` prints. Ends with a line end.
+/// Returns what `--version` prints. Ends with a line end.
 pub fn version() -> String {
     concat!("flow-proxy ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }

@@ -1,5 +1,5 @@
-//! The one table of options that take a value: parsing, environment, `--help`, completions and hints all
-//! read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
+//! The one table of options that take a value. Parsing, environment, `--help`, completions and hints
+//! all read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
 use super::values;
 use crate::config::options::{LogFile, Options};
@@ -56,7 +56,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "host",
         env: "FLOW_PROXY_HOST",
         value_name: "ADDRESS",
-        help: "address to listen on; others than loopback let everybody who reaches it in",
+        help: "address to listen on; any address other than loopback is open to everyone who can reach it",
         complete: Complete::Words(&["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"]),
         set: |options, text| values::host(text).map(|host| options.host = host),
         show: |options| options.host.to_string(),
@@ -65,7 +65,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "log-level",
         env: "FLOW_PROXY_LOG_LEVEL",
         value_name: "LEVEL",
-        help: "least level that is logged: DEBUG, INFO, WARNING or ERROR",
+        help: "minimum level to log: DEBUG, INFO, WARNING or ERROR",
         complete: Complete::Words(&values::LEVELS),
         set: |options, text| values::level(text).map(|level| options.log_level = level),
         show: |options| values::show_level(options.log_level),
@@ -74,7 +74,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "secrets-file",
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
-        help: "the configurations to sign with, a JSON array",
+        help: "credentials file (JSON array)",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.secrets_file = path),
         show: |options| values::show_path(&options.secrets_file),
@@ -83,7 +83,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "log-file",
         env: "FLOW_PROXY_LOG_FILE",
         value_name: "FILE",
-        help: "log file, written beside stderr",
+        help: "log file, in addition to stderr",
         complete: Complete::Files,
         set: |options, text| {
             let path = values::path(text)?;
@@ -117,7 +117,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "upstream-timeout",
         env: "FLOW_PROXY_UPSTREAM_TIMEOUT",
         value_name: "TIME",
-        help: "longest silence of the upstream, before the first byte and between two bytes",
+        help: "maximum time without a byte from the upstream",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.upstream_timeout = time),
         show: |options| values::show_duration(options.upstream_timeout),
@@ -126,7 +126,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "client-timeout",
         env: "FLOW_PROXY_CLIENT_TIMEOUT",
         value_name: "TIME",
-        help: "longest stall of a client in the middle of a request body or an answer",
+        help: "maximum time a client may stall while sending a body or reading a response",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.client_timeout = time),
         show: |options| values::show_duration(options.client_timeout),
@@ -135,7 +135,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "shutdown-timeout",
         env: "FLOW_PROXY_SHUTDOWN_TIMEOUT",
         value_name: "TIME",
-        help: "how long requests in flight may go on after SIGTERM; 0 = not at all",
+        help: "grace period for requests in flight after SIGTERM; 0 = none",
         complete: Complete::Nothing,
         set: |options, text| {
             values::timeout_or_zero(text).map(|time| options.shutdown_timeout = time)
@@ -155,7 +155,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "ca-file",
         env: "FLOW_PROXY_CA_FILE",
         value_name: "FILE",
-        help: "PEM certificates to trust beside the built-in Mozilla roots",
+        help: "PEM certificates to trust in addition to the built-in Mozilla roots",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.ca_file = Some(path)),
         show: |options| match &options.ca_file {

@@ -129,8 +129,8 @@ impl Scratch {
     }
 }
 
-/// Escapes what is in `line` from `start` on, so that it stays on one line and cannot control a terminal:
-/// a message may quote what a client sent, and a client may try to forge a line.
+/// Escapes `line` from `start` on, so that it stays on one line and cannot control a terminal: a message
+/// may quote what a client sent, and a client may try to forge a line.
 fn escape_from(line: &mut String, start: usize) {
     // Almost all messages are plain: one pass over the bytes, without a branch for each.
     let is_plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'~');
