@@ -69,8 +69,8 @@ impl Reader {
                 Arg::Value(_) if is_value_of_unknown => {}
                 Arg::Value(word) => self.word(word),
                 Arg::Long("online") => self.online = true,
-                Arg::Long("help") | Arg::Short('h') => self.print(Command::Help),
-                Arg::Long("version") | Arg::Short('V') => self.print(Command::Version),
+                Arg::Long("help") | Arg::Short('h') => self.set_print_flag(Command::Help),
+                Arg::Long("version") | Arg::Short('V') => self.set_print_flag(Command::Version),
                 Arg::Long(name) => match OPTIONS.iter().find(|spec| spec.long == name) {
                     Some(spec) => self.value(spec, parser.value().ok()),
                     None => {
@@ -96,7 +96,7 @@ impl Reader {
         }
     }
 
-    fn print(&mut self, command: Command) {
+    fn set_print_flag(&mut self, command: Command) {
         self.print_flag.get_or_insert(command);
     }
 

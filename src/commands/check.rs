@@ -20,42 +20,38 @@ use crate::upstream::request::{Request, RequestBody};
 /// Prints the configuration, or reports every problem of it.
 pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> {
     let options = &invocation.options;
-    let loaded = secrets::load(&options.secrets_file);
+    let mut problems = Vec::new();
+    let loaded = secrets::load(&options.secrets_file)
+        .map_err(|errors| problems.extend_from_slice(errors.problems()))
+        .ok();
     let proxy_settings = ProxySettings::FromEnvironment(options.target.clone());
     let upstream = Upstream::new(
         &options.target,
         options.upstream_timeout,
         options.ca_file.as_deref(),
         &proxy_settings,
-    );
+    )
+    .map_err(|problem| problems.push(problem))
+    .ok();
+
     let secrets_warnings = loaded.iter().flat_map(|loaded| &loaded.warnings);
     for warning in invocation.warnings.iter().chain(secrets_warnings) {
         print_warning(warning);
     }
-    let configurations = loaded
-        .as_ref()
-        .map(|loaded| loaded.configurations.as_slice());
-    let text = settings_text(&invocation.settings)
-        + &configurations_text(configurations.unwrap_or_default());
+    let mut text = settings_text(&invocation.settings);
+    if let Some(loaded) = &loaded {
+        text += &configurations_text(&loaded.configurations);
+    }
     let printed = print(&text);
+
     match (loaded, upstream) {
-        (Ok(loaded), Ok(upstream)) if online => {
+        (Some(loaded), Some(upstream)) if online => {
             let proxy = proxy_settings.proxy_name();
             let proxy = proxy.map_err(Failure::configuration)?;
             ask_target(options, &upstream, proxy, &loaded.configurations)
         }
-        (Ok(_), Ok(_)) => printed,
-        (loaded, upstream) => {
-            let mut problems = Vec::new();
-            problems.extend(
-                loaded
-                    .err()
-                    .iter()
-                    .flat_map(|errors| errors.problems().to_vec()),
-            );
-            problems.extend(upstream.err());
-            Err(Failure::Configuration(problems))
-        }
+        (Some(_), Some(_)) => printed,
+        _ => Err(Failure::Configuration(problems)),
     }
 }
 
@@ -99,10 +95,10 @@ fn ask_target(
         }
     };
     show(resolve(&options.target, proxy));
-    let mut asked: HashSet<&Credential> = HashSet::new();
+    let mut done: HashSet<&Credential> = HashSet::new();
     for configuration in configurations {
         // Entries of the same identity share a credential: one request is enough.
-        if asked.insert(&configuration.credential) {
+        if done.insert(&configuration.credential) {
             show(ask(&mut connection, &options.target, configuration));
         }
     }

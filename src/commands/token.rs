@@ -11,14 +11,12 @@ pub(super) fn run(options: &Options, name: Option<&str>) -> Result<(), Failure> 
         None => configurations.first(),
         Some(name) => configurations.iter().find(|one| *one.name == *name),
     };
-    match found {
-        Some(configuration) => print(&format!("{}\n", configuration.token())),
-        None => {
-            let asked = name.unwrap_or_default();
-            let names = secrets::quoted_names(&configurations);
-            Err(Failure::configuration(format!(
-                "there is no configuration '{asked}'; there are {names}"
-            )))
-        }
-    }
+    let configuration = found.ok_or_else(|| {
+        let name = name.unwrap_or_default();
+        let names = secrets::quoted_names(&configurations);
+        Failure::configuration(format!(
+            "there is no configuration '{name}'; there are {names}"
+        ))
+    })?;
+    print(&format!("{}\n", configuration.token()))
 }

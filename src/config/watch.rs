@@ -31,7 +31,7 @@ pub struct SecretsWatcher {
     seen: Mutex<FileVersion>,
 }
 
-/// Tells whether a file has changed since the last look.
+/// A version of a file, to notice that the file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileVersion(Option<Stamp>);
 

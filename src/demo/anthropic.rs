@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// The data of a stream's events, each checked to be named by its type.
+    /// Returns the data of a stream's events. Asserts that the name of each is its type.
     fn streamed(mut more: Value) -> Vec<Value> {
         more["stream"] = true.into();
         let Response::Events(events) = response(more) else {

@@ -155,10 +155,10 @@ impl SimulatedFlow {
     fn respond(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
         let response = match read_body(exchange) {
             Ok(body) => routes::respond(&request(exchange, &body), self.response_id()),
-            Err(ClientError::RejectedRequest(refusal)) => {
-                let status = StatusCode::from_u16(refusal.reason.status());
+            Err(ClientError::RejectedRequest(rejection)) => {
+                let status = StatusCode::from_u16(rejection.reason.status());
                 let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-                let error = ApiError::new(status, refusal.message);
+                let error = ApiError::new(status, rejection.message);
                 routes::error_response(&request(exchange, &[]), &error)
             }
             Err(error) => return Err(error),

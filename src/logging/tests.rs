@@ -292,7 +292,7 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
 
 #[test]
 fn a_required_log_file_must_open() {
-    let dir = TempDir::new("asked");
+    let dir = TempDir::new("required");
     for path in [dir.0.clone(), dir.file("no-such-directory/log")] {
         let error = init(LevelFilter::Info, &path, true)
             .err()
