@@ -1,9 +1,9 @@
-//! Completions for bash, zsh and fish, made from the tables of options and commands. Pure.
+//! Completions for bash, zsh and fish, from the tables of options and commands. Pure.
 
-use super::Shell;
-use super::options::{COMMANDS, Complete, FLAGS, OPTIONS, SHELLS};
+use super::commands::{COMMANDS, FLAGS, Shell};
+use super::options::{Complete, OPTIONS};
 
-/// The script that makes `shell` complete the command line of flow-proxy. Ends with a line end.
+/// Returns the script that makes `shell` complete the command line. Ends with a line end.
 pub fn completions(shell: Shell) -> String {
     match shell {
         Shell::Bash => bash(),
@@ -12,10 +12,10 @@ pub fn completions(shell: Shell) -> String {
     }
 }
 
-/// Kept to what bash 3.2 knows, which macOS still has, and free of the bash-completion package.
+/// Uses only what bash 3.2 has, which macOS ships, and not the bash-completion package.
 fn bash() -> String {
     let mut cases = String::new();
-    for option in &OPTIONS {
+    for option in OPTIONS {
         let replies = match option.complete {
             Complete::Nothing => "COMPREPLY=()".to_owned(),
             Complete::Files => "compopt -o filenames 2>/dev/null; local IFS=$'\\n'; \
@@ -28,7 +28,7 @@ fn bash() -> String {
             option.long
         ));
     }
-    let shells = bash_words(&SHELLS.join(" "));
+    let shells = bash_words(&Shell::names(" "));
     let commands: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
     let options: Vec<String> = long_names().map(|name| format!("--{name}")).collect();
     format!(
@@ -67,17 +67,17 @@ fn bash_words(words: &str) -> String {
 
 fn zsh() -> String {
     let mut arguments = String::new();
-    for option in &OPTIONS {
+    for option in OPTIONS {
         let action = match option.complete {
             Complete::Nothing => String::new(),
             Complete::Files => "_files".to_owned(),
-            // Colons end an action's parts.
+            // A colon separates the parts of an action.
             Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
         };
         let (long, help, name) = (option.long, zsh_escaped(option.help), option.value_name);
         arguments.push_str(&format!("        '--{long}=[{help}]:{name}:{action}' \\\n"));
     }
-    for flag in &FLAGS {
+    for flag in FLAGS {
         let help = zsh_escaped(flag.help);
         if let Some(short) = flag.short {
             arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
@@ -111,11 +111,11 @@ else
     compdef _flow_proxy flow-proxy
 fi
 "#,
-        shells = SHELLS.join(" "),
+        shells = Shell::names(" "),
     )
 }
 
-/// `text` for a description in single quotes of `_arguments` and `_describe`.
+/// Escapes `text` for a single-quoted description of `_arguments` or `_describe`.
 fn zsh_escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('[', "\\[")
@@ -129,17 +129,17 @@ fn fish() -> String {
         "# fish completion for flow-proxy: flow-proxy completions fish | source\n\
          complete -c flow-proxy -f\n",
     );
-    for command in &COMMANDS {
+    for command in COMMANDS {
         let (name, help) = (command.name, fish_escaped(command.help));
         text.push_str(&format!(
             "complete -c flow-proxy -n __fish_use_subcommand -a {name} -d '{help}'\n"
         ));
     }
-    let shells = SHELLS.join(" ");
+    let shells = Shell::names(" ");
     text.push_str(&format!(
         "complete -c flow-proxy -n '__fish_seen_subcommand_from completions' -a '{shells}'\n"
     ));
-    for option in &OPTIONS {
+    for option in OPTIONS {
         let value = match option.complete {
             Complete::Nothing => "-x".to_owned(),
             Complete::Files => "-r -F".to_owned(),
@@ -150,7 +150,7 @@ fn fish() -> String {
             "complete -c flow-proxy -l {long} {value} -d '{help}'\n"
         ));
     }
-    for flag in &FLAGS {
+    for flag in FLAGS {
         let short = flag
             .short
             .map_or(String::new(), |short| format!("-s {short} "));
@@ -162,6 +162,7 @@ fn fish() -> String {
     text
 }
 
+/// Escapes `text` for a single-quoted string.
 fn fish_escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn every_shell_s_script_has_every_option_and_command() {
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        for shell in Shell::ALL {
             let script = completions(shell);
             for name in long_names() {
                 let spelling = match shell {
@@ -186,7 +187,7 @@ mod tests {
                 };
                 assert!(script.contains(&spelling), "{shell:?} lacks {name}");
             }
-            for command in &COMMANDS {
+            for command in COMMANDS {
                 assert!(
                     script.contains(command.name),
                     "{shell:?} lacks {}",

@@ -1,21 +1,21 @@
-//! The `.env` file: read, never put into the process's environment.
+//! Reads the `.env` file. Its variables never enter the environment of the process.
 //!
-//! Owns which lines count and how faults in them are told. Called once, at the start.
+//! Owns which lines count and how malformed ones are reported. Called once, at the start.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The variables of a `.env` file, in its order.
+/// The variables of a `.env` file, names and values, in the order of the file.
 pub(super) type Variables = Vec<(String, String)>;
 
-/// Reads the `.env` file at `path`. One that is not there has no variables, and a directory (Python
-/// projects call their virtual environment so) is no `.env` file.
+/// Reads the `.env` file at `path`. Without a file there are no variables. A directory is no file:
+/// Python projects use the name for their virtual environment.
 ///
 /// # Errors
 ///
-/// A line for each fault, with the file's name and the line's number. Nothing of the line itself is
-/// quoted: `.env` files hold passwords, of other programs too.
+/// One message for each malformed line, with the file's name and the line's number. It quotes nothing
+/// of the line: `.env` files hold passwords, of other programs too.
 pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
     match std::fs::read(path) {
         Ok(bytes) => parse(&bytes, &path.display().to_string()),
@@ -29,7 +29,7 @@ pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
 fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
     // Editors on Windows write a byte order mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // dotenvy takes blanks at the end of a last line without line end for an unfinished value.
+    // On a last line without a line end, dotenvy takes trailing blanks for an unfinished value.
     let text = [text, b"\n"].concat();
     let lines_read = Cell::new(0);
     let reader = LineByLine {
@@ -37,29 +37,29 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
         lines_read: &lines_read,
     };
     let mut variables = Variables::new();
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for item in dotenvy::from_read_iter(reader) {
         match item {
             Ok(variable) => variables.push(variable),
-            // A quotation that is never closed reaches to the end: it is told where it begins.
+            // A quotation that is never closed extends to the end: its first line is reported.
             Err(dotenvy::Error::LineParse(item, _)) => {
                 let line = lines_read.get() + 1 - item.lines().count().max(1);
-                faults.push(format!(
+                errors.push(format!(
                     "{file}: line {line} is not NAME=VALUE (quote blanks)"
                 ));
             }
-            Err(_) => faults.push(format!("{file}: line {} is not UTF-8", lines_read.get())),
+            Err(_) => errors.push(format!("{file}: line {} is not UTF-8", lines_read.get())),
         }
     }
-    if faults.is_empty() {
+    if errors.is_empty() {
         Ok(variables)
     } else {
-        Err(faults)
+        Err(errors)
     }
 }
 
-/// Hands out one line for each read, so that a buffering reader is never ahead of the line that it
-/// works on, and counts them.
+/// Counts lines. It returns one line per read, so that dotenvy, which buffers, is never ahead of the
+/// line that it parses.
 struct LineByLine<'a> {
     rest: &'a [u8],
     lines_read: &'a Cell<usize>,
@@ -85,13 +85,13 @@ mod tests {
     use super::*;
 
     fn variables(text: &str) -> Vec<(String, String)> {
-        parse(text.as_bytes(), ".env").unwrap_or_else(|faults| panic!("{faults:?}"))
+        parse(text.as_bytes(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"))
     }
 
-    fn faults(bytes: &[u8]) -> Vec<String> {
+    fn errors(bytes: &[u8]) -> Vec<String> {
         match parse(bytes, ".env") {
             Ok(variables) => panic!("taken for {variables:?}"),
-            Err(faults) => faults,
+            Err(errors) => errors,
         }
     }
 
@@ -111,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn each_malformed_line_is_told_by_its_number_and_never_quoted() {
+    fn each_malformed_line_is_reported_by_its_number_and_never_quoted() {
         let text = "A=1\n\nSECRET hunter2\n# note\nB=two words\nC=3\n";
-        let found = faults(text.as_bytes());
+        let found = errors(text.as_bytes());
         assert_eq!(
             found,
             [
@@ -124,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quotation_is_told_where_it_begins() {
-        let found = faults(b"A=1\nB=\"open\nC=3\nD=4\n");
+    fn an_open_quotation_is_reported_where_it_begins() {
+        let found = errors(b"A=1\nB=\"open\nC=3\nD=4\n");
         assert_eq!(found, [".env: line 2 is not NAME=VALUE (quote blanks)"]);
     }
 
@@ -133,14 +133,14 @@ mod tests {
     fn lines_longer_than_a_buffer_are_counted_once() {
         let text = format!("A='{}'\nbad\n", "x".repeat(100_000));
         assert_eq!(
-            faults(text.as_bytes()),
+            errors(text.as_bytes()),
             [".env: line 2 is not NAME=VALUE (quote blanks)"]
         );
     }
 
     #[test]
-    fn bytes_outside_utf_8_are_a_fault_and_no_panic() {
-        assert_eq!(faults(b"A=1\nB=\xff\nC=3\n"), [".env: line 2 is not UTF-8"]);
+    fn bytes_outside_utf_8_are_an_error_and_no_panic() {
+        assert_eq!(errors(b"A=1\nB=\xff\nC=3\n"), [".env: line 2 is not UTF-8"]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::options::{COMMANDS, FLAGS, OPTIONS};
+use super::commands::{COMMANDS, FLAGS};
+use super::options::OPTIONS;
 
 const USAGE: &str = "\
 Reverse proxy for the Flow LLM Proxy: signs every request with the next configuration of
-secrets.json, forwards it and streams the answer back.
+secrets.json, forwards it and streams the response back.
 
 Usage: flow-proxy [COMMAND] [OPTIONS]
 
@@ -14,9 +15,9 @@ Commands:
 ";
 
 const AFTER_OPTIONS: &str = "
-The command line goes before the environment, that before .env in the working directory, that
-before the default. TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or K, M, G.
-HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for the way to the target.
+Precedence: command line, environment, .env in the working directory, default.
+TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or a number with K, M or G.
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for the connection to the target.
 
 Files: secrets.json, flow_proxy_plugin.log, .env (in the working directory)
 Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log
@@ -27,23 +28,23 @@ Example:
   curl http://127.0.0.1:8899/v1/models
 ";
 
-/// What `--help` prints: the commands and every option with its environment variable and default,
-/// for a screen of 100 columns. Ends with a line end.
+/// Returns what `--help` prints: the commands, and every option with its environment variable and
+/// default, for a screen of 100 columns. Ends with a line end.
 pub fn help() -> String {
     let mut text = format!("{}{USAGE}", version());
     push_command(&mut text, "(none)", "run the proxy");
-    for command in &COMMANDS {
+    for command in COMMANDS {
         let usage = format!("{} {}", command.name, command.arguments);
         push_command(&mut text, usage.trim_end(), command.help);
     }
     text.push_str("\nOptions, environment variables and defaults:\n");
-    for option in &OPTIONS {
+    for option in OPTIONS {
         let usage = format!("--{} {}", option.long, option.value_name);
         let (env, default) = (option.env, option.default_text());
         push_line(&mut text, format_args!("  {usage:<24} {env:<28} {default}"));
         push_line(&mut text, format_args!("      {}", option.help));
     }
-    for flag in &FLAGS {
+    for flag in FLAGS {
         let short = flag
             .short
             .map_or(String::new(), |short| format!(", -{short}"));
@@ -54,7 +55,7 @@ pub fn help() -> String {
     text
 }
 
-/// What `--version` prints. Ends with a line end.
+/// Returns what `--version` prints. Ends with a line end.
 pub fn version() -> String {
     concat!("flow-proxy ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }
@@ -86,7 +87,7 @@ mod tests {
     #[test]
     fn help_has_each_option_with_its_variable_and_default_on_one_line() {
         let text = help();
-        for option in &OPTIONS {
+        for option in OPTIONS {
             let start = format!("  --{} {} ", option.long, option.value_name);
             let line = text.lines().find(|line| line.starts_with(&start));
             let words: Vec<&str> = line.expect(&start).split_whitespace().collect();
@@ -98,14 +99,14 @@ mod tests {
     #[test]
     fn help_has_each_flag_and_command() {
         let text = help();
-        for flag in &FLAGS {
+        for flag in FLAGS {
             assert!(
                 text.contains(&format!("\n  --{}", flag.long)),
                 "{}",
                 flag.long
             );
         }
-        for command in &COMMANDS {
+        for command in COMMANDS {
             assert!(
                 text.contains(&format!("\n  {} ", command.name)),
                 "{}",

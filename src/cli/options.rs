@@ -1,44 +1,39 @@
-//! The one table of options, and that of commands: parsing, environment, `--help`, completions and
-//! hints all read these. Pure.
+//! The one table of options that take a value. Parsing, environment, `--help`, completions and hints
+//! all read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
-use std::time::Duration;
-
-use log::LevelFilter;
-
-use super::{LogFile, Options, values};
+use super::values;
+use crate::config::options::{LogFile, Options};
 use crate::config::target::Target;
 
-/// What every variable of this program's begins with.
+/// What the name of every variable of this program begins with.
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
 /// An option that takes a value.
 pub(super) struct OptionSpec {
     /// The name without its two dashes.
-    pub long: &'static str,
-    /// The environment variable that sets it too.
-    pub env: &'static str,
+    pub(super) long: &'static str,
+    /// The environment variable that sets it.
+    pub(super) env: &'static str,
     /// What its value is called in the help.
-    pub value_name: &'static str,
-    /// One line of help.
-    pub help: &'static str,
-    /// What a shell offers for its value.
-    pub complete: Complete,
-    /// Reads a value that is not empty; the error quotes it and says what is allowed.
-    pub set: fn(&mut Options, &str) -> Result<(), String>,
-    /// The value in force, as `set` reads it; `none` where there is none.
-    pub show: fn(&Options) -> String,
+    pub(super) value_name: &'static str,
+    /// Its line of help.
+    pub(super) help: &'static str,
+    /// What shells offer for its value.
+    pub(super) complete: Complete,
+    /// Reads a value, which is not empty. The error quotes it and says what is allowed.
+    pub(super) set: fn(&mut Options, &str) -> Result<(), String>,
+    /// Writes the value in force as `set` reads it; `none` where it has no value.
+    pub(super) show: fn(&Options) -> String,
 }
 
 impl OptionSpec {
-    /// The value that is in force where nobody sets one.
-    pub fn default_text(&self) -> String {
+    /// Returns the default as the help shows it.
+    pub(super) fn default_text(&self) -> String {
         (self.show)(&Options::default())
     }
 }
 
-/// What a shell offers for the value of an option.
+/// What shells offer for the value of an option.
 #[derive(Clone, Copy)]
 pub(super) enum Complete {
     Nothing,
@@ -47,7 +42,7 @@ pub(super) enum Complete {
 }
 
 /// All options that take a value, in the order of the help.
-pub(super) const OPTIONS: [OptionSpec; 12] = [
+pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         long: "port",
         env: "FLOW_PROXY_PORT",
@@ -61,7 +56,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "host",
         env: "FLOW_PROXY_HOST",
         value_name: "ADDRESS",
-        help: "address to listen on; others than loopback let everybody who reaches it in",
+        help: "address to listen on; any address other than loopback is open to everyone who can reach it",
         complete: Complete::Words(&["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"]),
         set: |options, text| values::host(text).map(|host| options.host = host),
         show: |options| options.host.to_string(),
@@ -70,7 +65,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "log-level",
         env: "FLOW_PROXY_LOG_LEVEL",
         value_name: "LEVEL",
-        help: "least level that is logged: DEBUG, INFO, WARNING or ERROR",
+        help: "minimum level to log: DEBUG, INFO, WARNING or ERROR",
         complete: Complete::Words(&values::LEVELS),
         set: |options, text| values::level(text).map(|level| options.log_level = level),
         show: |options| values::show_level(options.log_level),
@@ -79,7 +74,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "secrets-file",
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
-        help: "the configurations to sign with, a JSON array",
+        help: "credentials file (JSON array)",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.secrets_file = path),
         show: |options| values::show_path(&options.secrets_file),
@@ -88,13 +83,13 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "log-file",
         env: "FLOW_PROXY_LOG_FILE",
         value_name: "FILE",
-        help: "log file, written beside stderr",
+        help: "log file, in addition to stderr",
         complete: Complete::Files,
         set: |options, text| {
             let path = values::path(text)?;
             options.log_file = LogFile {
                 path,
-                asked_for: true,
+                is_required: true,
             };
             Ok(())
         },
@@ -122,7 +117,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "upstream-timeout",
         env: "FLOW_PROXY_UPSTREAM_TIMEOUT",
         value_name: "TIME",
-        help: "longest silence of the upstream, before the first byte and between two bytes",
+        help: "maximum time without a byte from the upstream",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.upstream_timeout = time),
         show: |options| values::show_duration(options.upstream_timeout),
@@ -131,7 +126,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "client-timeout",
         env: "FLOW_PROXY_CLIENT_TIMEOUT",
         value_name: "TIME",
-        help: "longest stall of a client in the middle of a request body or an answer",
+        help: "maximum time a client may stall while sending a body or reading a response",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.client_timeout = time),
         show: |options| values::show_duration(options.client_timeout),
@@ -140,7 +135,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "shutdown-timeout",
         env: "FLOW_PROXY_SHUTDOWN_TIMEOUT",
         value_name: "TIME",
-        help: "how long requests in flight may go on after SIGTERM; 0 = not at all",
+        help: "grace period for requests in flight after SIGTERM; 0 = none",
         complete: Complete::Nothing,
         set: |options, text| {
             values::timeout_or_zero(text).map(|time| options.shutdown_timeout = time)
@@ -160,7 +155,7 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         long: "ca-file",
         env: "FLOW_PROXY_CA_FILE",
         value_name: "FILE",
-        help: "PEM certificates to trust beside the built-in Mozilla roots",
+        help: "PEM certificates to trust in addition to the built-in Mozilla roots",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.ca_file = Some(path)),
         show: |options| match &options.ca_file {
@@ -169,102 +164,3 @@ pub(super) const OPTIONS: [OptionSpec; 12] = [
         },
     },
 ];
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            port: 8899,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            log_level: LevelFilter::Info,
-            secrets_file: PathBuf::from("secrets.json"),
-            log_file: LogFile {
-                path: PathBuf::from("flow_proxy_plugin.log"),
-                asked_for: false,
-            },
-            target: Target {
-                https: true,
-                authority: "flow.ciandt.com".to_owned(),
-                host: "flow.ciandt.com".to_owned(),
-                port: 443,
-                base_path: "/flow-llm-proxy".to_owned(),
-            },
-            workers: 256,
-            upstream_timeout: Duration::from_secs(600),
-            client_timeout: Duration::from_secs(60),
-            shutdown_timeout: Duration::from_secs(30),
-            max_body: Some(100 << 20),
-            ca_file: None,
-        }
-    }
-}
-
-/// An option without a value.
-pub(super) struct FlagSpec {
-    pub long: &'static str,
-    pub short: Option<char>,
-    pub help: &'static str,
-}
-
-/// The options without a value. `--online` goes with `check` alone.
-pub(super) const FLAGS: [FlagSpec; 3] = [
-    FlagSpec {
-        long: "online",
-        short: None,
-        help: "with check: also ask the target, with every credential",
-    },
-    FlagSpec {
-        long: "help",
-        short: Some('h'),
-        help: "print this help",
-    },
-    FlagSpec {
-        long: "version",
-        short: Some('V'),
-        help: "print the version",
-    },
-];
-
-/// A command.
-pub(super) struct CommandSpec {
-    pub name: &'static str,
-    /// What may follow it, as the help shows it.
-    pub arguments: &'static str,
-    pub help: &'static str,
-}
-
-/// The commands but for the one without a name, which runs the proxy.
-pub(super) const COMMANDS: [CommandSpec; 6] = [
-    CommandSpec {
-        name: "demo",
-        arguments: "",
-        help: "run it against a simulated Flow: needs no secrets.json and no network",
-    },
-    CommandSpec {
-        name: "check",
-        arguments: "[--online]",
-        help: "print what would run, or every problem; --online also asks the target",
-    },
-    CommandSpec {
-        name: "token",
-        arguments: "[NAME]",
-        help: "print the token (JWT) of configuration NAME, or of the first one",
-    },
-    CommandSpec {
-        name: "health",
-        arguments: "",
-        help: "exit 0 if the proxy at --host and --port answers within 3 s, else 1",
-    },
-    CommandSpec {
-        name: "completions",
-        arguments: "SHELL",
-        help: "print the completions for bash, zsh or fish",
-    },
-    CommandSpec {
-        name: "help",
-        arguments: "",
-        help: "print this help",
-    },
-];
-
-/// The names of the shells that completions are made for.
-pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];

@@ -8,8 +8,8 @@ pub(super) fn nearest<'a>(
     candidates.min_by_key(|candidate| distance(word, candidate))
 }
 
-/// The number of edits between two names (optimal string alignment), ignoring case and the kind of
-/// dash. A name that contains the other one (`timeout`, `client-timeout`) is one edit away.
+/// Returns the number of edits between two names (optimal string alignment). Case does not count, nor
+/// does `-` instead of `_`. A name and a part of it (`client-timeout`, `timeout`) are one edit apart.
 pub(super) fn distance(left: &str, right: &str) -> usize {
     let fold = |text: &str| text.to_ascii_lowercase().replace('_', "-");
     let (left, right) = (fold(left), fold(right));
@@ -18,7 +18,7 @@ pub(super) fn distance(left: &str, right: &str) -> usize {
     } else {
         (&right, &left)
     };
-    // Shorter pieces turn up in names by chance.
+    // Shorter parts are in many names by chance.
     let is_part = shorter.len() >= 3 && longer != shorter && longer.contains(shorter.as_str());
     let edits = strsim::osa_distance(&left, &right);
     if is_part { edits.min(1) } else { edits }

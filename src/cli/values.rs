@@ -1,8 +1,8 @@
-//! The values of options: text in, typed value or "what is allowed" out, and back to text.
+//! Values of options: text to typed value, and back.
 //!
-//! Every parser takes one non-empty value and answers with an error that quotes it and says what is
-//! allowed; the caller puts the value's source in front. What the `show_…` functions write, the
-//! parsers read. Pure.
+//! Every parser takes one value, which is not empty. Its error quotes the value and says what is
+//! allowed; the caller puts the value's source in front. The parsers read what the `show_…` functions
+//! write. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-/// The names that `--log-level` is completed with.
+/// The log levels that shells offer.
 pub(super) const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
-/// Most workers that can be asked for: each is a thread.
+/// The most workers: each is a thread.
 const MAX_WORKERS: usize = 16_384;
 
-/// Longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
+/// The longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
 const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// `value` in quotes, on one line whatever it holds.
+/// Returns `value` in single quotes and on one line.
 pub(super) fn quoted(value: &str) -> String {
     format!("'{}'", printable(value))
 }
 
-/// `value` with control characters escaped, so that it stays on one line and leaves terminals alone.
+/// Escapes control characters, so that `value` stays on one line and cannot control a terminal.
 pub(super) fn printable(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for char in value.chars() {
@@ -37,7 +37,7 @@ pub(super) fn printable(value: &str) -> String {
     text
 }
 
-/// A number of ASCII digits alone: no sign, which Rust's own parser would take.
+/// Reads a number of ASCII digits only. Rust's own parser also allows a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -45,13 +45,14 @@ fn digits(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// `10m` into 10 and `m`, also with blanks between.
+/// Splits `10m` into 10 and `m`; blanks between them are allowed.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let end = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(end);
     Some((digits(number)?, unit.trim_start()))
 }
 
+/// Reads a port.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     if let Some(port) = digits(text).and_then(|number| u16::try_from(number).ok()) {
         return Ok(port);
@@ -67,8 +68,8 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     Err(error)
 }
 
-/// An address to listen on. Names are not resolved: what is listened on decides who may come in,
-/// and must not change with the answer of a name server.
+/// Reads an address to listen on. Names are not resolved: who can reach the proxy must not depend on a
+/// name server.
 pub(super) fn host(text: &str) -> Result<IpAddr, String> {
     if text.eq_ignore_ascii_case("localhost") {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -83,6 +84,7 @@ pub(super) fn host(text: &str) -> Result<IpAddr, String> {
     })
 }
 
+/// Reads a log level, in any case.
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_uppercase().as_str() {
         "DEBUG" => Ok(LevelFilter::Debug),
@@ -103,6 +105,7 @@ pub(super) fn show_level(level: LevelFilter) -> String {
     }
 }
 
+/// Reads the path of a file.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') {
         return Err(format!(
@@ -117,6 +120,7 @@ pub(super) fn show_path(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Reads a number of workers.
 pub(super) fn workers(text: &str) -> Result<usize, String> {
     digits(text)
         .and_then(|number| usize::try_from(number).ok())
@@ -129,7 +133,7 @@ pub(super) fn workers(text: &str) -> Result<usize, String> {
         })
 }
 
-/// A timeout of more than nothing.
+/// Reads a timeout that is longer than 0.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     duration(text)
         .filter(|timeout| !timeout.is_zero())
@@ -141,7 +145,7 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
         })
 }
 
-/// A timeout that may be 0: do not wait.
+/// Reads a timeout that may be 0, which means: do not wait.
 pub(super) fn timeout_or_zero(text: &str) -> Result<Duration, String> {
     duration(text).ok_or_else(|| {
         let value = quoted(text);
@@ -170,10 +174,10 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// The units of a size and their bytes, largest first. `K` and `KiB` are the same.
+/// The units of a size with their bytes, largest first. `K` means `KiB`.
 const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// A size in bytes; `None`, written 0, is no limit.
+/// Reads a size in bytes. `None`, written 0, is no limit.
 pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
     let bytes = number_and_unit(text).and_then(|(number, unit)| {
         let is_unit = |name: &str| unit.eq_ignore_ascii_case(name);

@@ -1,48 +1,110 @@
-//! `check --online`: whether the target resolves, connects, verifies and accepts each credential.
+//! The command `check`: validates the configuration and prints it. With `--online` it also asks the
+//! target: whether it resolves, connects, verifies and accepts each credential.
 
 use std::collections::HashSet;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Method;
+use http::{Method, StatusCode};
 
-use crate::cli::Options;
-use crate::config::secrets::{Configuration, Credential};
+use super::report::{Failure, print, print_problem, print_warning};
+use crate::cli::{Invocation, Setting};
+use crate::config::options::Options;
+use crate::config::secrets::{self, Configuration, Credential};
 use crate::config::target::Target;
-use crate::http1::response::ResponseHead;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connector::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::proxy_env::ProxySettings;
 use crate::upstream::request::{Request, RequestBody};
 
-/// The outcome of one step: a line to print, or what is wrong and what to do about it.
-pub type Step = Result<String, String>;
-
-/// The steps, each done when it is asked for.
-///
-/// # Errors
-/// The options do not allow to ask at all: the CA file cannot be used.
-pub fn check<'a>(
-    options: &'a Options,
-    configurations: &'a [Configuration],
-) -> Result<impl Iterator<Item = Step> + 'a, String> {
+/// Prints the configuration, or reports every problem of it.
+pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> {
+    let options = &invocation.options;
+    let mut problems = Vec::new();
+    let loaded = secrets::load(&options.secrets_file)
+        .map_err(|errors| problems.extend_from_slice(errors.problems()))
+        .ok();
     let proxy_settings = ProxySettings::FromEnvironment(options.target.clone());
-    let factory = Upstream::new(
+    let upstream = Upstream::new(
         &options.target,
         options.upstream_timeout,
         options.ca_file.as_deref(),
         &proxy_settings,
-    )?;
-    let mut upstream = UpstreamConnection::new(&factory);
-    let mut seen: HashSet<Arc<Credential>> = HashSet::new();
-    let each = configurations
-        .iter()
-        .filter(move |one| seen.insert(Arc::clone(&one.credential)))
-        .map(move |one| ask(&mut upstream, &options.target, one));
-    let proxy = proxy_settings.proxy_name()?;
-    Ok(std::iter::once_with(|| resolve(&options.target, proxy)).chain(each))
+    )
+    .map_err(|problem| problems.push(problem))
+    .ok();
+
+    let secrets_warnings = loaded.iter().flat_map(|loaded| &loaded.warnings);
+    for warning in invocation.warnings.iter().chain(secrets_warnings) {
+        print_warning(warning);
+    }
+    let mut text = settings_text(&invocation.settings);
+    if let Some(loaded) = &loaded {
+        text += &configurations_text(&loaded.configurations);
+    }
+    let printed = print(&text);
+
+    match (loaded, upstream) {
+        (Some(loaded), Some(upstream)) if online => {
+            let proxy = proxy_settings.proxy_name();
+            let proxy = proxy.map_err(Failure::configuration)?;
+            ask_target(options, &upstream, proxy, &loaded.configurations)
+        }
+        (Some(_), Some(_)) => printed,
+        _ => Err(Failure::Configuration(problems)),
+    }
+}
+
+fn settings_text(settings: &[Setting]) -> String {
+    let width = settings.iter().map(|setting| setting.name.len()).max();
+    let width = width.unwrap_or_default();
+    let line = |setting: &Setting| {
+        let (name, value, source) = (setting.name, &setting.value, setting.source);
+        format!("{name:width$} = {value}  ({source})\n")
+    };
+    settings.iter().map(line).collect()
+}
+
+fn configurations_text(configurations: &[Configuration]) -> String {
+    let numbered = configurations.iter().enumerate();
+    numbered
+        .map(|(index, one)| format!("configuration {} = '{}'\n", index + 1, one.name))
+        .collect()
+}
+
+/// The outcome of one step: a line to print, or what is wrong and what to do about it.
+type Step = Result<String, String>;
+
+/// Asks the target with each credential and prints the outcome of each step as soon as it is known.
+fn ask_target(
+    options: &Options,
+    upstream: &Arc<Upstream>,
+    proxy: Option<String>,
+    configurations: &[Configuration],
+) -> Result<(), Failure> {
+    let mut connection = UpstreamConnection::new(upstream);
+    let mut outcome = Ok(());
+    let mut show = |step: Step| match step {
+        Ok(line) => {
+            // The exit code is about the target, not about standard output.
+            let _ = print(&format!("{line}\n"));
+        }
+        Err(problem) => {
+            print_problem(&problem);
+            outcome = Err(Failure::Reported);
+        }
+    };
+    show(resolve(&options.target, proxy));
+    let mut done: HashSet<&Credential> = HashSet::new();
+    for configuration in configurations {
+        // Entries of the same identity share a credential: one request is enough.
+        if done.insert(&configuration.credential) {
+            show(ask(&mut connection, &options.target, configuration));
+        }
+    }
+    outcome
 }
 
 fn resolve(target: &Target, proxy: Option<String>) -> Step {
@@ -69,38 +131,20 @@ fn resolve(target: &Target, proxy: Option<String>) -> Step {
     }
 }
 
-/// One GET of the models, signed with the credential of `one`.
-fn ask(upstream: &mut UpstreamConnection, target: &Target, one: &Configuration) -> Step {
-    let name = &one.name;
-    let path = format!("{}/v1/models", target.base_path);
-    let fields: [&[u8]; 5] = [
-        b"host: ",
-        target.authority.as_bytes(),
-        b"\r\nauthorization: ",
-        one.credential.authorization().as_bytes(),
-        b"\r\naccept: application/json\r\n",
-    ];
+/// Asks for the list of models with the credential of `configuration`.
+fn ask(
+    connection: &mut UpstreamConnection,
+    target: &Target,
+    configuration: &Configuration,
+) -> Step {
     let started = Instant::now();
-    let answered = loop {
-        let request = Request {
-            method: &Method::GET,
-            target: path.as_bytes(),
-            fields: fields.into_iter(),
-            body: RequestBody::None,
-        };
-        let sent = upstream.send(request, None);
-        match sent.and_then(|()| upstream.receive(&Method::GET)) {
-            Ok(None) => {}
-            Ok(Some(answer)) => break Ok(answer),
-            Err(failure) => break Err(failure),
-        }
-    };
-    upstream.end_exchange();
+    let status = get_models(connection, target, &configuration.credential);
     let took = started.elapsed().as_millis();
-    match answered {
-        Ok(answer) => judge(name, &answer, took),
+    let name = &configuration.name;
+    match status {
+        Ok(status) => judge(name, status, took),
         Err(UpstreamError::TimedOut) => {
-            Err(format!("'{name}': no answer after {took} ms: try again"))
+            Err(format!("'{name}': no response after {took} ms: try again"))
         }
         Err(UpstreamError::Unreachable(why)) => Err(format!(
             "'{name}': {} cannot be reached: {why}. Check the network and --target-url; behind a \
@@ -108,7 +152,7 @@ fn ask(upstream: &mut UpstreamConnection, target: &Target, one: &Configuration) 
             target.authority
         )),
         Err(UpstreamError::Broke(why)) => Err(format!(
-            "'{name}': {} sent no valid answer: {why}. Is --target-url right?",
+            "'{name}': {} sent no valid response: {why}. Is --target-url right?",
             target.authority
         )),
         Err(UpstreamError::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
@@ -116,8 +160,40 @@ fn ask(upstream: &mut UpstreamConnection, target: &Target, one: &Configuration) 
     }
 }
 
-fn judge(name: &str, answer: &ResponseHead, took: u128) -> Step {
-    let status = answer.status.as_u16();
+fn get_models(
+    connection: &mut UpstreamConnection,
+    target: &Target,
+    credential: &Credential,
+) -> Result<StatusCode, UpstreamError> {
+    let path = format!("{}/v1/models", target.base_path);
+    let fields: [&[u8]; 5] = [
+        b"host: ",
+        target.authority.as_bytes(),
+        b"\r\nauthorization: ",
+        credential.authorization().as_bytes(),
+        b"\r\naccept: application/json\r\n",
+    ];
+    let received = loop {
+        let request = Request {
+            method: &Method::GET,
+            target: path.as_bytes(),
+            fields: fields.into_iter(),
+            body: RequestBody::None,
+        };
+        let sent = connection.send(request, None);
+        match sent.and_then(|()| connection.receive(&Method::GET)) {
+            // The idle connection was closed meanwhile: the request goes out on a new one.
+            Ok(None) => {}
+            Ok(Some(response)) => break Ok(response.status),
+            Err(error) => break Err(error),
+        }
+    };
+    connection.end_exchange();
+    received
+}
+
+fn judge(name: &str, status: StatusCode, took: u128) -> Step {
+    let status = status.as_u16();
     match status {
         200..=299 => Ok(format!("'{name}': accepted, {status} in {took} ms")),
         401 | 403 => Err(format!(

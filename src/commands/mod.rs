@@ -1,5 +1,33 @@
-//! What the program can be asked to do.
+//! What the program can be asked to do: one file for each command.
+//!
+//! Owns what goes to standard output and standard error, the exit codes, and the wiring of all other
+//! modules; nothing else imports it. A command runs on the main thread and returns when it is done.
 
-pub mod check;
-pub mod health;
-pub mod serve;
+pub mod report;
+
+mod check;
+mod demo;
+mod health;
+mod process;
+mod serve;
+mod token;
+
+use crate::cli::{self, Command, Invocation};
+use report::{Failure, print};
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Why it failed, for [`Failure::report`].
+pub fn run(invocation: Invocation) -> Result<(), Failure> {
+    match &invocation.command {
+        Command::Serve => serve::run(&invocation),
+        Command::Demo => demo::run(invocation),
+        Command::Check { online } => check::run(&invocation, *online),
+        Command::Token { name } => token::run(&invocation.options, name.as_deref()),
+        Command::Health => health::run(&invocation.options),
+        Command::Help => print(&cli::help()),
+        Command::Version => print(&cli::version()),
+        Command::Completions(shell) => print(&cli::completions(*shell)),
+    }
+}

@@ -1,17 +1,23 @@
-//! The proxy from start to stop: binds, serves, reacts to signals. Called by the main thread.
+//! The proxy from start to stop: builds it, listens, reacts to signals, lets requests finish.
+//!
+//! Runs on the main thread. Requests run on the threads of [`Server`].
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{Options, Setting};
-use crate::config::secrets::Configuration;
-use crate::config::watch::{FileVersion, Reloader};
+use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
+use super::report::Failure;
+use crate::cli::Invocation;
+use crate::config::options::Options;
+use crate::config::secrets::{self, Loaded};
+use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
 use crate::proxy::Proxy;
 use crate::proxy::access::{self, AccessPolicy};
@@ -20,223 +26,216 @@ use crate::server::{Limits, Running, Server};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
 
-/// After cutting off what is in flight, how long its log lines are waited for.
+/// How often the shutdown looks for a second signal.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the log lines of aborted requests are waited for.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
-/// Descriptors that are neither a client's nor an upstream's: log, listener, waker, standard ones.
-const OWN_DESCRIPTORS: usize = 16;
 
-/// Why the process ends with a failure.
-#[derive(Debug)]
-pub enum Failure {
-    /// Exit code 2.
-    Configuration(String),
-    /// Exit code 1.
-    Running(String),
-}
-
-/// Where the configurations come from.
-pub enum Source {
-    /// A file, watched for changes; it looked like this before it was loaded.
-    SecretsFile(Option<FileVersion>),
-    /// The demo's own.
-    Fixed,
-}
-
-/// Runs the proxy until a signal stops it.
-///
-/// `on_listening` is told the address that was bound.
-///
-/// # Errors
-/// A [`Failure`] at start.
-pub fn serve(
-    options: &Options,
-    settings: &[Setting],
-    configurations: &[Configuration],
-    source: &Source,
-    logger: &logging::Handle,
-    on_listening: impl FnOnce(SocketAddr),
-) -> Result<(), Failure> {
-    // Before the port is bound: whoever sees it open may send signals.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
-    let descriptors = raise_descriptor_limit();
-    log_startup(options, settings, configurations);
-    let balancer = Arc::new(Balancer::new(configurations));
-    let proxy_settings = match source {
-        Source::SecretsFile(_) => ProxySettings::FromEnvironment(options.target.clone()),
-        // The simulated Flow is in this process.
-        Source::Fixed => ProxySettings::Direct,
+/// Runs the proxy with the credentials of the secrets file until a signal stops it.
+pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
+    let options = &invocation.options;
+    let version = FileVersion::of(&options.secrets_file);
+    let loaded = secrets::load(&options.secrets_file)?;
+    let service = Service {
+        invocation,
+        loaded: &loaded,
+        proxy_settings: ProxySettings::FromEnvironment(options.target.clone()),
+        watched: Some(version),
     };
-    if let Some(proxy) = proxy_settings
-        .proxy_name()
-        .map_err(Failure::Configuration)?
-    {
-        log::info!("The upstream is reached through the proxy {proxy}");
+    service.run(|_| {})
+}
+
+/// What a proxy is started with.
+pub(super) struct Service<'a> {
+    pub(super) invocation: &'a Invocation,
+    pub(super) loaded: &'a Loaded,
+    pub(super) proxy_settings: ProxySettings,
+    /// The version of the secrets file that was loaded; `None` where there is no file to watch.
+    pub(super) watched: Option<FileVersion>,
+}
+
+impl Service<'_> {
+    /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound.
+    pub(super) fn run(&self, on_listening: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+        let logger = self.start_log()?;
+        let served = self.serve(&logger, on_listening);
+        logger.flush();
+        served
     }
-    let ca_file = options.ca_file.as_deref();
-    let upstream = Upstream::new(
-        &options.target,
-        options.upstream_timeout,
-        ca_file,
-        &proxy_settings,
-    )
-    .map_err(Failure::Configuration)?;
-    let access = AccessPolicy::for_address(options.host);
-    let target = options.target.clone();
-    let proxy = Proxy::new(target, access, Arc::clone(&balancer), upstream)
-        .map_err(Failure::Configuration)?;
-    let server = bind(options)?;
-    let limits = Limits {
-        workers: options.workers,
-        max_connections: max_connections(descriptors),
-        client_timeout: options.client_timeout,
-        max_body: options.max_body,
-    };
-    let running = server
-        .start(Arc::new(proxy), limits)
-        .map_err(|error| Failure::Running(format!("cannot start: {error}")))?;
-    let reloader = match source {
-        Source::SecretsFile(seen) => {
-            let reloader = Reloader::new(&options.secrets_file, *seen, balancer);
-            reloader.watch().map_err(|error| {
-                Failure::Running(format!("cannot start the reload thread: {error}"))
-            })?;
-            Some(reloader)
+
+    fn start_log(&self) -> Result<logging::Handle, Failure> {
+        let options = self.options();
+        let log_file = &options.log_file;
+        let logger = logging::init(options.log_level, &log_file.path, log_file.is_required)
+            .map_err(Failure::configuration)?;
+        log_panics();
+        for warning in self.invocation.warnings.iter().chain(&self.loaded.warnings) {
+            log::warn!("{warning}");
         }
-        Source::Fixed => None,
-    };
-    log::info!("Listening on http://{}", running.address());
-    on_listening(running.address());
-    run_until_stopped(
-        &running,
-        signals,
-        reloader.as_deref(),
-        logger,
-        options.shutdown_timeout,
-    );
-    Ok(())
-}
+        Ok(logger)
+    }
 
-fn log_startup(options: &Options, settings: &[Setting], configurations: &[Configuration]) {
-    log::info!(
-        "flow-proxy {} starting, pid {}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id()
-    );
-    let shown: Vec<_> = settings
-        .iter()
-        .map(|setting| format!("{}={}", setting.name, setting.value))
-        .collect();
-    log::info!("Options: {}", shown.join(" "));
-    let names: Vec<_> = configurations
-        .iter()
-        .map(|one| format!("'{}'", one.name))
-        .collect();
-    log::info!(
-        "Loaded {} configurations: {}",
-        names.len(),
-        names.join(", ")
-    );
-    if !access::is_loopback(options.host) {
-        log::warn!(
-            "Bound to {}: anyone who reaches this port can use the credentials. \
-             Put a firewall or an authenticating proxy before it",
-            options.host
+    fn serve(
+        &self,
+        logger: &logging::Handle,
+        on_listening: impl FnOnce(SocketAddr),
+    ) -> Result<(), Failure> {
+        // Before the port is bound: once it is open, signals may be sent.
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
+        let descriptors = raise_descriptor_limit();
+        self.log_startup();
+        let balancer = Arc::new(Balancer::new(&self.loaded.configurations));
+        let proxy = self.proxy(Arc::clone(&balancer))?;
+        let running = self.listen(proxy, max_connections(descriptors))?;
+        let watcher = self.watch(balancer)?;
+        log::info!("Listening on http://{}", running.address());
+        on_listening(running.address());
+
+        wait_for_stop(&mut signals, watcher.as_deref(), logger);
+        let second_signal = receive_second_signal(signals);
+        stop(&running, &second_signal, self.options().shutdown_timeout);
+        log::info!("Stopped");
+        Ok(())
+    }
+
+    fn log_startup(&self) {
+        log::info!(
+            "flow-proxy {} starting, pid {}",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id()
         );
+        let settings: Vec<_> = self
+            .invocation
+            .settings
+            .iter()
+            .map(|setting| format!("{}={}", setting.name, setting.value))
+            .collect();
+        log::info!("Options: {}", settings.join(" "));
+        let configurations = &self.loaded.configurations;
+        log::info!(
+            "Loaded {} configurations: {}",
+            configurations.len(),
+            secrets::quoted_names(configurations)
+        );
+        let host = self.options().host;
+        if !access::is_loopback(host) {
+            log::warn!(
+                "Bound to {host}: anyone who reaches this port can use the credentials. \
+                 Put a firewall or an authenticating proxy before it"
+            );
+        }
+    }
+
+    fn proxy(&self, balancer: Arc<Balancer>) -> Result<Proxy, Failure> {
+        let options = self.options();
+        let proxy_name = self.proxy_settings.proxy_name();
+        if let Some(name) = proxy_name.map_err(Failure::configuration)? {
+            log::info!("The upstream is reached through the proxy {name}");
+        }
+        let upstream = Upstream::new(
+            &options.target,
+            options.upstream_timeout,
+            options.ca_file.as_deref(),
+            &self.proxy_settings,
+        )
+        .map_err(Failure::configuration)?;
+        let access = AccessPolicy::for_address(options.host);
+        Proxy::new(options.target.clone(), access, balancer, upstream)
+            .map_err(Failure::configuration)
+    }
+
+    fn listen(&self, proxy: Proxy, max_connections: usize) -> Result<Running, Failure> {
+        let options = self.options();
+        let limits = Limits {
+            workers: options.workers,
+            max_connections,
+            client_timeout: options.client_timeout,
+            max_body: options.max_body,
+        };
+        bind(SocketAddr::new(options.host, options.port))?
+            .start(Arc::new(proxy), limits)
+            .map_err(|error| Failure::Running(format!("cannot start: {error}")))
+    }
+
+    fn watch(&self, balancer: Arc<Balancer>) -> Result<Option<Arc<SecretsWatcher>>, Failure> {
+        let Some(version) = self.watched else {
+            return Ok(None);
+        };
+        let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
+        SecretsWatcher::start(&self.options().secrets_file, version, on_reload)
+            .map(Some)
+            .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+    }
+
+    fn options(&self) -> &Options {
+        &self.invocation.options
     }
 }
 
-fn bind(options: &Options) -> Result<Server, Failure> {
-    let address = SocketAddr::new(options.host, options.port);
+fn bind(address: SocketAddr) -> Result<Server, Failure> {
     Server::bind(address).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
+            io::ErrorKind::AddrInUse => {
                 "; another process listens there: stop it (ss -ltnp tells which) or choose \
                  another --port"
             }
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-            std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
             _ => "",
         };
         Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
     })
 }
 
-/// Raises the soft limit on descriptors to the hard one. Returns what is in force.
-fn raise_descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let in_force = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            log::warn!(
-                "The limit on descriptors stays at {:?}: {error}",
-                limit.current
-            );
-            limit.current
-        }
-    };
-    // No limit at all is as good as a large one.
-    in_force
-        .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(1 << 20)
-}
-
-/// Nearly half of the descriptors are for clients: each request in flight needs one for its upstream,
-/// and eight connections have two for the lane that awaits them.
-fn max_connections(descriptors: usize) -> usize {
-    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 9 * 4).max(1)
-}
-
-/// Waits for signals and does what they ask for.
-fn run_until_stopped(
-    running: &Running,
-    mut signals: Signals,
-    reloader: Option<&Reloader>,
+/// Returns when a signal asks to stop. Does what SIGHUP asks for meanwhile.
+fn wait_for_stop(
+    signals: &mut Signals,
+    watcher: Option<&SecretsWatcher>,
     logger: &logging::Handle,
-    shutdown_timeout: Duration,
 ) {
-    for signal in &mut signals {
+    for signal in signals {
         if signal != SIGHUP {
             log::info!("Received {}, stopping", signal_name(signal));
-            break;
+            return;
         }
         log::info!("Received SIGHUP: reloading the secrets, reopening the log");
         logger.reopen();
-        if let Some(reloader) = reloader {
-            reloader.reload();
+        if let Some(watcher) = watcher {
+            watcher.reload();
         }
     }
-    let (sender, second) = mpsc::channel();
-    // Without this thread a second signal would be noticed only at the end.
-    let watcher = thread::Builder::new()
+}
+
+/// Returns a channel for the next signal that asks to stop. A thread waits for it, because the main
+/// thread waits for requests to finish.
+fn receive_second_signal(mut signals: Signals) -> Receiver<i32> {
+    let (sender, receiver) = mpsc::channel();
+    let spawned = thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
-                // The main thread is gone if it was faster.
+                // Fails where the main thread has finished meanwhile.
                 let _ = sender.send(signal);
             }
         });
-    if let Err(error) = watcher {
+    if let Err(error) = spawned {
         log::warn!("A second signal will not be noticed: {error}");
     }
-    stop(running, &second, shutdown_timeout);
-    log::info!("Stopped");
+    receiver
 }
 
-fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Duration) {
+/// Stops accepting and returns when no request is in flight, after `grace` at the latest, or at a
+/// second signal.
+fn stop(running: &Running, second_signal: &Receiver<i32>, grace: Duration) {
     running.stop();
-    let deadline = Instant::now() + shutdown_timeout;
+    let deadline = Instant::now() + grace;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if running.wait_until_idle(left.min(Duration::from_millis(50))) {
+        if running.wait_until_idle(left.min(SIGNAL_INTERVAL)) {
             return;
         }
-        if let Ok(signal) = second.try_recv() {
+        if let Ok(signal) = second_signal.try_recv() {
             log::warn!("Received {} again, stopping at once", signal_name(signal));
             return;
         }
@@ -244,12 +243,8 @@ fn stop(running: &Running, second: &mpsc::Receiver<i32>, shutdown_timeout: Durat
             break;
         }
     }
-    let seconds = shutdown_timeout.as_secs_f32();
+    let seconds = grace.as_secs_f32();
     log::warn!("Cutting off requests that are still in flight after {seconds} s");
     running.abort();
     running.wait_until_idle(ABORT_GRACE);
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }

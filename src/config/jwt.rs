@@ -1,9 +1,9 @@
 //! The token that Flow accepts: an HS256 JSON Web Token of a credential.
 //!
-//! Owns the token's exact bytes. They are those of Python's PyJWT 2, which is what the
-//! credentials were issued for: header and claims in a fixed order, compact, non-ASCII
-//! characters escaped as `json.dumps` does. Out of scope: where the claims come from, and
-//! verifying tokens. Pure; called once for each credential when secrets are loaded.
+//! Owns the exact bytes of the token. They are those of Python's PyJWT 2, which the credentials were
+//! issued for: header and claims in a fixed order, compact, non-ASCII characters escaped as in
+//! `json.dumps`. Out of scope: where the claims come from, and verifying tokens. Pure; called once for
+//! each credential when the secrets are loaded.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,20 +13,20 @@ use sha2::Sha256;
 /// The JOSE header as PyJWT writes it.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// What a token says, in the order in which it says it.
+/// The claims of a token, in their order.
 #[derive(Clone, Copy)]
 pub struct Claims<'a> {
     /// `clientId`
     pub client_id: &'a str,
-    /// `clientSecret`: a claim, and the key that signs the token too.
+    /// `clientSecret`: a claim, and also the key that signs the token.
     pub client_secret: &'a str,
     /// `tenant`
     pub tenant: &'a str,
 }
 
-/// The signed token in JWS compact serialization (RFC 7515 section 7.1), ASCII only.
+/// Returns the signed token in JWS compact serialization (RFC 7515 section 7.1), in ASCII.
 ///
-/// There is no `exp` and no `iat`, so that equal claims always give the same token.
+/// It has no `exp` and no `iat`, so that equal claims always make the same token.
 pub fn sign_hs256(claims: Claims<'_>) -> String {
     let mut token = URL_SAFE_NO_PAD.encode(HEADER);
     token.push('.');
@@ -53,8 +53,8 @@ fn payload(claims: Claims<'_>) -> String {
     json
 }
 
-/// Appends `text` as Python's `json.dumps` writes it: printable ASCII as it is, a short escape
-/// where JSON has one, everything else (DEL too) as UTF-16 code units in lower-case hex.
+/// Appends `text` as Python's `json.dumps` writes it: printable ASCII as it is, a short escape where
+/// JSON has one, everything else (also DEL) as UTF-16 code units in lower-case hex.
 fn push_json_string(json: &mut String, text: &str) {
     json.push('"');
     for c in text.chars() {

@@ -1,10 +1,9 @@
-//! `secrets.json` becomes the configurations that requests are signed with.
+//! Reads `secrets.json` into the configurations that requests are signed with.
 //!
-//! Owns the file's format, its checks, and the types that keep secrets out of output: nothing
-//! here but `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`] lets
-//! a secret out, and no error quotes a value of the file. Out of scope: which configuration is
-//! used when, and noticing that the file changed. Called by the main thread at start and by
-//! whoever reloads.
+//! Owns the format of the file, its checks, and the types that keep secrets out of output: only
+//! `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`] return a secret, and no
+//! error quotes a value of the file. Out of scope: which configuration a request gets, and noticing that
+//! the file has changed. Called by the main thread and by the reload thread.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -18,26 +17,25 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::jwt::{self, Claims};
+use json::Json;
 
 mod json;
 
-use json::Json;
-
-/// The most that is read of a secrets file. A real one has some hundred bytes an entry; the
-/// limit keeps a wrong path (a core dump, `/dev/zero`) from filling the memory.
+/// The largest secrets file. An entry has some hundred bytes; the limit keeps a wrong path (a core dump,
+/// `/dev/zero`) from filling the memory.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The longest name of a configuration: it stands in every access line of the log.
+/// The longest name of a configuration: every access line of the log contains one.
 const MAX_NAME_CHARS: usize = 100;
 
-/// What precedes the token in the Authorization field (RFC 6750 section 2.1).
+/// What precedes the token in the Authorization header (RFC 6750 section 2.1).
 const SCHEME: &str = "Bearer ";
 
 /// Reads the secrets file.
 ///
 /// # Errors
 ///
-/// All problems at once, each beginning with the path; none quotes a value.
+/// All problems at once. Each begins with the path; none quotes a value.
 pub fn load(path: &Path) -> Result<Loaded, SecretsErrors> {
     let in_file = |problem: &str| format!("{}: {problem}", path.display());
     let (bytes, permissions_warning) =
@@ -59,12 +57,12 @@ pub fn load(path: &Path) -> Result<Loaded, SecretsErrors> {
     })
 }
 
-/// Reads the contents of a secrets file: a JSON array of objects, in UTF-8 with or without a
-/// byte order mark.
+/// Reads the contents of a secrets file: a JSON array of objects in UTF-8, with or without a byte order
+/// mark.
 ///
 /// # Errors
 ///
-/// All problems at once, each with the entry (counted from 1) and the field; none quotes a value.
+/// All problems at once, each with the entry (counted from 1) and the field. None quotes a value.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
     let one = |problem: String| SecretsErrors(vec![problem]);
     let entries = match json::parse(bytes).map_err(one)? {
@@ -109,39 +107,48 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
     }
 }
 
-/// The configurations of a file, and what is wrong with it without being an error.
+/// What a secrets file holds.
 #[derive(Debug)]
 pub struct Loaded {
     /// In file order, one for each entry of the array.
     pub configurations: Vec<Configuration>,
-    /// To be logged as warnings; no secrets in them.
+    /// What is unsafe or ambiguous but no error, one line each. No line holds a secret.
     pub warnings: Vec<String>,
 }
 
-/// One entry of the file: one turn in the round-robin.
+/// One entry of the file, and one turn of the round-robin.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// What the log calls it: no control characters, no quotes, never empty.
+    /// What the log calls it. Never empty; no control characters, no quotes.
     pub name: Arc<str>,
-    /// Shared by all entries with the same identity, which is how a weight is set.
+    /// Shared by all entries of the same identity: repeating an entry gives it more weight.
     pub credential: Arc<Credential>,
 }
 
 impl Configuration {
-    /// The JWT, for the command `token`. It holds the secret: never log it.
+    /// Returns the JWT, for the command `token`. It holds the secret: never log it.
     pub fn token(&self) -> &str {
-        let field = self.credential.authorization.to_str();
-        let field = field.expect("made of base64url, which is visible ASCII");
-        &field[SCHEME.len()..]
+        let header = self.credential.authorization.to_str();
+        let header = header.expect("made of base64url, which is visible ASCII");
+        &header[SCHEME.len()..]
     }
 }
 
-/// What Flow knows a client by, with the finished Authorization value.
+/// Returns the names as messages list them: `'a', 'b'`.
+pub fn quoted_names(configurations: &[Configuration]) -> String {
+    let names: Vec<_> = configurations
+        .iter()
+        .map(|configuration| format!("'{}'", configuration.name))
+        .collect();
+    names.join(", ")
+}
+
+/// The identity of a client of Flow, with its finished Authorization value.
 ///
-/// Equal when clientId, clientSecret and tenant are.
+/// Equal when clientId, clientSecret and tenant are equal.
 #[derive(Clone)]
 pub struct Credential {
-    /// Not secret by itself, but half of the pair: kept out of the log as well.
+    /// Not a secret by itself, but half of the pair: it stays out of the log as well.
     pub client_id: Secret,
     client_secret: Secret,
     tenant: String,
@@ -149,7 +156,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Signs the token: see [`jwt::sign_hs256`].
+    /// Signs the token with [`jwt::sign_hs256`].
     pub fn new(client_id: &str, client_secret: &str, tenant: &str) -> Self {
         let token = jwt::sign_hs256(Claims {
             client_id,
@@ -157,7 +164,7 @@ impl Credential {
             tenant,
         });
         let mut authorization = HeaderValue::try_from(format!("{SCHEME}{token}"))
-            .expect("made of base64url, which a field value may hold");
+            .expect("made of base64url, which a header may hold");
         authorization.set_sensitive(true);
         Self {
             client_id: Secret::new(client_id),
@@ -167,8 +174,8 @@ impl Credential {
         }
     }
 
-    /// The value of the Authorization field, made once; marked as sensitive, so that its Debug
-    /// does not show it.
+    /// Returns the value of the Authorization header. It is marked as sensitive, so that its Debug
+    /// output does not show it.
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
     }
@@ -202,7 +209,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A text that cannot be printed by accident: its Debug says `[redacted]`, and it has no Display.
+/// A text that cannot be printed by accident: its Debug output is `[redacted]`, and it has no Display.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
@@ -211,7 +218,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself. Whoever calls this answers for where it goes.
+    /// Returns the secret. The caller must make sure that it is neither logged nor displayed.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
@@ -223,12 +230,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything that is wrong with a secrets file; Display gives one problem a line.
+/// All problems of a secrets file. Display writes one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsErrors(Vec<String>);
 
 impl SecretsErrors {
-    /// The problems in file order, never empty.
+    /// Returns the problems in the order of the file. Never empty.
     pub fn problems(&self) -> &[String] {
         &self.0
     }
@@ -242,7 +249,7 @@ impl fmt::Display for SecretsErrors {
 
 impl std::error::Error for SecretsErrors {}
 
-/// The file's bytes, and a warning if others can read them too.
+/// Reads the file. Also returns a warning if other users can read it.
 fn read(path: &Path) -> Result<(Vec<u8>, Option<String>), String> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -273,8 +280,8 @@ fn read(path: &Path) -> Result<(Vec<u8>, Option<String>), String> {
     Ok((bytes, warning))
 }
 
-/// The name and credential of an entry, or `None` after its problems were added to `problems`.
-/// `number` counts from 1.
+/// Reads entry `number`, which counts from 1: its name and credential. Returns `None` after adding to
+/// `problems`.
 fn parse_entry(
     number: usize,
     entry: &Json,
@@ -297,7 +304,7 @@ fn parse_entry(
     let client_id = text("clientId", Need::Required);
     let client_secret = text("clientSecret", Need::Required);
     let tenant = text("tenant", Need::Required);
-    // Part of the format for Flow's other clients; no request of ours carries them.
+    // Flow's other clients use these fields. The proxy only checks them.
     text("agent", Need::Optional);
     text("appToAccess", Need::Optional);
 
@@ -305,18 +312,18 @@ fn parse_entry(
     Some((name, Credential::new(client_id?, client_secret?, tenant?)))
 }
 
-/// What is asked of a field.
+/// What a field must be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// A string that is not blank.
     Required,
     /// A string or nothing.
     Optional,
-    /// Nothing, or a string that may stand in single quotes in a log line.
+    /// A string that fits between single quotes in a log line, or nothing.
     Name,
 }
 
-/// The text of a field, or what is wrong with it, to be read after the field's name.
+/// Returns the text of a field. The error continues a sentence that begins with the field's name.
 fn field_text<'a>(
     fields: &'a [(String, Json)],
     field: &str,
@@ -356,8 +363,8 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A warning for each name that stands for more than one credential. The same credential under
-/// the same name again is a weight and no mistake.
+/// Returns a warning for each name of more than one credential. Entries that repeat name and credential
+/// are a weight, not a mistake.
 fn ambiguous_names(configurations: &[Configuration]) -> Vec<String> {
     let mut by_name: BTreeMap<&str, HashSet<&Credential>> = BTreeMap::new();
     for configuration in configurations {

@@ -1,12 +1,12 @@
-//! Where requests are forwarded to: the target URL, checked once at the start and taken apart.
+//! The target URL, which requests are forwarded to: checked once at the start and split into its parts.
 //!
-//! Owns what a target URL may be. Out of scope: resolving and connecting (`proxy::upstream`), and
-//! joining the base path with a request's path (`proxy`). Pure; any thread may call it.
+//! Owns what a target URL may be. Out of scope: resolving and connecting (`upstream`), and joining the
+//! base path with a request's path (`proxy`). Pure.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What [`Target::parse`] accepts, as its errors say it.
+/// What [`Target::parse`] accepts, for its errors.
 const ALLOWED: &str = "https://HOST[:PORT][/PATH], or http:// where HOST is a loopback address";
 
 /// A target URL in its parts.
@@ -14,39 +14,39 @@ const ALLOWED: &str = "https://HOST[:PORT][/PATH], or http:// where HOST is a lo
 pub struct Target {
     /// Whether the scheme is `https`.
     pub https: bool,
-    /// The value of `Host`: host in lower case, IPv6 in brackets, the port unless it is the
-    /// scheme's default.
+    /// The value of `Host`: the host in lower case, IPv6 in brackets, and the port unless it is the
+    /// default of the scheme.
     pub authority: String,
     /// The host in lower case, IPv6 without brackets.
     pub host: String,
-    /// The port, the scheme's default where the URL names none. Never 0.
+    /// The port; the default of the scheme where the URL names none. Never 0.
     pub port: u16,
     /// The path without trailing slash; empty for the root.
     pub base_path: String,
 }
 
 impl Target {
-    /// Takes a target URL apart (RFC 3986 section 3).
+    /// Splits a target URL into its parts (RFC 3986 section 3).
     ///
     /// # Errors
     ///
-    /// One line that quotes the URL and says what is allowed. Of user information, queries and
-    /// fragments nothing is quoted: they may hold a password.
+    /// One line that quotes the URL and says what is allowed. It quotes nothing of user information,
+    /// query and fragment: they may hold a password.
     pub fn parse(url: &str) -> Result<Target, String> {
-        let fault = |what: &str| format!("{} {what} ({ALLOWED})", shown(url));
-        let (https, rest) = scheme(url).ok_or_else(|| fault("is not a target URL"))?;
+        let error = |what: &str| format!("{} {what} ({ALLOWED})", shown(url));
+        let (https, rest) = scheme(url).ok_or_else(|| error("is not a target URL"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(fault("holds a user or password"));
+            return Err(error("holds a user or password"));
         }
         if path.contains(['?', '#']) {
-            return Err(fault("has a query or a fragment"));
+            return Err(error("has a query or a fragment"));
         }
-        let (host, port) = host_and_port(authority).map_err(|what| fault(&what))?;
+        let (host, port) = host_and_port(authority).map_err(|what| error(&what))?;
         let base_path = path.trim_end_matches('/');
-        check_path(base_path).map_err(|what| fault(&what))?;
+        check_path(base_path).map_err(|what| error(&what))?;
         if !https && !host.is_loopback() {
-            return Err(fault("would send the token in clear text"));
+            return Err(error("would send the token in clear text"));
         }
         let default_port = if https { 443 } else { 80 };
         let port = port.unwrap_or(default_port);
@@ -71,8 +71,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// The URL as an error may quote it: nothing where it may hold a password, no query, no fragment,
-/// on one line.
+/// Returns the URL as an error may quote it, on one line: without query and fragment, and not at all
+/// where it may hold a password.
 fn shown(url: &str) -> String {
     if url.contains('@') {
         return "the URL (not shown, it holds an '@')".to_owned();
@@ -83,7 +83,7 @@ fn shown(url: &str) -> String {
     format!("'{head}{rest}'")
 }
 
-/// Whether the scheme is `https`, and what follows `//`.
+/// Returns whether the scheme is `https`, and what follows `://`.
 fn scheme(url: &str) -> Option<(bool, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     // RFC 3986 section 3.1: schemes are case-insensitive.
@@ -94,7 +94,7 @@ fn scheme(url: &str) -> Option<(bool, &str)> {
     }
 }
 
-/// A host as RFC 3986 section 3.2.2 tells them apart.
+/// The kinds of hosts of RFC 3986 section 3.2.2.
 enum Host {
     Name(String),
     V4(Ipv4Addr),
@@ -104,13 +104,14 @@ enum Host {
 impl Host {
     fn is_loopback(&self) -> bool {
         match self {
-            // RFC 6761 section 6.3: localhost and all names under it are loopback.
+            // RFC 6761 section 6.3: localhost and all names below it are loopback.
             Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
             Host::V4(address) => address.is_loopback(),
             Host::V6(address) => address.is_loopback(),
         }
     }
 
+    /// Returns the host without brackets.
     fn bare(&self) -> String {
         match self {
             Host::Name(name) => name.clone(),
@@ -166,8 +167,8 @@ fn name_or_v4(host: &str) -> Result<Host, String> {
     }
     let host = host.to_ascii_lowercase();
     let last = host.rsplit('.').next().unwrap_or_default();
-    // Resolvers take 127.1, 2130706433 and 0x7f.1 for IPv4 addresses: what ends in a number is one,
-    // and must be written so that everybody reads the same one.
+    // Resolvers read 127.1, 2130706433 and 0x7f.1 as IPv4 addresses: a host whose last label is a number
+    // is an address, and only the usual notation is unambiguous.
     if last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit()) {
         let address = host.parse().map_err(|_| "has a bad host")?;
         return Ok(Host::V4(address));
@@ -185,7 +186,8 @@ fn name_or_v4(host: &str) -> Result<Host, String> {
     Ok(Host::Name(host))
 }
 
-/// RFC 3986 section 3.3: the characters of a path, and no dot segments, however they are encoded.
+/// Checks that a path has only the characters of RFC 3986 section 3.3 and no dot segment in any
+/// encoding.
 fn check_path(path: &str) -> Result<(), String> {
     let is_pchar =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
@@ -211,190 +213,4 @@ fn check_path(path: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(url: &str) -> Target {
-        Target::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
-    }
-
-    fn refused(url: &str) -> String {
-        match Target::parse(url) {
-            Ok(target) => panic!("{url} was taken for {target:?}"),
-            Err(error) => error,
-        }
-    }
-
-    #[test]
-    fn the_default_target_is_taken_apart() {
-        let target = parsed("https://flow.ciandt.com/flow-llm-proxy");
-        let expected = Target {
-            https: true,
-            authority: "flow.ciandt.com".to_owned(),
-            host: "flow.ciandt.com".to_owned(),
-            port: 443,
-            base_path: "/flow-llm-proxy".to_owned(),
-        };
-        assert_eq!(target, expected);
-        assert_eq!(target.to_string(), "https://flow.ciandt.com/flow-llm-proxy");
-    }
-
-    #[test]
-    fn scheme_and_host_are_case_insensitive_and_the_path_is_not() {
-        let target = parsed("HTTPS://Example.COM/Base");
-        assert_eq!(target.to_string(), "https://example.com/Base");
-    }
-
-    #[test]
-    fn trailing_slashes_go() {
-        assert_eq!(parsed("https://example.com/").base_path, "");
-        assert_eq!(parsed("https://example.com").base_path, "");
-        assert_eq!(parsed("https://example.com/a/b//").base_path, "/a/b");
-    }
-
-    #[test]
-    fn the_default_port_is_left_out_of_the_authority_and_others_are_not() {
-        assert_eq!(parsed("https://example.com:443/x").authority, "example.com");
-        assert_eq!(parsed("http://localhost:80").authority, "localhost");
-        let other = parsed("https://example.com:8443");
-        assert_eq!(
-            (other.authority.as_str(), other.port),
-            ("example.com:8443", 8443)
-        );
-        assert_eq!(parsed("http://localhost:443").authority, "localhost:443");
-    }
-
-    #[test]
-    fn ipv6_has_brackets_in_the_authority_only() {
-        let target = parsed("http://[0:0::1]:8080/x");
-        assert_eq!((target.host.as_str(), target.port), ("::1", 8080));
-        assert_eq!(target.to_string(), "http://[::1]:8080/x");
-    }
-
-    #[test]
-    fn http_is_for_loopback_hosts_alone() {
-        for url in [
-            "http://localhost:1",
-            "http://flow.localhost",
-            "http://127.0.0.1:9/x",
-            "http://127.255.0.3",
-            "http://[::1]",
-        ] {
-            assert!(!parsed(url).https);
-        }
-        for url in [
-            "http://example.com",
-            "http://notlocalhost",
-            "http://localhost.example.com",
-            "http://10.0.0.1",
-            "http://0.0.0.0",
-            "http://[::ffff:127.0.0.1]",
-        ] {
-            let error = refused(url);
-            assert!(
-                error.contains("clear text") && error.contains(url),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn userinfo_is_refused_and_never_quoted() {
-        for url in [
-            "https://bob:hunter2@example.com/x",
-            "bob:hunter2@example.com",
-            "ftp://bob:hunter2@example.com",
-            "https://exa mple.com/bob:hunter2@x?",
-        ] {
-            let error = refused(url);
-            assert!(
-                !error.contains("hunter2") && !error.contains("bob"),
-                "{error}"
-            );
-            assert!(error.contains(ALLOWED), "{error}");
-        }
-    }
-
-    #[test]
-    fn queries_and_fragments_are_refused_and_never_quoted() {
-        for url in [
-            "https://example.com/x?key=hunter2",
-            "https://example.com#hunter2",
-        ] {
-            let error = refused(url);
-            assert!(error.starts_with("'https://example.com"), "{error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn dot_segments_are_refused_in_every_spelling() {
-        for path in [
-            "/..",
-            "/a/../b",
-            "/./a",
-            "/%2e%2E/a",
-            "/a/.%2e",
-            "/a%2f..",
-            "/a%5C..%5c",
-        ] {
-            let error = refused(&format!("https://example.com{path}"));
-            assert!(error.contains("dot segment"), "{path}: {error}");
-        }
-        assert_eq!(
-            parsed("https://example.com/.well-known/a..b").base_path,
-            "/.well-known/a..b"
-        );
-    }
-
-    #[test]
-    fn malformed_urls_are_refused_on_one_line_with_what_is_allowed() {
-        for url in [
-            "",
-            "example.com",
-            "//example.com",
-            "ftp://example.com",
-            "https:/example.com",
-            "https://",
-            "https:///path",
-            "https://example.com:",
-            "https://example.com:0",
-            "https://example.com:+80",
-            "https://example.com:65536",
-            "https://::1/",
-            "https://[::1",
-            "https://[::1]x",
-            "https://[fe80::1%eth0]",
-            "https://[example]",
-            "https://a..b",
-            "https://example.com.",
-            "https://exam ple.com",
-            "https://127.1",
-            "https://2130706433",
-            "https://0x7f.0x1",
-            "https://bücher.example",
-            "https://example.com/a b",
-            "https://example.com/a\nb",
-            "https://example.com\\x",
-            "https://example.com/%2",
-            "https://example.com/%zz",
-            " https://example.com",
-        ] {
-            let error = refused(url);
-            assert!(error.contains(ALLOWED), "{url}: {error}");
-            assert!(!error.contains('\n'), "{url}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_displayed_parses_to_the_same() {
-        for url in [
-            "https://a.example:8443/b%20c",
-            "http://[::1]:80/",
-            "http://127.0.0.1:1/x/",
-        ] {
-            let target = parsed(url);
-            assert_eq!(parsed(&target.to_string()), target);
-        }
-    }
-}
+mod tests;

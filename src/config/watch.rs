@@ -1,104 +1,107 @@
-//! The secrets file, loaded again when it changes or when SIGHUP asks for it.
+//! Watches the secrets file: loads it again when it changes, or when SIGHUP asks for it.
 //!
-//! A file that cannot be used changes nothing and is reported once, not every time that it is
-//! looked at. Called by the reload thread and by the main thread.
+//! A file that cannot be used changes nothing and is reported once, not at every look. Called by the
+//! reload thread, which this module owns, and by the main thread.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::secrets;
-use crate::proxy::balancer::Balancer;
+use super::secrets::{self, Configuration};
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Keeps a balancer up to date with its secrets file.
-pub struct Reloader {
+/// The stack of the reload thread in bytes. It calls nothing deeper than the JSON parser.
+const STACK_BYTES: usize = 256 << 10;
+
+/// What to do with the configurations of a reloaded file.
+pub type OnReload = Box<dyn Fn(&[Configuration]) + Send + Sync>;
+
+/// Loads the secrets file when it changes.
+pub struct SecretsWatcher {
     path: PathBuf,
-    balancer: Arc<Balancer>,
-    /// What the file looked like when it was last loaded, or found unusable.
-    seen: Mutex<Option<FileVersion>>,
+    on_reload: OnReload,
+    /// The version that was last loaded or found unusable. Locked during a load, so that of two loads
+    /// at once the older one cannot replace what the newer one has read.
+    seen: Mutex<FileVersion>,
 }
 
-/// What changes when a file is written or replaced: a rename changes the inode, writing in place
-/// the times and perhaps the length.
+/// A version of a file, to notice that the file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileVersion {
+pub struct FileVersion(Option<Stamp>);
+
+/// Metadata that changes with every change of a file: replacing it by a rename changes the inode,
+/// writing in place changes the times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
     inode: u64,
     length: u64,
+    /// Seconds and nanoseconds since the epoch.
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
 impl FileVersion {
-    /// To be taken before the file is read, so that no change is missed. `None` where there is no
-    /// such file.
-    pub fn of(path: &Path) -> Option<FileVersion> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(FileVersion {
+    /// Returns the version of the file at `path`; that there is no such file is a version too. Call
+    /// this before reading the file: a change in between is then seen at the next look.
+    pub fn of(path: &Path) -> FileVersion {
+        let metadata = fs::metadata(path).ok();
+        FileVersion(metadata.map(|metadata| Stamp {
             inode: metadata.ino(),
             length: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        }))
     }
 }
 
-impl Reloader {
-    /// Watches `path`, which `balancer` was loaded from when the file looked like `seen`.
-    pub fn new(path: &Path, seen: Option<FileVersion>, balancer: Arc<Balancer>) -> Arc<Reloader> {
-        let seen = Mutex::new(seen);
-        Arc::new(Reloader {
-            path: path.to_owned(),
-            balancer,
-            seen,
-        })
-    }
-
-    /// Starts the thread that looks at the file.
+impl SecretsWatcher {
+    /// Starts the thread that watches `path`, whose version `seen` was loaded. `on_reload` is called
+    /// with the configurations of each valid file.
     ///
     /// # Errors
     /// The system allows no further thread.
-    pub fn watch(self: &Arc<Self>) -> std::io::Result<()> {
-        let reloader = Arc::clone(self);
-        let look = move || {
-            loop {
-                thread::sleep(INTERVAL);
-                reloader.reload_if_changed();
-            }
-        };
+    pub fn start(
+        path: &Path,
+        seen: FileVersion,
+        on_reload: OnReload,
+    ) -> io::Result<Arc<SecretsWatcher>> {
+        let watcher = Arc::new(SecretsWatcher {
+            path: path.to_owned(),
+            on_reload,
+            seen: Mutex::new(seen),
+        });
+        let watching = Arc::clone(&watcher);
         thread::Builder::new()
             .name("reload".into())
-            .stack_size(256 << 10)
-            .spawn(look)?;
-        Ok(())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                loop {
+                    thread::sleep(INTERVAL);
+                    watching.reload_if_changed();
+                }
+            })?;
+        Ok(watcher)
     }
 
     /// Loads the file whether it has changed or not.
     pub fn reload(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken before the file is read: a change in between is seen the next time.
         *seen = FileVersion::of(&self.path);
         match secrets::load(&self.path) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     log::warn!("{warning}");
                 }
-                self.balancer.replace(&loaded.configurations);
-                let names: Vec<_> = loaded
-                    .configurations
-                    .iter()
-                    .map(|one| format!("'{}'", one.name))
-                    .collect();
-                log::info!(
-                    "Reloaded {} configurations: {}",
-                    names.len(),
-                    names.join(", ")
-                );
+                (self.on_reload)(&loaded.configurations);
+                let names = secrets::quoted_names(&loaded.configurations);
+                let count = loaded.configurations.len();
+                log::info!("Reloaded {count} configurations: {names}");
             }
             Err(errors) => {
                 for problem in errors.problems() {

@@ -2,36 +2,36 @@
 
 use serde_json::{Value, json};
 
-use super::fault::Fault;
-use super::routes::{Answer, Posted, ResponseId};
-use super::speech::{self, Ending, Heard, Reply};
+use super::api::{Prompt, Response, ResponseId};
+use super::error::ApiError;
+use super::speech::{self, Ending, Input, Reply};
 
-/// Answers a message, as a stream where the request asks for one.
-pub(super) fn messages(posted: &Posted, response_id: ResponseId) -> Result<Answer, Fault> {
-    let request = &posted.json;
+/// Returns the response to a message: a stream where the request asks for one.
+pub(super) fn messages(prompt: &Prompt, response_id: ResponseId) -> Result<Response, ApiError> {
+    let request = &prompt.json;
     let messages = request["messages"].as_array();
-    let messages = messages.ok_or_else(|| Fault::bad_request("messages: must be an array"))?;
+    let messages = messages.ok_or_else(|| ApiError::bad_request("messages: must be an array"))?;
     let max_tokens = request["max_tokens"].as_u64();
     let message = Message {
-        reply: speech::reply(&heard(messages), tool(request), max_tokens),
+        reply: speech::reply(&last_input(messages), tool(request), max_tokens),
         model: request["model"].as_str().unwrap_or("demo-claude"),
-        input_tokens: posted.prompt_tokens,
+        input_tokens: prompt.tokens,
         response_id,
     };
     if request["stream"] == true {
-        return Ok(Answer::Events(message.events()));
+        return Ok(Response::Events(message.events()));
     }
-    Ok(Answer::ok(message.whole()))
+    Ok(Response::ok(message.whole()))
 }
 
-/// The last thing that was said by the user, or by a tool in the user's name.
-fn heard(messages: &[Value]) -> Heard {
+/// Returns the user's last message. Results of tools come in messages of the user, too.
+fn last_input(messages: &[Value]) -> Input {
     let last = messages
         .iter()
         .rev()
         .find(|message| message["role"] == "user");
     let Some(content) = last.map(|message| &message["content"]) else {
-        return Heard::User(String::new());
+        return Input::User(String::new());
     };
     let blocks = content.as_array().map_or(&[][..], Vec::as_slice);
     match blocks
@@ -39,12 +39,12 @@ fn heard(messages: &[Value]) -> Heard {
         .rev()
         .find(|block| block["type"] == "tool_result")
     {
-        Some(result) => Heard::ToolResult(speech::text_of(&result["content"]).to_owned()),
-        None => Heard::User(speech::text_of(content).to_owned()),
+        Some(result) => Input::ToolResult(speech::text_of(&result["content"]).to_owned()),
+        None => Input::User(speech::text_of(content).to_owned()),
     }
 }
 
-/// The first tool that may be called.
+/// Returns the first tool, unless the client wants none to be called.
 fn tool(request: &Value) -> Option<&str> {
     if request["tool_choice"]["type"] == "none" {
         return None;
@@ -53,7 +53,7 @@ fn tool(request: &Value) -> Option<&str> {
     tools.iter().find_map(|tool| tool["name"].as_str())
 }
 
-/// One answer, to be written whole or as a stream.
+/// A response, which can be written whole or as a stream.
 struct Message<'a> {
     reply: Reply,
     model: &'a str,
@@ -81,7 +81,7 @@ impl Message<'_> {
                 pieces.iter().map(delta).collect()
             }
             Reply::ToolCall { .. } => {
-                // In pieces, as models do it.
+                // In pieces, as models send it.
                 let delta = |part| json!({"type": "input_json_delta", "partial_json": part});
                 ["", "{", "}"].map(delta).into()
             }
@@ -121,7 +121,7 @@ impl Message<'_> {
         })
     }
 
-    /// The content block before anything is said in it.
+    /// Returns the content block as a stream starts it.
     fn empty_block(&self) -> Value {
         match &self.reply {
             Reply::Text { .. } => json!({"type": "text", "text": ""}),
@@ -154,7 +154,7 @@ impl Message<'_> {
     }
 }
 
-/// An event named by the type of its data.
+/// Writes an event. Its name is the type of its data.
 fn event(data: Value) -> String {
     let name = data["type"].as_str().unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n")
@@ -164,12 +164,12 @@ fn event(data: Value) -> String {
 mod tests {
     use super::*;
 
-    const STAMP: ResponseId = ResponseId {
+    const ID: ResponseId = ResponseId {
         serial: 7,
         created: 1_700_000_001,
     };
 
-    fn answered(more: Value) -> Answer {
+    fn response(more: Value) -> Response {
         let mut json = json!({
             "model": "any-model",
             "max_tokens": 1024,
@@ -178,24 +178,21 @@ mod tests {
         json.as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        let posted = Posted {
-            json,
-            prompt_tokens: 5,
-        };
-        messages(&posted, STAMP).unwrap()
+        let prompt = Prompt { json, tokens: 5 };
+        messages(&prompt, ID).unwrap()
     }
 
     fn whole(more: Value) -> Value {
-        match answered(more) {
-            Answer::Whole { body, .. } => body,
-            Answer::Events(events) => panic!("a stream: {events:?}"),
+        match response(more) {
+            Response::Json { body, .. } => body,
+            Response::Events(events) => panic!("a stream: {events:?}"),
         }
     }
 
-    /// The data of a stream's events, each checked to be named by its type.
+    /// Returns the data of a stream's events. Asserts that the name of each is its type.
     fn streamed(mut more: Value) -> Vec<Value> {
         more["stream"] = true.into();
-        let Answer::Events(events) = answered(more) else {
+        let Response::Events(events) = response(more) else {
             panic!("no stream")
         };
         let data = |event: &String| {
@@ -212,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_says_piece_by_piece_what_the_whole_answer_says() {
+    fn a_stream_says_piece_by_piece_what_the_whole_response_says() {
         let whole = whole(json!({}));
         let text = whole["content"][0]["text"].as_str().unwrap();
         assert!(text.contains("\"früh auf\""), "{text}");
@@ -267,25 +264,25 @@ mod tests {
     #[test]
     fn no_tool_is_called_where_the_client_wants_none_or_brings_a_result() {
         let tools = json!([{"name": "weather"}]);
-        let answer = whole(json!({"tools": tools, "tool_choice": {"type": "none"}}));
-        assert_eq!(answer["stop_reason"], "end_turn");
+        let message = whole(json!({"tools": tools, "tool_choice": {"type": "none"}}));
+        assert_eq!(message["stop_reason"], "end_turn");
         let result = |content| {
             let block =
                 json!({"type": "tool_result", "tool_use_id": "toolu_demo_1", "content": content});
             json!([{"role": "user", "content": [block]}])
         };
         for content in [json!("sunny"), json!([{"type": "text", "text": "sunny"}])] {
-            let answer = whole(json!({"tools": tools, "messages": result(content)}));
-            let text = answer["content"][0]["text"].as_str().unwrap();
+            let message = whole(json!({"tools": tools, "messages": result(content)}));
+            let text = message["content"][0]["text"].as_str().unwrap();
             assert!(text.contains("\"sunny\""), "{text}");
         }
     }
 
     #[test]
-    fn an_answer_that_is_cut_short_says_so() {
-        let answer = whole(json!({"max_tokens": 3}));
+    fn a_reply_that_is_cut_short_says_so() {
+        let message = whole(json!({"max_tokens": 3}));
         assert_eq!(
-            (&answer["stop_reason"], &answer["usage"]["output_tokens"]),
+            (&message["stop_reason"], &message["usage"]["output_tokens"]),
             (&"max_tokens".into(), &3.into())
         );
     }

@@ -1,14 +1,14 @@
 //! The command `demo`: a simulated Flow in this process, so that the proxy can be tried without
 //! credentials and without a network.
 //!
-//! Owns the simulated service: its port on loopback, its three accounts, and the commands to try
-//! it with. What it can do is what clients of the real one do most: list models, chat (OpenAI),
-//! messages (Anthropic), both whole or streamed, tool calls, embeddings. Any model name will do.
-//! Out of scope: the proxy in front of it. [`Demo::start`] is called by the main thread; requests
-//! are answered on the worker threads of a [`Server`] of its own.
+//! Owns the simulated service: its loopback port, its three accounts, and the commands to try. It does
+//! what clients need most: lists models, chat completions (OpenAI) and messages (Anthropic), both whole
+//! or streamed, tool calls, embeddings. It takes any model name. Out of scope: the proxy in front of
+//! it. The main thread calls [`Demo::start`]; requests run on the worker threads of a [`Server`] of its
+//! own.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 
+use crate::config::address::connectable;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
 use crate::http1::encode::{ResponseLength, field_lines};
@@ -26,46 +27,24 @@ use crate::server::{
     ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running, Server,
 };
 
+mod accounts;
 mod anthropic;
-mod fault;
+mod api;
+mod error;
 mod openai;
 mod routes;
 mod speech;
 mod token;
 
-use fault::Fault;
-use routes::{Answer, Asked, BASE_PATH, ResponseId};
-use token::{Account, Standing};
+use accounts::{ACCOUNTS, Account};
+use api::{Request, Response, ResponseId};
+use error::ApiError;
+use routes::BASE_PATH;
 
-/// Whom the simulated Flow knows. The second one is turned away, so that a failover can be seen.
-const ACCOUNTS: [Account; 3] = [
-    Account {
-        name: "demo-1",
-        client_id: "demo-client-1",
-        client_secret: "demo-secret-1-not-real",
-        tenant: "demo-tenant",
-        standing: Standing::Good,
-    },
-    Account {
-        name: "demo-revoked",
-        client_id: "demo-client-2",
-        client_secret: "demo-secret-2-not-real",
-        tenant: "demo-tenant",
-        standing: Standing::Revoked,
-    },
-    Account {
-        name: "demo-3",
-        client_id: "demo-client-3",
-        client_secret: "demo-secret-3-not-real",
-        tenant: "demo-tenant",
-        standing: Standing::Good,
-    },
-];
-
-/// Between two events of a stream: slow enough to be seen, fast enough not to bore.
+/// The pause between two events of a stream: long enough to be seen, short enough not to bore.
 const EVENT_INTERVAL: Duration = Duration::from_millis(40);
 
-/// A client is the proxy on the same machine: generous, but not without end.
+/// The only client is the proxy in the same process: generous, but bounded.
 const LIMITS: Limits = Limits {
     workers: 256,
     max_connections: 16 * 1024,
@@ -73,8 +52,8 @@ const LIMITS: Limits = Limits {
     max_body: Some(32 << 20),
 };
 
-/// A running simulated Flow. It serves until the process ends; [`Running::stop`] is not needed,
-/// since nobody but the proxy in front knows its port.
+/// A running simulated Flow. It serves until the process ends. [`Running::stop`] is not needed, because
+/// only the proxy in front knows its port.
 pub struct Demo {
     running: Running,
 }
@@ -83,14 +62,14 @@ impl Demo {
     /// Starts the simulated Flow on any free loopback port.
     ///
     /// # Errors
-    /// What the system says: no loopback address, no port, not so many threads.
+    /// What the system says: no loopback address, no port, or too few threads.
     pub fn start() -> io::Result<Demo> {
         let server = Server::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let running = server.start(Arc::new(Flow::default()), LIMITS)?;
+        let running = server.start(Arc::new(SimulatedFlow::default()), LIMITS)?;
         Ok(Demo { running })
     }
 
-    /// Where the proxy has to forward to.
+    /// Returns the target of the proxy.
     pub fn target(&self) -> Target {
         let address = self.running.address();
         Target {
@@ -102,7 +81,7 @@ impl Demo {
         }
     }
 
-    /// What the proxy has to sign with: three configurations, the second of which is revoked.
+    /// Returns the configurations of the proxy, one for each account. The second one is revoked.
     pub fn configurations(&self) -> Vec<Configuration> {
         let configuration = |account: &Account| Configuration {
             name: account.name.into(),
@@ -115,10 +94,10 @@ impl Demo {
         ACCOUNTS.iter().map(configuration).collect()
     }
 
-    /// What to try against a proxy that listens on `proxy`: three commands for a POSIX shell, a
-    /// line each, and what the log shows then. Ends with a line end.
+    /// Returns what to try against a proxy that listens on `proxy`: three commands for a POSIX shell,
+    /// one line each, and what the log shows then. Ends with a line end.
     pub fn instructions(proxy: SocketAddr) -> String {
-        let url = format!("http://{}", reachable(proxy));
+        let url = format!("http://{}", connectable(proxy));
         let post = "-H 'Content-Type: application/json' -d";
         let chat = r#"{"model":"demo-gpt","stream":true,"messages":[{"role":"user","content":"Good morning, Flow!"}]}"#;
         let message = r#"{"model":"demo-claude","max_tokens":256,"stream":true,"messages":[{"role":"user","content":"Bom dia, Flow!"}]}"#;
@@ -137,33 +116,22 @@ impl Demo {
     }
 }
 
-/// An address to connect to: loopback where the proxy listens on all addresses.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
-}
-
 /// The simulated service.
 #[derive(Default)]
-struct Flow {
-    /// How many requests were answered: answers have ids.
-    answered: AtomicU64,
+struct SimulatedFlow {
+    /// The number of responses so far: each has a serial number.
+    responses: AtomicU64,
 }
 
-impl Handler for Flow {
+impl Handler for SimulatedFlow {
     type Context = ();
 
     fn new_context(&self) {}
 
     fn handle(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Progress {
-        if let Err(fault) = self.answer(exchange) {
-            // The server closes the connection of an answer that is not finished.
-            log::debug!("simulated Flow: broken off: {fault:?}");
+        if let Err(error) = self.respond(exchange) {
+            // The server closes the connection of a response that is not finished.
+            log::debug!("simulated Flow: broken off: {error:?}");
         }
         Progress::Done
     }
@@ -173,52 +141,52 @@ impl Handler for Flow {
     }
 
     fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse {
-        let body = body_of(&json!({"error": {"message": rejected.error.message}}));
+        let body = json_body(&json!({"error": {"message": rejected.error.message}}));
         OwnResponse {
-            fields: fields_of_json(&body),
+            fields: json_headers(&body),
             body,
         }
     }
 }
 
-impl Flow {
-    /// This is the core: read all, decide, send.
-    fn answer(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
-        let answer = match read_body(exchange) {
-            Ok(body) => routes::answer(&asked(exchange, &body), self.response_id()),
-            Err(ClientError::Rejected(error)) => {
-                let fault = Fault::new(error.status, error.message);
-                routes::error(&asked(exchange, &[]), &fault)
+impl SimulatedFlow {
+    /// Serves one request: reads all of it, decides, sends the response.
+    fn respond(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
+        let response = match read_body(exchange) {
+            Ok(body) => routes::respond(&request(exchange, &body), self.response_id()),
+            Err(ClientError::Rejected(rejection)) => {
+                let error = ApiError::new(rejection.status, rejection.message);
+                routes::error_response(&request(exchange, &[]), &error)
             }
-            Err(gone) => return Err(gone),
+            Err(error) => return Err(error),
         };
-        match answer {
-            Answer::Whole {
+        match response {
+            Response::Json {
                 status,
                 allow,
                 body,
             } => {
-                let body = body_of(&body);
-                let mut fields = fields_of_json(&body);
-                fields.extend(allow.map(|allow| (header::ALLOW, HeaderValue::from_static(allow))));
-                send(exchange, status, fields, &body)
+                let body = json_body(&body);
+                let mut headers = json_headers(&body);
+                headers.extend(allow.map(|allow| (header::ALLOW, HeaderValue::from_static(allow))));
+                send(exchange, status, &headers, &body)
             }
-            Answer::Events(events) => stream(exchange, &events),
+            Response::Events(events) => stream(exchange, &events),
         }
     }
 
     fn response_id(&self) -> ResponseId {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         ResponseId {
-            serial: self.answered.fetch_add(1, Ordering::Relaxed) + 1,
+            serial: self.responses.fetch_add(1, Ordering::Relaxed) + 1,
             created: now.unwrap_or_default().as_secs(),
         }
     }
 }
 
-fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
+fn request<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Request<'a> {
     let head = &exchange.head;
-    Asked {
+    Request {
         method: &head.method,
         target: &head.target,
         authorization: head.fields.value(KnownHeader::Authorization),
@@ -226,7 +194,8 @@ fn asked<'a>(exchange: &'a Exchange<'_>, body: &'a [u8]) -> Asked<'a> {
     }
 }
 
-/// The whole body, also before a error: a client that still sends may not read its answer.
+/// Reads the whole body, also where the response does not depend on it: a client that still sends may
+/// not read its response.
 fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     let mut piece = vec![0; 16 * 1024];
@@ -238,12 +207,12 @@ fn read_body(exchange: &mut Exchange<'_>) -> Result<Vec<u8>, ClientError> {
     }
 }
 
-/// The line end is for those who read the answer in a terminal.
-fn body_of(json: &serde_json::Value) -> Vec<u8> {
+/// Writes the body of a response. The line end is for reading it in a terminal.
+fn json_body(json: &serde_json::Value) -> Vec<u8> {
     format!("{json}\n").into_bytes()
 }
 
-fn fields_of_json(body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
+fn json_headers(body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
     vec![
         (
             header::CONTENT_TYPE,
@@ -256,30 +225,30 @@ fn fields_of_json(body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
 fn send(
     exchange: &mut Exchange<'_>,
     status: StatusCode,
-    fields: Vec<(HeaderName, HeaderValue)>,
+    headers: &[(HeaderName, HeaderValue)],
     body: &[u8],
 ) -> Result<(), ClientError> {
-    let fields = field_lines(&fields);
+    let lines = field_lines(headers);
     if exchange.head.method == Method::HEAD {
-        exchange.start(status, fields, ResponseLength::None);
+        exchange.start(status, lines, ResponseLength::None);
     } else {
-        exchange.start(status, fields, ResponseLength::Length(body.len() as u64));
+        exchange.start(status, lines, ResponseLength::Length(body.len() as u64));
         exchange.write(body);
     }
     exchange.finish()
 }
 
-/// Sends server-sent events, each on its own and in its own time.
+/// Sends server-sent events, each by itself, with a pause before the next one.
 fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientError> {
-    let fields = [
+    let headers = [
         (
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/event-stream; charset=utf-8"),
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    let fields = field_lines(&fields);
-    exchange.start(StatusCode::OK, fields, ResponseLength::Unknown);
+    let lines = field_lines(&headers);
+    exchange.start(StatusCode::OK, lines, ResponseLength::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
             wait::before_blocking();
@@ -329,16 +298,16 @@ mod tests {
     }
 
     #[test]
-    fn all_configurations_but_the_revoked_one_are_let_in() {
+    fn all_configurations_but_the_revoked_one_are_accepted() {
         let demo = Demo::start().unwrap();
-        let let_in = |configuration: &Configuration| {
+        let is_accepted = |configuration: &Configuration| {
             let field = configuration.credential.authorization().as_bytes();
-            token::account(Some(field), &ACCOUNTS).is_ok()
+            token::authenticate(Some(field), &ACCOUNTS).is_ok()
         };
         let configurations = demo.configurations();
         let verdicts: Vec<(&str, bool)> = configurations
             .iter()
-            .map(|it| (&*it.name, let_in(it)))
+            .map(|it| (&*it.name, is_accepted(it)))
             .collect();
         let expected = [("demo-1", true), ("demo-revoked", false), ("demo-3", true)];
         assert_eq!(verdicts, expected);

@@ -4,63 +4,63 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::fault::Fault;
-use super::routes::{Answer, Posted, ResponseId};
-use super::speech::{self, Ending, Heard, Reply};
+use super::api::{Prompt, Response, ResponseId};
+use super::error::ApiError;
+use super::speech::{self, Ending, Input, Reply};
 
-/// Some names to list. Requests may name any model.
+/// The models that are listed. Requests may name any model.
 const MODELS: [&str; 3] = ["demo-gpt", "demo-claude", "demo-embedding"];
-/// When they came into being, in seconds since 1970: clients want a number.
+/// Their `created`, in seconds since 1970: clients expect a number.
 const MODELS_CREATED: u64 = 1_700_000_000;
 /// OpenAI's own limit on the inputs of one request.
 const MAX_INPUTS: usize = 2048;
-/// The length of an embedding. Real ones have 1536 numbers.
+/// The numbers of an embedding. Real ones have 1536.
 const DIMENSIONS: u32 = 8;
 
-/// The list of models.
+/// Returns the list of models.
 pub(super) fn models() -> Value {
     let model = |id: &&str| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "flow-proxy demo"});
     json!({"object": "list", "data": MODELS.iter().map(model).collect::<Vec<Value>>()})
 }
 
-/// Answers a chat completion, as a stream where the request asks for one.
-pub(super) fn chat(posted: &Posted, response_id: ResponseId) -> Result<Answer, Fault> {
-    let request = &posted.json;
+/// Returns the response to a chat completion: a stream where the request asks for one.
+pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Response, ApiError> {
+    let request = &prompt.json;
     let messages = request["messages"].as_array();
-    let messages = messages.ok_or_else(|| Fault::bad_request("messages: must be an array"))?;
+    let messages = messages.ok_or_else(|| ApiError::bad_request("messages: must be an array"))?;
     let max_tokens = [&request["max_completion_tokens"], &request["max_tokens"]]
         .into_iter()
         .find_map(Value::as_u64);
     let completion = Completion {
-        reply: speech::reply(&heard(messages), tool(request), max_tokens),
+        reply: speech::reply(&last_input(messages), tool(request), max_tokens),
         model: request["model"].as_str().unwrap_or(MODELS[0]),
-        prompt_tokens: posted.prompt_tokens,
+        prompt_tokens: prompt.tokens,
         response_id,
     };
     if request["stream"] == true {
         let usage = match request["stream_options"]["include_usage"] == true {
             true => UsageChunk::Sent,
-            false => UsageChunk::Left,
+            false => UsageChunk::Omitted,
         };
-        return Ok(Answer::Events(completion.events(usage)));
+        return Ok(Response::Events(completion.events(usage)));
     }
-    Ok(Answer::ok(completion.whole()))
+    Ok(Response::ok(completion.whole()))
 }
 
-/// The last thing that was said by the user or a tool.
-fn heard(messages: &[Value]) -> Heard {
+/// Returns the last message of the user or of a tool.
+fn last_input(messages: &[Value]) -> Input {
     for message in messages.iter().rev() {
         let text = || speech::text_of(&message["content"]).to_owned();
         match message["role"].as_str() {
-            Some("user") => return Heard::User(text()),
-            Some("tool" | "function") => return Heard::ToolResult(text()),
+            Some("user") => return Input::User(text()),
+            Some("tool" | "function") => return Input::ToolResult(text()),
             _ => {}
         }
     }
-    Heard::User(String::new())
+    Input::User(String::new())
 }
 
-/// The first tool that may be called.
+/// Returns the first tool, unless the client wants none to be called.
 fn tool(request: &Value) -> Option<&str> {
     if request["tool_choice"] == "none" {
         return None;
@@ -71,14 +71,14 @@ fn tool(request: &Value) -> Option<&str> {
         .find_map(|tool| tool["function"]["name"].as_str())
 }
 
-/// Whether a stream tells at its end what it has cost: `stream_options.include_usage`.
+/// Whether a stream ends with its usage: `stream_options.include_usage`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UsageChunk {
     Sent,
-    Left,
+    Omitted,
 }
 
-/// One answer, to be written whole or as a stream.
+/// A response, which can be written whole or as a stream.
 struct Completion<'a> {
     reply: Reply,
     model: &'a str,
@@ -129,7 +129,7 @@ impl Completion<'_> {
                     "type": "function",
                     "function": {"name": name, "arguments": ""},
                 }]});
-                // In two pieces, as models do it.
+                // In two pieces, as models send it.
                 let part =
                     |part| json!({"tool_calls": [{"index": 0, "function": {"arguments": part}}]});
                 deltas.extend(["{", "}"].map(part));
@@ -199,25 +199,25 @@ impl Completion<'_> {
     }
 }
 
-/// Answers with made-up embeddings, equal for equal inputs.
-pub(super) fn embeddings(posted: &Posted) -> Result<Answer, Fault> {
-    let request = &posted.json;
+/// Returns made-up embeddings, equal for equal inputs.
+pub(super) fn embeddings(prompt: &Prompt) -> Result<Response, ApiError> {
+    let request = &prompt.json;
     let inputs = match &request["input"] {
         text @ Value::String(_) => std::slice::from_ref(text),
-        // Numbers are the tokens of one input.
+        // An array of numbers is one input, in tokens.
         tokens @ Value::Array(items) if items.first().is_some_and(Value::is_number) => {
             std::slice::from_ref(tokens)
         }
         Value::Array(inputs) => inputs,
-        _ => return Err(Fault::bad_request("input: must be a string or an array")),
+        _ => return Err(ApiError::bad_request("input: must be a string or an array")),
     };
     if inputs.len() > MAX_INPUTS {
-        return Err(Fault::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "input: at most {MAX_INPUTS} at once"
         )));
     }
     let written: fn(&[f32]) -> Value = match request["encoding_format"].as_str() {
-        // What OpenAI's SDKs ask for unless told otherwise.
+        // The default of OpenAI's SDKs.
         Some("base64") => |numbers| {
             let bytes: Vec<u8> = numbers
                 .iter()
@@ -231,15 +231,15 @@ pub(super) fn embeddings(posted: &Posted) -> Result<Answer, Fault> {
         let embedding = written(&embedding(&input.to_string()));
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
-    Ok(Answer::ok(json!({
+    Ok(Response::ok(json!({
         "object": "list",
         "data": inputs.iter().enumerate().map(embedding).collect::<Vec<Value>>(),
         "model": request["model"].as_str().unwrap_or(MODELS[2]),
-        "usage": {"prompt_tokens": posted.prompt_tokens, "total_tokens": posted.prompt_tokens},
+        "usage": {"prompt_tokens": prompt.tokens, "total_tokens": prompt.tokens},
     })))
 }
 
-/// Numbers from -1 to 1 that depend on the text and mean nothing.
+/// Returns numbers from -1 to 1 that depend on the text and mean nothing.
 fn embedding(text: &str) -> Vec<f32> {
     let mix = |state: u32, byte: u8| (state ^ u32::from(byte)).wrapping_mul(16_777_619);
     let seed = text.bytes().fold(2_166_136_261, mix);

@@ -1,140 +1,93 @@
-//! A request becomes an answer: path, credential, method, body. No I/O.
+//! Decides on the response to a request: by its path, credential, method and body. No I/O.
 
 use http::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::fault::{Dialect, Fault};
-use super::{ACCOUNTS, anthropic, openai, token};
+use super::accounts::ACCOUNTS;
+use super::api::{Prompt, Request, Response, ResponseId, prompt_tokens};
+use super::error::{ApiError, Dialect};
+use super::{anthropic, openai, token};
 
-/// Where Flow has its LLM proxy; nothing outside is served.
+/// The path of Flow's LLM proxy. Only paths under it are served.
 pub(super) const BASE_PATH: &str = "/flow-llm-proxy";
 
-/// A request that has arrived whole.
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a Method,
-    /// The request target, with its query.
-    pub(super) target: &'a [u8],
-    /// The value of the Authorization field.
-    pub(super) authorization: Option<&'a [u8]>,
-    pub(super) body: &'a [u8],
+/// Returns the response to a request.
+pub(super) fn respond(request: &Request<'_>, response_id: ResponseId) -> Response {
+    dispatch(request, response_id).unwrap_or_else(|error| error_response(request, &error))
 }
 
-/// What tells an answer from all others.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ResponseId {
-    /// Counts from 1.
-    pub(super) serial: u64,
-    /// Seconds since 1970.
-    pub(super) created: u64,
-}
-
-/// What goes back.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Whole {
-        status: StatusCode,
-        /// The value of the Allow field.
-        allow: Option<&'static str>,
-        body: Value,
-    },
-    /// Server-sent events in their order, each with the empty line that ends it.
-    Events(Vec<String>),
-}
-
-impl Answer {
-    pub(super) fn ok(body: Value) -> Answer {
-        Answer::Whole {
-            status: StatusCode::OK,
-            allow: None,
-            body,
-        }
-    }
-}
-
-/// Answers a request.
-pub(super) fn answer(asked: &Asked<'_>, response_id: ResponseId) -> Answer {
-    dispatch(asked, response_id).unwrap_or_else(|fault| error(asked, &fault))
-}
-
-/// A fault in the dialect of the request's path.
-pub(super) fn error(asked: &Asked<'_>, fault: &Fault) -> Answer {
-    let dialect = match path(asked.target) {
+/// Returns the response to an error, in the dialect of the request's path.
+pub(super) fn error_response(request: &Request<'_>, error: &ApiError) -> Response {
+    let dialect = match path(request.target) {
         Some(path) if path == "/v1/messages" || path.starts_with("/v1/messages/") => {
             Dialect::Anthropic
         }
         _ => Dialect::LiteLlm,
     };
-    Answer::Whole {
-        status: fault.status,
-        allow: fault.allow,
-        body: fault.body(dialect),
+    Response::Json {
+        status: error.status,
+        allow: error.allow,
+        body: error.body(dialect),
     }
 }
 
-fn dispatch(asked: &Asked<'_>, response_id: ResponseId) -> Result<Answer, Fault> {
-    let path = path(asked.target).ok_or_else(not_found)?;
-    token::account(asked.authorization, &ACCOUNTS).map_err(|what| {
+fn dispatch(request: &Request<'_>, response_id: ResponseId) -> Result<Response, ApiError> {
+    let path = path(request.target).ok_or_else(not_found)?;
+    token::authenticate(request.authorization, &ACCOUNTS).map_err(|what| {
         let message = format!("Authentication Error, {what}");
-        Fault::new(StatusCode::UNAUTHORIZED, message)
+        ApiError::new(StatusCode::UNAUTHORIZED, message)
     })?;
     match path {
         "/v1/models" => {
-            allow(asked, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-            Ok(Answer::ok(openai::models()))
+            allow(request, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+            Ok(Response::ok(openai::models()))
         }
-        "/v1/chat/completions" => openai::chat(&posted(asked)?, response_id),
-        "/v1/embeddings" => openai::embeddings(&posted(asked)?),
-        "/v1/messages" => anthropic::messages(&posted(asked)?, response_id),
+        "/v1/chat/completions" => openai::chat(&prompt(request)?, response_id),
+        "/v1/embeddings" => openai::embeddings(&prompt(request)?),
+        "/v1/messages" => anthropic::messages(&prompt(request)?, response_id),
         "/v1/messages/count_tokens" => {
-            posted(asked)?;
-            let body = serde_json::json!({"input_tokens": prompt_tokens(asked.body.len())});
-            Ok(Answer::ok(body))
+            prompt(request)?;
+            let body = json!({"input_tokens": prompt_tokens(request.body.len())});
+            Ok(Response::ok(body))
         }
         _ => Err(not_found()),
     }
 }
 
-/// A request's JSON, and how long it was.
-pub(super) struct Posted {
-    pub(super) json: Value,
-    pub(super) prompt_tokens: u64,
-}
-
-fn posted(asked: &Asked<'_>) -> Result<Posted, Fault> {
-    allow(asked, &[Method::POST], "POST")?;
-    match serde_json::from_slice(asked.body) {
-        Ok(json @ Value::Object(_)) => Ok(Posted {
+/// Reads the body of a request to a model: a POST of a JSON object.
+fn prompt(request: &Request<'_>) -> Result<Prompt, ApiError> {
+    allow(request, &[Method::POST], "POST")?;
+    match serde_json::from_slice(request.body) {
+        Ok(json @ Value::Object(_)) => Ok(Prompt {
             json,
-            prompt_tokens: prompt_tokens(asked.body.len()),
+            tokens: prompt_tokens(request.body.len()),
         }),
-        Ok(_) => Err(Fault::bad_request("the body must be a JSON object")),
-        Err(error) => Err(Fault::bad_request(format!("the body is not JSON: {error}"))),
+        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body is not JSON: {error}"
+        ))),
     }
 }
 
-/// Models count about four bytes of English a token; here the JSON around it counts too.
-fn prompt_tokens(bytes: usize) -> u64 {
-    (bytes as u64).div_ceil(4)
-}
-
-fn allow(asked: &Asked<'_>, methods: &[Method], field: &'static str) -> Result<(), Fault> {
-    if methods.contains(asked.method) {
+/// Checks that the request's method is one of `methods`. `header` lists them for the client.
+fn allow(request: &Request<'_>, methods: &[Method], header: &'static str) -> Result<(), ApiError> {
+    if methods.contains(request.method) {
         return Ok(());
     }
-    let message = format!("Method Not Allowed: this path takes {field}");
-    Err(Fault {
-        allow: Some(field),
-        ..Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    let message = format!("Method Not Allowed: this path takes {header}");
+    Err(ApiError {
+        allow: Some(header),
+        ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
     })
 }
 
-fn not_found() -> Fault {
+fn not_found() -> ApiError {
     let paths = "/v1/models, /v1/chat/completions, /v1/embeddings, /v1/messages";
     let message = format!("Not Found: the simulated Flow serves {BASE_PATH} with {paths}");
-    Fault::new(StatusCode::NOT_FOUND, message)
+    ApiError::new(StatusCode::NOT_FOUND, message)
 }
 
-/// The path under the base path, from its slash on and without the query.
+/// Returns the path below the base path, with its slash and without the query; `None` outside of it.
 fn path(target: &[u8]) -> Option<&str> {
     let target = std::str::from_utf8(target).ok()?;
     let path = target.split_once('?').map_or(target, |(path, _)| path);
@@ -150,11 +103,11 @@ mod tests {
     const CHAT: &str = "/flow-llm-proxy/v1/chat/completions";
     const MESSAGES: &str = "/flow-llm-proxy/v1/messages";
 
-    /// Status and body of an answer that is no stream, to a request signed by an account.
+    /// Returns status and body of a JSON response to a request signed by an account.
     fn whole(account: usize, method: Method, target: &str, body: &[u8]) -> (u16, Value) {
         let account = &ACCOUNTS[account];
         let credential = Credential::new(account.client_id, account.client_secret, account.tenant);
-        let asked = Asked {
+        let request = Request {
             method: &method,
             target: target.as_bytes(),
             authorization: Some(credential.authorization().as_bytes()),
@@ -164,9 +117,9 @@ mod tests {
             serial: 1,
             created: 2,
         };
-        match answer(&asked, response_id) {
-            Answer::Whole { status, body, .. } => (status.as_u16(), body),
-            Answer::Events(events) => panic!("a stream: {events:?}"),
+        match respond(&request, response_id) {
+            Response::Json { status, body, .. } => (status.as_u16(), body),
+            Response::Events(events) => panic!("a stream: {events:?}"),
         }
     }
 
@@ -235,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_the_path_does_not_take_gets_405() {
+    fn a_method_that_the_path_does_not_allow_gets_405() {
         assert_eq!(whole(0, Method::GET, CHAT, b"").0, 405);
         assert_eq!(whole(0, Method::DELETE, MESSAGES, b"").0, 405);
         assert_eq!(
@@ -248,7 +201,7 @@ mod tests {
     fn tokens_are_counted() {
         let target = "/flow-llm-proxy/v1/messages/count_tokens";
         let body = br#"{"model":"demo-claude","messages":[]}"#;
-        let (status, answer) = whole(0, Method::POST, target, body);
-        assert_eq!((status, &answer["input_tokens"]), (200, &10.into()));
+        let (status, count) = whole(0, Method::POST, target, body);
+        assert_eq!((status, &count["input_tokens"]), (200, &10.into()));
     }
 }

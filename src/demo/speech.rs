@@ -1,17 +1,17 @@
-//! What the simulated models say, in pieces as a model would say it. Pure.
+//! The replies of the simulated models, in pieces like the tokens of a real one. Pure.
 
 use serde_json::Value;
 
-/// Of a message so much is quoted: the answer to a book should not take an hour.
+/// The longest quotation from a message: streaming a whole book back would take hours.
 const MAX_QUOTED_CHARS: usize = 200;
-/// The longest piece, in bytes; about what tokens are.
-const MAX_PIECE: usize = 8;
+/// The longest piece: tokens are about this long.
+const MAX_PIECE_BYTES: usize = 8;
 
-/// What is answered.
+/// What a model replies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Text {
-        /// Never empty, nor is a piece.
+        /// At least one; no piece is empty.
         pieces: Vec<String>,
         ending: Ending,
     },
@@ -22,42 +22,41 @@ pub(super) enum Reply {
 /// Why a text ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// All is said.
     Complete,
-    /// The client wanted no more tokens.
+    /// At the client's limit on tokens.
     CutShort,
 }
 
-/// What is answered to.
+/// What a model replies to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Input {
     User(String),
-    /// What a tool answered that was called before.
+    /// The result of a tool that was called before.
     ToolResult(String),
 }
 
-/// The answer to `heard`, at most `max_tokens` long. `tool` is the tool to be called, if any: what
-/// it answers is not answered by calling it again, or agents would never end.
-pub(super) fn reply(heard: &Heard, tool: Option<&str>, max_tokens: Option<u64>) -> Reply {
-    let text = match (heard, tool) {
-        (Heard::User(_), Some(name)) => return Reply::ToolCall { name: name.into() },
-        (Heard::User(said), None) if said.trim().is_empty() => {
+/// Returns the reply to `input`, at most `max_tokens` pieces long. A user's message gets a call of
+/// `tool`, if there is one. A tool's result gets words: another call would keep agents running forever.
+pub(super) fn reply(input: &Input, tool: Option<&str>, max_tokens: Option<u64>) -> Reply {
+    let text = match (input, tool) {
+        (Input::User(_), Some(name)) => return Reply::ToolCall { name: name.into() },
+        (Input::User(said), None) if said.trim().is_empty() => {
             "Hello from the simulated Flow! You said nothing, and that is fine too.".to_owned()
         }
-        (Heard::User(said), None) => format!(
+        (Input::User(said), None) => format!(
             "Hello from the simulated Flow! You said: \"{}\". Every piece of this came through the proxy on its own.",
             quoted(said)
         ),
-        (Heard::ToolResult(result), _) => {
+        (Input::ToolResult(result), _) => {
             format!("Thank you! The tool answered: \"{}\".", quoted(result))
         }
     };
     let mut pieces = pieces(&text);
-    // No API takes 0; whoever sends it anyway gets a piece.
     let most = max_tokens.map_or(usize::MAX, |most| {
         usize::try_from(most).unwrap_or(usize::MAX)
     });
     let ending = if pieces.len() > most {
+        // No API allows 0 tokens: it counts as 1.
         pieces.truncate(most.max(1));
         Ending::CutShort
     } else {
@@ -66,8 +65,8 @@ pub(super) fn reply(heard: &Heard, tool: Option<&str>, max_tokens: Option<u64>) 
     Reply::Text { pieces, ending }
 }
 
-/// The text of a message's content: the string itself, or the last part that has text. Clients put
-/// what the user typed last, behind what they add on their own.
+/// Returns the text of a message's content: the string itself, or the last part that has text. Clients
+/// put what the user typed after what they add themselves.
 pub(super) fn text_of(content: &Value) -> &str {
     match content {
         Value::String(text) => text,
@@ -87,13 +86,15 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Words with the space before them, long ones in parts; a character outside ASCII is a piece of
-/// its own, so that streams show whether they keep such characters whole.
+/// Splits a text into words with the space before them, and long words into parts. A character outside
+/// ASCII is a piece of its own, so that streams show whether such characters arrive whole.
 fn pieces(text: &str) -> Vec<String> {
     let mut pieces: Vec<String> = Vec::new();
     for c in text.chars() {
         match pieces.last_mut() {
-            Some(last) if c.is_ascii() && c != ' ' && last.is_ascii() && last.len() < MAX_PIECE => {
+            Some(last)
+                if c.is_ascii() && c != ' ' && last.is_ascii() && last.len() < MAX_PIECE_BYTES =>
+            {
                 last.push(c);
             }
             _ => pieces.push(c.into()),
@@ -116,8 +117,8 @@ mod tests {
 
     #[test]
     fn what_was_said_is_quoted() {
-        let answer = text(&reply(&Heard::User(" Olá, 世界! ".into()), None, None));
-        assert!(answer.contains("\"Olá, 世界!\""), "{answer}");
+        let said = text(&reply(&Input::User(" Olá, 世界! ".into()), None, None));
+        assert!(said.contains("\"Olá, 世界!\""), "{said}");
     }
 
     #[test]
@@ -130,26 +131,26 @@ mod tests {
     }
 
     #[test]
-    fn a_book_is_quoted_in_part() {
-        let answer = reply(&Heard::User("é".repeat(1 << 20)), None, None);
-        let Reply::Text { pieces, .. } = &answer else {
-            panic!("{answer:?}")
+    fn a_long_message_is_quoted_in_part() {
+        let book = reply(&Input::User("é".repeat(1 << 20)), None, None);
+        let Reply::Text { pieces, .. } = &book else {
+            panic!("{book:?}")
         };
         assert!(pieces.len() < 300, "{} pieces", pieces.len());
-        assert!(text(&answer).contains("é…\""));
+        assert!(text(&book).contains("é…\""));
     }
 
     #[test]
-    fn no_more_tokens_are_said_than_wanted() {
-        let heard = Heard::User("hello".into());
-        let cut = reply(&heard, None, Some(2));
+    fn a_reply_has_no_more_tokens_than_the_client_wants() {
+        let input = Input::User("hello".into());
+        let cut = reply(&input, None, Some(2));
         assert_eq!(
             (text(&cut).as_str(), ending(&cut)),
             ("Hello from", Ending::CutShort)
         );
-        assert_eq!(text(&reply(&heard, None, Some(0))), "Hello");
+        assert_eq!(text(&reply(&input, None, Some(0))), "Hello");
         assert_eq!(
-            ending(&reply(&heard, None, Some(u64::MAX))),
+            ending(&reply(&input, None, Some(u64::MAX))),
             Ending::Complete
         );
     }
@@ -162,20 +163,20 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_is_called_once_and_not_for_its_own_answer() {
-        let call = reply(&Heard::User("x".into()), Some("weather"), Some(1));
+    fn a_tool_is_called_once_and_not_for_its_own_result() {
+        let call = reply(&Input::User("x".into()), Some("weather"), Some(1));
         assert_eq!(
             call,
             Reply::ToolCall {
                 name: "weather".into()
             }
         );
-        let answer = text(&reply(
-            &Heard::ToolResult("12 °C".into()),
+        let said = text(&reply(
+            &Input::ToolResult("12 °C".into()),
             Some("weather"),
             None,
         ));
-        assert!(answer.contains("\"12 °C\""), "{answer}");
+        assert!(said.contains("\"12 °C\""), "{said}");
     }
 
     #[test]

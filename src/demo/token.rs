@@ -1,7 +1,7 @@
-//! Who a request comes from: the check of its token.
+//! Verifies the token of a request.
 //!
-//! Deliberately not [`crate::config::jwt`] run again: the token that arrived is taken apart and verified
-//! as a service would, so that a mistake in signing shows. Pure.
+//! It does not sign the claims again with [`crate::config::jwt`]: it verifies the token as a service
+//! does, so that a mistake in signing shows. Pure.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,24 +10,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::Sha256;
 
-/// Somebody whom the simulated Flow knows. Nothing here is secret: it is the same for everybody.
-pub(super) struct Account {
-    /// What the proxy's log calls it.
-    pub(super) name: &'static str,
-    pub(super) client_id: &'static str,
-    pub(super) client_secret: &'static str,
-    pub(super) tenant: &'static str,
-    pub(super) standing: Standing,
-}
+use super::accounts::{Account, Standing};
 
-/// Whether an account may still come in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    Good,
-    Revoked,
-}
-
-/// RFC 7515 section 4.1.1.
+/// The part of the JOSE header that counts (RFC 7515 section 4.1.1).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -41,11 +26,11 @@ struct Claims {
     tenant: String,
 }
 
-/// The account that signed the token in `authorization`, the value of the Authorization field.
+/// Returns the account whose token is in `authorization`, the value of the Authorization header.
 ///
 /// # Errors
 /// What is wrong, as the end of a sentence that begins with "Authentication Error, ".
-pub(super) fn account<'a>(
+pub(super) fn authenticate<'a>(
     authorization: Option<&[u8]>,
     accounts: &'a [Account],
 ) -> Result<&'a Account, &'static str> {
@@ -58,7 +43,7 @@ pub(super) fn account<'a>(
         .split_once('.')
         .ok_or("the key is not a JSON Web Token")?;
     let header: Header = decoded(header).ok_or("the token's header is malformed")?;
-    // Never what the token asks for: "none" and weaker algorithms are how tokens are forged.
+    // Only this one, whatever the token asks for: with "none" or a weaker one, tokens can be forged.
     if header.alg != "HS256" {
         return Err("the token is not signed with HS256");
     }
@@ -68,7 +53,7 @@ pub(super) fn account<'a>(
         .find(|account| account.client_id == claims.client_id)
         .ok_or("the clientId is unknown")?;
     verify(signed, signature, account.client_secret)?;
-    // Only who has the secret gets as far as here: comparing it plainly tells nobody anything.
+    // The signature proves that the client has the secret: a comparison in constant time is not needed.
     if claims.client_secret != account.client_secret || claims.tenant != account.tenant {
         return Err("the token's claims are not those of this client");
     }
@@ -78,7 +63,7 @@ pub(super) fn account<'a>(
     }
 }
 
-/// RFC 9110 section 11.1: the scheme is case-insensitive.
+/// Returns the token of a Bearer credential. RFC 9110 section 11.1: the scheme is case-insensitive.
 fn bearer(field: &[u8]) -> Option<&str> {
     let (scheme, token) = std::str::from_utf8(field).ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
@@ -89,7 +74,7 @@ fn decoded<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// RFC 7515 section 5.2: the signature is over the two parts as they arrived.
+/// Verifies the signature. RFC 7515 section 5.2: it is over the two parts as they were received.
 fn verify(signed: &str, signature: &str, key: &str) -> Result<(), &'static str> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes())
         .expect("HMAC takes a key of any length (RFC 2104 section 2)");
@@ -97,7 +82,7 @@ fn verify(signed: &str, signature: &str, key: &str) -> Result<(), &'static str> 
     let signature = URL_SAFE_NO_PAD
         .decode(signature)
         .map_err(|_| "the token's signature is malformed")?;
-    // In constant time.
+    // Compares in constant time.
     mac.verify_slice(&signature)
         .map_err(|_| "the token's signature is wrong")
 }
@@ -129,11 +114,11 @@ mod tests {
     }
 
     fn verdict(authorization: &str) -> Result<&'static str, &'static str> {
-        account(Some(authorization.as_bytes()), &KNOWN).map(|account| account.name)
+        authenticate(Some(authorization.as_bytes()), &KNOWN).map(|account| account.name)
     }
 
     #[test]
-    fn a_signed_token_is_let_in_whatever_its_json_looks_like() {
+    fn a_signed_token_is_accepted_whatever_its_json_looks_like() {
         let token = token(
             r#"{ "typ": "JWT", "alg": "HS256" }"#,
             r#"{"tenant":"\u0074", "clientId":"id", "clientSecret":"fake", "more": 1}"#,
@@ -144,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_signed_with_the_known_secret_is_turned_away() {
+    fn a_token_not_signed_with_the_account_s_secret_is_rejected() {
         let signature_is_wrong = Err("the token's signature is wrong");
         let forged = token(HEADER, CLAIMS, "guess");
         assert_eq!(verdict(&format!("Bearer {forged}")), signature_is_wrong);
@@ -157,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_asks_for_another_algorithm_is_turned_away() {
+    fn a_token_that_asks_for_another_algorithm_is_rejected() {
         let header = HEADER.replace("HS256", "none");
         let token = token(&header, CLAIMS, "fake");
         let expected = Err("the token is not signed with HS256");
@@ -165,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_somebody_else_are_turned_away() {
+    fn claims_of_another_client_are_rejected() {
         for claims in [
             CLAIMS.replace(r#""t""#, r#""u""#),
             CLAIMS.replace("fake", "fakf"),
@@ -180,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_at_all_is_turned_away() {
-        assert!(account(None, &KNOWN).is_err());
+    fn what_is_no_token_at_all_is_rejected() {
+        assert!(authenticate(None, &KNOWN).is_err());
         for field in [
             "",
             "Bearer",
@@ -192,6 +177,6 @@ mod tests {
         ] {
             assert!(verdict(field).is_err(), "{field:?}");
         }
-        assert!(account(Some(b"Bearer \xff"), &KNOWN).is_err());
+        assert!(authenticate(Some(b"Bearer \xff"), &KNOWN).is_err());
     }
 }

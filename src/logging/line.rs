@@ -1,8 +1,7 @@
-//! One line of the log: `2024-01-15 10:30:45 - INFO - message`, local time.
+//! One line of the log: `2024-01-15 10:30:45 - INFO - message`, in local time.
 //!
-//! Owns the format, the clock and the escaping that keeps a message in its line. Every thread
-//! formats in a buffer of its own; no lock is taken and, once the buffer has grown, no memory
-//! is allocated.
+//! Owns the format, the clock and the escaping that keeps each message on one line. Every thread
+//! formats in its own buffer: without a lock and, once the buffer has grown, without an allocation.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
@@ -12,10 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::Level;
 use tz::{DateTime, TimeZone, TimeZoneRef};
 
-/// A thread whose buffer has grown over this gives it back after the line.
+/// The memory that a thread's buffer keeps after a line, in bytes.
 const KEPT_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Hands the finished line of a message to `deliver`.
+/// Formats a message and calls `deliver` with the finished line.
 pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl FnOnce(Line<'_>)) {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -26,7 +25,7 @@ pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl F
             scratch.format(level, message, deliver);
         }
     };
-    // The buffer is in use when the message's own Display logs, and gone when a thread ends.
+    // The buffer is in use where the Display of the message logs too, and gone when the thread ends.
     let done = SCRATCH.try_with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => format_in(&mut scratch),
         Err(_) => format_in(&mut Scratch::new()),
@@ -36,7 +35,7 @@ pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl F
     }
 }
 
-/// A finished line, its line feed included.
+/// A finished line, with its line feed.
 pub(super) struct Line<'a> {
     text: &'a str,
     level: Level,
@@ -45,11 +44,12 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn whole(&self) -> &'a [u8] {
+    /// Returns the line as it is written to files.
+    pub(super) fn plain(&self) -> &'a [u8] {
         self.text.as_bytes()
     }
 
-    /// The parts of the line with the level in colour (ECMA-48 SGR).
+    /// Returns the line in parts, with its level coloured (ECMA-48 SGR).
     pub(super) fn coloured(&self) -> [&'a [u8]; 5] {
         let (before, rest) = self.text.split_at(self.level_at);
         let (level, after) = rest.split_at(level_name(self.level).len());
@@ -69,7 +69,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// `WARNING`, not `WARN`: the name that scripts grep for. The proxy logs nothing below DEBUG.
+/// Returns the level's name as scripts grep for it: `WARNING`, not `WARN`. The proxy logs nothing
+/// below DEBUG.
 fn level_name(level: Level) -> &'static str {
     match level {
         Level::Error => "ERROR",
@@ -79,11 +80,11 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// A thread's buffer, and the last second it has written out.
+/// A thread's buffer, with the last timestamp that it formatted.
 struct Scratch {
     line: String,
-    stamp: String,
-    /// The second since the epoch that `stamp` shows.
+    timestamp: String,
+    /// The second since the epoch that `timestamp` shows.
     second: Option<i64>,
 }
 
@@ -91,7 +92,7 @@ impl Scratch {
     const fn new() -> Self {
         Self {
             line: String::new(),
-            stamp: String::new(),
+            timestamp: String::new(),
             second: None,
         }
     }
@@ -104,17 +105,17 @@ impl Scratch {
     ) {
         let second = unix_seconds();
         if self.second != Some(second) {
-            self.stamp = timestamp(local_zone(), second);
+            self.timestamp = timestamp(local_zone(), second);
             self.second = Some(second);
         }
         self.line.clear();
-        self.line.push_str(&self.stamp);
+        self.line.push_str(&self.timestamp);
         self.line.push_str(" - ");
         let level_at = self.line.len();
         self.line.push_str(level_name(level));
         self.line.push_str(" - ");
         let message_at = self.line.len();
-        // Fails only if a Display does; what it wrote until then is still worth logging.
+        // Fails only if a Display does. What it wrote until then is still worth logging.
         let _ = self.line.write_fmt(*message);
         escape_from(&mut self.line, message_at);
         self.line.push('\n');
@@ -128,10 +129,10 @@ impl Scratch {
     }
 }
 
-/// Changes what is in `line` from `start` on so that it stays one line and cannot command a terminal:
-/// a message may quote what a client sent, and a client may try to forge a line.
+/// Escapes `line` from `start` on, so that it stays on one line and cannot control a terminal: a message
+/// may quote what a client sent, and a client may try to forge a line.
 fn escape_from(line: &mut String, start: usize) {
-    // All of it is looked at, without a branch for each byte: a message is plain as a rule.
+    // Almost all messages are plain: one pass over the bytes, without a branch for each.
     let is_plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'~');
     if line.as_bytes()[start..].iter().fold(true, is_plain) {
         return;
@@ -146,7 +147,8 @@ fn escape_from(line: &mut String, start: usize) {
     }
 }
 
-/// Control characters, line and paragraph separators, and what changes the direction of text.
+/// Whether the character is a control character, separates lines or paragraphs, or changes the
+/// direction of text.
 fn is_hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
@@ -159,13 +161,13 @@ fn unix_seconds() -> i64 {
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// The time zone that `TZ` names, or the system's; UTC where there is none or it is unreadable.
-/// Read once: no system call and no lock for the lines after the first.
+/// Returns the time zone that `TZ` names, or the system's; UTC where there is none or it is
+/// unreadable. Read once, so that later lines cost no system call.
 fn local_zone() -> &'static TimeZone {
     static ZONE: OnceLock<TimeZone> = OnceLock::new();
     ZONE.get_or_init(|| {
         let zone = match std::env::var("TZ") {
-            // POSIX leaves an empty TZ open; the C libraries take it for UTC.
+            // POSIX does not define an empty TZ; the C libraries take it for UTC.
             Ok(name) if name.is_empty() => return TimeZone::utc(),
             Ok(name) => TimeZone::from_posix_tz(&name),
             Err(_) => TimeZone::local(),
@@ -174,12 +176,12 @@ fn local_zone() -> &'static TimeZone {
     })
 }
 
-/// Formats a second since the epoch as `2024-01-15 10:30:45` in `zone`, daylight saving included; in
-/// UTC where the zone does not cover it.
+/// Formats a second since the epoch as `2024-01-15 10:30:45` in `zone`, with daylight saving; in UTC
+/// where the zone does not cover that second.
 fn timestamp(zone: &TimeZone, unix_second: i64) -> String {
     let local = DateTime::from_timespec(unix_second, 0, zone.as_ref())
         .or_else(|_| DateTime::from_timespec(unix_second, 0, TimeZoneRef::utc()));
-    // No clock shows a year that does not fit.
+    // Fails only for a year that no clock shows.
     local.map_or_else(
         |_| "0000-00-00 00:00:00".to_owned(),
         |time| {
@@ -203,7 +205,7 @@ mod tests {
     fn line(level: Level, message: &fmt::Arguments<'_>) -> String {
         let mut text = String::new();
         format(level, message, |line| {
-            text = String::from_utf8(line.whole().to_vec()).unwrap()
+            text = String::from_utf8(line.plain().to_vec()).unwrap()
         });
         text
     }

@@ -1,13 +1,13 @@
-//! The log: each line to stderr and to the log file.
+//! The log: writes each line to stderr and to the log file.
 //!
-//! Owns the line format, the two sinks and their threads, and reopening the file. Out of scope:
-//! what is logged. Any thread logs, through the macros of the crate `log`; what it does there is
-//! to format the line in a buffer of its own and to append it to each sink's queue. It never
-//! waits for a sink: each sink has a writer thread, so that a full disk, a pipe that nobody
-//! reads or a closed stderr holds back neither the program nor the other sink.
+//! Owns the line format, the two sinks and their threads, and reopening the file. Out of scope: what
+//! is logged. Any thread logs, through the macros of the crate `log`: it formats the line in its own
+//! buffer and appends it to the queue of each sink. It never waits for a sink. Each sink has a writer
+//! thread, so that a full disk, a pipe without a reader or a closed stderr delays neither the program
+//! nor the other sink.
 //!
-//! Only lines of this crate are logged: those of the HTTP and TLS crates carry header fields,
-//! and with them secrets.
+//! Only lines of this crate are logged: lines of the HTTP and TLS crates contain headers, and with
+//! them secrets.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -30,38 +30,38 @@ use sink::Sink;
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.
 const OWN_TARGET: &str = "flow_proxy";
 
-/// How long [`Handle::flush`] waits for sinks that do not move.
+/// The maximum time that [`Handle::flush`] waits for the sinks.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Installs the logger for the whole process and starts its writer threads.
 ///
-/// `asked_for` tells whether the user named the log file. One that was asked for and cannot be
-/// opened is an error; the default one is a WARNING, and the log goes to stderr alone.
+/// If the file at `path` cannot be opened and `is_required` is false, a WARNING says so and the log goes
+/// to stderr only.
 ///
 /// # Errors
 ///
-/// A message that names what failed: the file, a thread that could not be started, or a logger
-/// that is there already.
-pub fn init(level: LevelFilter, file: &Path, asked_for: bool) -> Result<Handle, String> {
-    let opened = open(file);
-    if asked_for && let Err(error) = &opened {
-        return Err(cannot_open(file, error));
+/// A message that names what failed: a required file, a thread that could not be started, or a logger
+/// that is installed already.
+pub fn init(level: LevelFilter, path: &Path, is_required: bool) -> Result<Handle, String> {
+    let opened = open(path);
+    if is_required && let Err(error) = &opened {
+        return Err(cannot_open(path, error));
     }
-    // A descriptor of our own: a writer that is stuck in `std::io::Stderr` would hold its lock,
-    // and with it every thread that panics.
+    // A descriptor of our own: a writer that blocks in `std::io::Stderr` would hold its lock, and every
+    // thread that panics would wait for it.
     let stderr = io::stderr()
         .as_fd()
         .try_clone_to_owned()
         .map(File::from)
         .ok();
-    let (file_target, open_error) = match opened {
+    let (file, open_error) = match opened {
         Ok(file) => (Some(file), None),
         Err(error) => (None, Some(error)),
     };
-    let sinks = Sinks::start(stderr, file_target, file)?;
+    let sinks = Sinks::start(stderr, file, path)?;
     let handle = Handle {
         sinks: sinks.clone(),
-        path: file.to_owned(),
+        path: path.to_owned(),
     };
     let logger = Logger {
         level,
@@ -71,27 +71,26 @@ pub fn init(level: LevelFilter, file: &Path, asked_for: bool) -> Result<Handle, 
     CombinedLogger::init(vec![Box::new(logger)])
         .map_err(|_| String::from("another logger is installed already"))?;
     if let Some(error) = open_error {
-        log::warn!("{}; logging to stderr only", cannot_open(file, &error));
+        log::warn!("{}; logging to stderr only", cannot_open(path, &error));
     }
     Ok(handle)
 }
 
-/// What the main thread keeps of the log.
+/// Flushes the log and reopens its file. Used by the main thread.
 pub struct Handle {
     sinks: Sinks,
     path: PathBuf,
 }
 
 impl Handle {
-    /// Waits until everything logged so far is written, 1 s at most. To be called before the
+    /// Waits until all lines that were logged so far are written, 1 s at most. Call this before the
     /// process exits.
     pub fn flush(&self) {
         self.sinks.flush();
     }
 
-    /// Opens the file anew, since it may have been renamed (logrotate). If that fails the old
-    /// one stays in use, and an ERROR says so. A file that could not be opened at the start
-    /// gets another chance.
+    /// Opens the file again, because logrotate may have renamed it. If that fails, an ERROR says so and
+    /// the old file stays in use. A file that could not be opened at the start is tried again.
     pub fn reopen(&self) {
         match open(&self.path) {
             Ok(file) => {
@@ -106,7 +105,7 @@ impl Handle {
     }
 }
 
-/// Where lines go.
+/// The two sinks that each line goes to.
 #[derive(Clone)]
 struct Sinks {
     stderr: Arc<Sink>,
@@ -142,19 +141,20 @@ enum Colour {
     Stderr,
 }
 
-/// Colour is for people: not for pipes, not for terminals that cannot, and not for those who
-/// said no (<https://no-color.org>: set and not empty).
+/// Colours the level on terminals that can show it, unless the user declines
+/// (<https://no-color.org>: `NO_COLOR` is set and not empty).
 fn wants_colour() -> Colour {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let refused = set("NO_COLOR").is_some() || set("TERM").as_deref() == Some(OsStr::new("dumb"));
-    if io::stderr().is_terminal() && !refused {
+    let is_declined =
+        set("NO_COLOR").is_some() || set("TERM").as_deref() == Some(OsStr::new("dumb"));
+    if io::stderr().is_terminal() && !is_declined {
         Colour::Stderr
     } else {
         Colour::Never
     }
 }
 
-/// What the macros of `log` call.
+/// What the macros of the crate `log` call.
 struct Logger {
     level: LevelFilter,
     colour: Colour,
@@ -174,10 +174,10 @@ impl Log for Logger {
         }
         line::format(record.level(), record.args(), |line| {
             match self.colour {
-                Colour::Never => self.sinks.stderr.push(&[line.whole()]),
+                Colour::Never => self.sinks.stderr.push(&[line.plain()]),
                 Colour::Stderr => self.sinks.stderr.push(&line.coloured()),
             }
-            self.sinks.file.push(&[line.whole()]);
+            self.sinks.file.push(&[line.plain()]);
         });
     }
 
@@ -200,13 +200,13 @@ impl SharedLogger for Logger {
     }
 }
 
-/// Opens the log file to append to it; a new one is readable by its owner only.
+/// Opens the log file for appending. A new file can be read by its owner only.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
-        // A FIFO without a reader is an error now instead of a wait without end.
+        // Opening a FIFO that has no reader fails instead of waiting forever.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
         .open(path)
 }

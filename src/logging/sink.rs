@@ -1,12 +1,12 @@
-//! A place that lines are written to: a bounded queue, and the thread that empties it.
+//! A sink: a bounded queue of lines, and the thread that writes them to a destination.
 //!
-//! Owns waiting, dropping and recovering. Loggers only append to the queue. The writer writes
-//! the first line after a pause at once and then gathers for [`GATHER`] what comes next, so
-//! that a busy proxy costs a system call for each millisecond instead of each line, and a
-//! logger wakes the writer only after a pause.
+//! Owns waiting, dropping and recovering. Any thread that logs appends to the queue and never waits
+//! for the destination. The writer thread writes the first line after a pause at once, then collects
+//! lines for [`GATHER_INTERVAL`] before it writes again: a busy proxy costs one system call per
+//! millisecond instead of one per line, and wakes the writer only after a pause.
 //!
-//! A sink that is stuck fills its queue, then loses lines; one that fails loses lines at once
-//! and is tried again with later ones. Either way the loss is counted and told.
+//! While a destination blocks, the queue fills up and further lines are lost. While it fails, lines are
+//! lost at once, and later ones are tried again. Lost lines are counted and reported in the log.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,73 +20,74 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::line;
 
-/// How much of the log may wait for a sink: a good 20,000 access lines, some 0.4 s of the
-/// heaviest load. A stuck sink holds twice as much, since its writer has a queue in hand.
+/// The maximum size of a queue in bytes: some 20,000 access lines, about 0.4 s of the heaviest load.
+/// A blocked sink holds twice as much, because its writer has taken a full queue already.
 const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a queue keeps of its memory once it is written.
+/// The memory that an empty queue keeps, in bytes.
 const KEPT_PENDING_BYTES: usize = 64 * 1024;
 
-/// How far a sink may be behind while it works.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long the writer collects lines between two writes.
+const GATHER_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The writers call nothing deep.
+/// The stack of a writer thread in bytes: it calls nothing deep.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// The queue of a sink.
+/// The queue of one destination, shared by the threads that log and the writer thread.
 pub(super) struct Sink {
-    /// What messages call it.
+    /// What messages call the destination.
     name: String,
-    /// Held for a copy of one line, and never while anything is written.
+    /// Locked while a line is copied, never while anything is written to the destination.
     queue: Mutex<Queue>,
-    /// Told when `queue` gets something to do for a writer that sleeps.
+    /// Notified when a sleeping writer has something to do.
     wake: Condvar,
-    /// Told when `Queue::written` has grown.
+    /// Notified when `Queue::written` has grown.
     progress: Condvar,
 }
 
 struct Queue {
     /// Whole lines only.
     pending: Vec<u8>,
-    /// Lines that found the queue full since the writer last looked.
+    /// Lines that found the queue full since the writer last took it.
     dropped: u64,
-    /// Lines that were ever queued.
+    /// All lines that were ever queued.
     queued: u64,
-    /// Lines that are done with: written, or lost by a sink that fails.
+    /// How many of them are done: written, or lost because the destination failed.
     written: u64,
     writer: WriterState,
-    target: Target,
+    destination: Destination,
 }
 
 #[derive(PartialEq, Eq)]
 enum WriterState {
-    /// Will look at the queue by itself.
+    /// Looks at the queue before it sleeps.
     Awake,
     /// Must be woken.
     Asleep,
 }
 
-enum Target {
-    /// There is none: lines are not queued.
+/// Where the writer writes to.
+enum Destination {
+    /// Nowhere: lines are not queued.
     Missing,
-    /// The writer has it.
+    /// The file that the writer has.
     Open,
-    /// The writer is to take this one from now on.
+    /// This file, as soon as the writer has taken it.
     Next(File),
 }
 
 impl Sink {
-    pub(super) fn new(name: String, has_target: bool) -> Self {
+    pub(super) fn new(name: String, has_destination: bool) -> Self {
         let queue = Queue {
             pending: Vec::new(),
             dropped: 0,
             queued: 0,
             written: 0,
             writer: WriterState::Awake,
-            target: if has_target {
-                Target::Open
+            destination: if has_destination {
+                Destination::Open
             } else {
-                Target::Missing
+                Destination::Missing
             },
         };
         Self {
@@ -97,10 +98,10 @@ impl Sink {
         }
     }
 
-    /// Queues one line, given in parts, or drops and counts it if the queue is full.
+    /// Queues one line, which is given in parts. A full queue drops and counts it.
     pub(super) fn push(&self, line: &[&[u8]]) {
         let mut queue = self.lock();
-        if matches!(queue.target, Target::Missing) {
+        if matches!(queue.destination, Destination::Missing) {
             return;
         }
         let length: usize = line.iter().map(|part| part.len()).sum();
@@ -115,14 +116,14 @@ impl Sink {
         self.wake_writer(queue);
     }
 
-    /// Lets the writer go on with another file.
+    /// Makes the writer write to another file from now on.
     pub(super) fn switch_to(&self, file: File) {
         let mut queue = self.lock();
-        queue.target = Target::Next(file);
+        queue.destination = Destination::Next(file);
         self.wake_writer(queue);
     }
 
-    /// Waits until all lines that are queued now are done with, or until `deadline`.
+    /// Waits until all lines that are queued now are done, or until `deadline`.
     pub(super) fn wait_until_written(&self, deadline: Instant) {
         let queue = self.lock();
         let goal = queue.queued;
@@ -142,18 +143,19 @@ impl Sink {
     }
 
     fn push_message(&self, level: Level, message: &std::fmt::Arguments<'_>) {
-        line::format(level, message, |line| self.push(&[line.whole()]));
+        line::format(level, message, |line| self.push(&[line.plain()]));
     }
 
-    /// Sleeps until there is something to do and swaps what is to be written, maybe nothing, for
-    /// the empty `lines`. Also a new target if there is one, which lets the writer close the old
-    /// one at once, and the number of lines that were ever queued.
+    /// Waits until there are lines or a new file. Swaps the queued lines, which may be none, for the
+    /// empty `lines`. Returns the new file, so that the writer closes the old one at once, and the
+    /// number of lines that were ever queued.
     fn take(&self, lines: &mut Vec<u8>) -> (Option<File>, u64) {
         let mut queue = self.lock();
         let mut next = None;
         loop {
-            if matches!(queue.target, Target::Next(_))
-                && let Target::Next(file) = std::mem::replace(&mut queue.target, Target::Open)
+            if matches!(queue.destination, Destination::Next(_))
+                && let Destination::Next(file) =
+                    std::mem::replace(&mut queue.destination, Destination::Open)
             {
                 next = Some(file);
             }
@@ -172,13 +174,13 @@ impl Sink {
         let queued = queue.queued;
         drop(queue);
         if dropped > 0 {
-            // Here, since this is where they are missing.
+            // At this place of the log, because this is where the lines are missing.
             let message = format_args!(
                 "The log to {} was stuck: {dropped} lines were lost",
                 self.name
             );
             line::format(Level::Warn, &message, |line| {
-                lines.extend_from_slice(line.whole())
+                lines.extend_from_slice(line.plain())
             });
         }
         (next, queued)
@@ -190,23 +192,23 @@ impl Sink {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No code that holds it can leave the queue half changed.
+        // A panic cannot leave the queue half changed.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Starts the thread that writes what is queued in `sink` to `target`, for the life of the
-/// process. What befalls the sink is told in `other`.
+/// Starts the thread that writes the lines of `sink` to `destination` until the process ends.
+/// Failures of the destination are reported through `other`.
 pub(super) fn start_writer(
     thread: &str,
-    target: Option<File>,
+    destination: Option<File>,
     sink: &Arc<Sink>,
     other: &Arc<Sink>,
 ) -> io::Result<()> {
     let mut writer = Writer {
         sink: Arc::clone(sink),
         other: Arc::clone(other),
-        target,
+        destination,
         end: LineEnd::Complete,
         health: Health::Works,
     };
@@ -219,23 +221,23 @@ pub(super) fn start_writer(
 struct Writer {
     sink: Arc<Sink>,
     other: Arc<Sink>,
-    target: Option<File>,
+    destination: Option<File>,
     end: LineEnd,
     health: Health,
 }
 
-/// How the sink's last write left it.
+/// How the last write left the destination.
 #[derive(Debug, PartialEq, Eq)]
 enum LineEnd {
     Complete,
-    /// In the middle of a line, whose rest is lost.
+    /// In the middle of a line whose rest is lost.
     Torn,
 }
 
 enum Health {
     Works,
-    /// Since the last write that worked, so many lines were lost.
     Fails {
+        /// The lines that were lost since the last write that worked.
         lost: u64,
     },
 }
@@ -247,25 +249,25 @@ impl Writer {
         loop {
             let (next, queued) = self.sink.take(&mut lines);
             if let Some(file) = next {
-                self.target = Some(file);
+                self.destination = Some(file);
                 self.end = LineEnd::Complete;
             }
-            if let Some(target) = &mut self.target
+            if let Some(destination) = &mut self.destination
                 && !lines.is_empty()
             {
-                let result = write_lines(target, &lines, &mut self.end);
-                self.note(result);
+                let result = write_lines(destination, &lines, &mut self.end);
+                self.note_health(result);
             }
             lines.clear();
             lines.shrink_to(KEPT_PENDING_BYTES);
             self.sink.finish(queued);
-            thread::sleep(GATHER);
+            thread::sleep(GATHER_INTERVAL);
         }
     }
 
-    /// Tells when the sink begins to fail and when it works again, each once. As the log itself
-    /// is concerned, it is told at every log level.
-    fn note(&mut self, result: Result<(), Failure>) {
+    /// Reports once when the destination begins to fail and once when it works again; at every log
+    /// level, because the log itself is concerned.
+    fn note_health(&mut self, result: Result<(), Failure>) {
         let name = &self.sink.name;
         match (result, &mut self.health) {
             (Ok(()), Health::Works) => {}
@@ -301,10 +303,10 @@ struct Failure {
     error: io::Error,
 }
 
-/// Writes whole lines, waiting for a target that is full for the moment (a pipe). After a torn
-/// line it begins a new one first.
+/// Writes whole lines and waits where the destination is full for the moment, as a pipe may be. After
+/// a torn line it begins a new one first.
 fn write_lines<W: Write + AsFd>(
-    target: &mut W,
+    destination: &mut W,
     lines: &[u8],
     end: &mut LineEnd,
 ) -> Result<(), Failure> {
@@ -312,11 +314,11 @@ fn write_lines<W: Write + AsFd>(
     loop {
         let repair = *end == LineEnd::Torn;
         let result = if repair {
-            target.write(b"\n")
+            destination.write(b"\n")
         } else if rest.is_empty() {
             return Ok(());
         } else {
-            target.write(rest)
+            destination.write(rest)
         };
         let error = match result {
             Ok(0) => io::ErrorKind::WriteZero.into(),
@@ -330,8 +332,8 @@ fn write_lines<W: Write + AsFd>(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Somebody set the descriptor to non-blocking. An error here shows in the write.
-                let _ = poll(&mut [PollFd::new(target, PollFlags::OUT)], None);
+                // The descriptor is non-blocking. An error of poll shows in the next write.
+                let _ = poll(&mut [PollFd::new(destination, PollFlags::OUT)], None);
                 continue;
             }
             Err(error) => error,
@@ -346,106 +348,4 @@ fn write_lines<W: Write + AsFd>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::BorrowedFd;
-
-    use super::*;
-
-    /// A disk with room for so many bytes.
-    struct Disk {
-        room: usize,
-        contents: Vec<u8>,
-        fd: File,
-    }
-
-    impl Disk {
-        fn new(room: usize) -> Self {
-            Self {
-                room,
-                contents: Vec::new(),
-                fd: File::open("/dev/null").unwrap(),
-            }
-        }
-    }
-
-    impl Write for Disk {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let fits = bytes.len().min(self.room);
-            if fits == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.room -= fits;
-            self.contents.extend_from_slice(&bytes[..fits]);
-            Ok(fits)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl AsFd for Disk {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
-        }
-    }
-
-    #[test]
-    fn a_line_torn_by_a_full_disk_does_not_glue_to_the_next() {
-        let mut disk = Disk::new(9);
-        let mut end = LineEnd::Complete;
-        let failure = write_lines(&mut disk, b"first\nsecond\nthird\n", &mut end).unwrap_err();
-        assert_eq!(failure.lost, 2);
-        assert_eq!(failure.error.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(
-            write_lines(&mut disk, b"lost\n", &mut end)
-                .unwrap_err()
-                .lost,
-            1
-        );
-        disk.room = 100;
-        write_lines(&mut disk, b"fourth\n", &mut end).unwrap();
-        assert_eq!(disk.contents, b"first\nsec\nfourth\n");
-    }
-
-    #[test]
-    fn a_write_that_fails_between_lines_leaves_no_empty_line() {
-        let mut disk = Disk::new(6);
-        let mut end = LineEnd::Complete;
-        assert_eq!(
-            write_lines(&mut disk, b"first\nlost\n", &mut end)
-                .unwrap_err()
-                .lost,
-            1
-        );
-        disk.room = 100;
-        write_lines(&mut disk, b"third\n", &mut end).unwrap();
-        assert_eq!(disk.contents, b"first\nthird\n");
-    }
-
-    #[test]
-    fn a_full_queue_drops_whole_lines_and_tells_how_many() {
-        let sink = Sink::new("stderr".into(), true);
-        let line = [b'x'; 1024];
-        for _ in 0..MAX_PENDING_BYTES / 1024 + 3 {
-            sink.push(&[&line[1..], b"\n"]);
-        }
-        let mut lines = Vec::new();
-        sink.take(&mut lines);
-        assert_eq!(lines[MAX_PENDING_BYTES - 1], b'\n');
-        let notice = String::from_utf8(lines[MAX_PENDING_BYTES..].to_vec()).unwrap();
-        assert!(notice.ends_with(" - WARNING - The log to stderr was stuck: 3 lines were lost\n"));
-
-        sink.push(&[b"next\n"]);
-        lines.clear();
-        sink.take(&mut lines);
-        assert_eq!(lines, b"next\n");
-    }
-
-    #[test]
-    fn a_sink_without_a_target_queues_nothing() {
-        let sink = Sink::new("log file".into(), false);
-        sink.push(&[b"line\n"]);
-        assert!(sink.lock().pending.is_empty());
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
 //! Tests of the logger with its threads, on real files, pipes and the full disk `/dev/full`.
-//! They call the logger itself, since a process can install only one.
+//! They call the logger directly, because a process can install only one.
 
 use std::fs;
 use std::io::Read;
@@ -11,7 +11,7 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A directory of its own for a test, removed when dropped.
+/// A directory for one test, removed when dropped.
 struct TempDir(PathBuf);
 
 impl TempDir {
@@ -146,7 +146,7 @@ fn the_file_is_appended_to_and_a_new_one_is_for_its_owner_only() {
 }
 
 #[test]
-fn a_stuck_stderr_holds_back_neither_the_program_nor_the_file() {
+fn a_blocked_stderr_delays_neither_the_program_nor_the_file() {
     let dir = TempDir::new("stuck");
     let file = dir.file("log");
     let (mut reader, writer) = io::pipe().unwrap();
@@ -169,7 +169,7 @@ fn a_stuck_stderr_holds_back_neither_the_program_nor_the_file() {
     let log = wait_for(&file, "the last one");
     assert_eq!(log.lines().count(), 4001);
 
-    // Read at last, stderr goes on, and tells once what it lost.
+    // Once it is read, stderr goes on, and reports its lost lines once.
     std::thread::spawn({
         let sinks = logger.sinks.clone();
         move || {
@@ -204,7 +204,7 @@ fn a_stuck_stderr_holds_back_neither_the_program_nor_the_file() {
 }
 
 #[test]
-fn a_full_disk_is_told_once_on_stderr_and_its_end_once_on_both() {
+fn a_full_disk_is_reported_once_on_stderr_and_its_end_once_on_both() {
     let dir = TempDir::new("full");
     let (stderr, path) = (dir.file("stderr"), dir.file("log"));
     symlink("/dev/full", &path).unwrap();
@@ -234,7 +234,7 @@ fn a_full_disk_is_told_once_on_stderr_and_its_end_once_on_both() {
 }
 
 #[test]
-fn a_closed_stderr_is_told_in_the_file() {
+fn a_closed_stderr_is_reported_in_the_file() {
     let dir = TempDir::new("closed");
     let file = dir.file("log");
     let (reader, writer) = io::pipe().unwrap();
@@ -291,8 +291,8 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
 }
 
 #[test]
-fn a_log_file_that_was_asked_for_must_open() {
-    let dir = TempDir::new("asked");
+fn a_required_log_file_must_open() {
+    let dir = TempDir::new("required");
     for path in [dir.0.clone(), dir.file("no-such-directory/log")] {
         let error = init(LevelFilter::Info, &path, true)
             .err()
@@ -303,13 +303,13 @@ fn a_log_file_that_was_asked_for_must_open() {
 }
 
 #[test]
-fn reopening_lets_go_of_the_old_file_at_once() {
+fn reopening_closes_the_old_file_at_once() {
     let dir = TempDir::new("let-go");
     let path = dir.file("log");
     let (mut reader, writer) = io::pipe().unwrap();
     let old = File::from(std::os::fd::OwnedFd::from(writer));
     let sinks = Sinks::start(None, Some(old), &path).unwrap();
     Handle { sinks, path }.reopen();
-    // Ends only when the last descriptor of the pipe's other side is closed.
+    // Returns only when the last descriptor of the writing end is closed.
     assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);
 }

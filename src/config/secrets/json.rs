@@ -1,14 +1,14 @@
-//! JSON as the secrets file needs it: an object's fields in order and with their repeats, which
-//! `serde_json::Value` would drop silently, and errors that never quote the input. Pure.
+//! JSON for the secrets file. Objects keep the order and the repeats of their fields, which
+//! `serde_json::Value` drops silently, and errors never quote the input. Pure.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// A JSON value. What is no text and no container is known by its kind alone.
+/// A JSON value. Numbers and booleans are known by their kind only.
 pub(super) enum Json {
     Array(Vec<Json>),
-    /// In the order of the text, repeated keys included.
+    /// In the order of the text, with repeated keys.
     Object(Vec<(String, Json)>),
     Text(String),
     Number,
@@ -17,7 +17,7 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// With its article, for error messages.
+    /// Returns the kind of the value with its article, for error messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Array(_) => "an array",
@@ -30,10 +30,12 @@ impl Json {
     }
 }
 
-/// Parses a whole JSON text; a byte order mark before it is skipped, since editors on Windows
-/// write one (RFC 8259 section 8.1 lets a parser ignore it).
+/// Parses a JSON text. Skips a byte order mark, which editors on Windows write (RFC 8259 section 8.1
+/// lets a parser ignore it).
 ///
-/// The error tells line and column, both counted from 1, the column in bytes.
+/// # Errors
+///
+/// What is wrong, with line and column, both counted from 1, the column in bytes.
 pub(super) fn parse(bytes: &[u8]) -> Result<Json, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -45,8 +47,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Json, String> {
     if text.trim().is_empty() {
         return Err("is empty: it must hold a JSON array of objects".into());
     }
-    // Each of serde_json's own messages is a fixed text. Only those that a visitor makes could
-    // quote the input, and ours makes none: it takes every type there is.
+    // The messages of serde_json itself are fixed texts. Messages of a visitor could quote the input,
+    // but ours has none: it accepts every type.
     serde_json::from_str(text).map_err(|error| format!("is not valid JSON: {error}"))
 }
 

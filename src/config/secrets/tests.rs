@@ -1,5 +1,5 @@
-//! Tests of the format. The values that stand for secrets all contain `hush`, so that one look
-//! at an error tells whether it leaks.
+//! Tests of the format. Every value that stands for a secret contains `hush`, so that a leak shows in
+//! the text of an error.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,9 +9,9 @@ use super::*;
 
 const GOOD: &str = r#"{"clientId":"hush-id","clientSecret":"hush-secret","tenant":"hush-tenant"}"#;
 
-/// The problems of a text that must be refused, after making sure that they leak nothing.
+/// Returns the problems of a text that must be rejected, and asserts that they leak nothing.
 fn problems(text: impl AsRef<[u8]>) -> Vec<String> {
-    let error = parse(text.as_ref()).expect_err("the text should be refused");
+    let error = parse(text.as_ref()).expect_err("the text should be rejected");
     assert!(
         !format!("{error} {error:?}").contains("hush"),
         "leaks a value: {error}"
@@ -27,7 +27,7 @@ fn names(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A file of its own for a test, removed with its directory when dropped.
+/// A file for one test, removed with its directory when dropped.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -122,7 +122,7 @@ fn all_problems_of_all_entries_are_reported_at_once() {
 }
 
 #[test]
-fn anything_but_a_filled_array_is_refused() {
+fn anything_but_a_filled_array_is_rejected() {
     for (text, problem) in [
         (
             "{\"hush\":1}",
@@ -205,7 +205,7 @@ fn empty_optional_fields_are_accepted() {
 }
 
 #[test]
-fn a_name_that_would_break_a_log_line_is_refused() {
+fn a_name_that_would_break_a_log_line_is_rejected() {
     let named = |name: &str| format!("[{}]", GOOD.replace("{\"", &format!("{{{name},\"")));
     for name in [
         r"a'b",
@@ -232,7 +232,7 @@ fn a_name_that_would_break_a_log_line_is_refused() {
 }
 
 #[test]
-fn a_name_of_two_credentials_is_warned_about_but_a_weight_is_not() {
+fn a_name_of_two_credentials_gets_a_warning_and_a_weight_does_not() {
     let named = GOOD.replace("{\"", "{\"name\":\"twin\",\"");
     let weight = TempFile::new("weight", format!("[{named},{named}]").as_bytes(), 0o600);
     assert_eq!(load(&weight.0).unwrap().warnings, [""; 0]);
@@ -248,7 +248,7 @@ fn a_name_of_two_credentials_is_warned_about_but_a_weight_is_not() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_warned_about() {
+fn a_file_that_other_users_can_read_gets_a_warning() {
     for mode in [0o640, 0o604] {
         let file = TempFile::new(
             &format!("mode-{mode:o}"),

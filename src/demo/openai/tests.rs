@@ -1,27 +1,24 @@
 use super::*;
 
-const STAMP: ResponseId = ResponseId {
+const ID: ResponseId = ResponseId {
     serial: 7,
     created: 1_700_000_001,
 };
 
-fn posted(json: Value) -> Posted {
-    Posted {
-        json,
-        prompt_tokens: 5,
-    }
+fn prompt(json: Value) -> Prompt {
+    Prompt { json, tokens: 5 }
 }
 
 fn whole(request: Value) -> Value {
-    match chat(&posted(request), STAMP).unwrap() {
-        Answer::Whole { body, .. } => body,
-        Answer::Events(events) => panic!("a stream: {events:?}"),
+    match chat(&prompt(request), ID).unwrap() {
+        Response::Json { body, .. } => body,
+        Response::Events(events) => panic!("a stream: {events:?}"),
     }
 }
 
 /// The chunks of a stream, whose framing is checked, without the last line.
 fn streamed(request: Value) -> Vec<Value> {
-    let Answer::Events(mut events) = chat(&posted(request), STAMP).unwrap() else {
+    let Response::Events(mut events) = chat(&prompt(request), ID).unwrap() else {
         panic!("no stream")
     };
     assert_eq!(events.pop().as_deref(), Some("data: [DONE]\n\n"));
@@ -53,7 +50,7 @@ fn request(more: Value) -> Value {
 }
 
 #[test]
-fn a_stream_says_piece_by_piece_what_the_whole_answer_says() {
+fn a_stream_says_piece_by_piece_what_the_whole_response_says() {
     let whole = whole(request(json!({})));
     let message = &whole["choices"][0]["message"];
     assert!(
@@ -89,7 +86,7 @@ fn a_stream_says_piece_by_piece_what_the_whole_answer_says() {
 }
 
 #[test]
-fn a_stream_tells_its_usage_where_that_is_asked_for() {
+fn a_stream_ends_with_its_usage_where_the_request_asks_for_it() {
     let options = json!({"stream": true, "stream_options": {"include_usage": true}});
     let chunks = streamed(request(options));
     let (last, others) = chunks.split_last().unwrap();
@@ -133,31 +130,33 @@ fn the_first_tool_is_called_without_arguments() {
 #[test]
 fn no_tool_is_called_where_the_client_wants_none_or_brings_a_result() {
     let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
-    let answer = whole(request(json!({"tools": tools, "tool_choice": "none"})));
-    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let completion = whole(request(json!({"tools": tools, "tool_choice": "none"})));
+    assert_eq!(completion["choices"][0]["finish_reason"], "stop");
     let messages = json!([
         {"role": "user", "content": "weather?"},
         {"role": "assistant", "content": null, "tool_calls": []},
         {"role": "tool", "tool_call_id": "call_demo_1", "content": "sunny"},
     ]);
-    let answer = whole(json!({"messages": messages, "tools": tools}));
-    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let completion = whole(json!({"messages": messages, "tools": tools}));
+    let text = completion["choices"][0]["message"]["content"]
+        .as_str()
+        .unwrap();
     assert!(text.contains("\"sunny\""), "{text}");
 }
 
 #[test]
-fn an_answer_that_is_cut_short_says_so() {
+fn a_reply_that_is_cut_short_says_so() {
     for limit in ["max_tokens", "max_completion_tokens"] {
-        let answer = whole(request(json!({limit: 3})));
-        assert_eq!(answer["choices"][0]["finish_reason"], "length");
-        assert_eq!(answer["usage"]["completion_tokens"], 3);
+        let completion = whole(request(json!({limit: 3})));
+        assert_eq!(completion["choices"][0]["finish_reason"], "length");
+        assert_eq!(completion["usage"]["completion_tokens"], 3);
     }
 }
 
 fn embedded(request: Value) -> Value {
-    match embeddings(&posted(request)).unwrap() {
-        Answer::Whole { body, .. } => body["data"].clone(),
-        Answer::Events(events) => panic!("a stream: {events:?}"),
+    match embeddings(&prompt(request)).unwrap() {
+        Response::Json { body, .. } => body["data"].clone(),
+        Response::Events(events) => panic!("a stream: {events:?}"),
     }
 }
 
@@ -201,8 +200,8 @@ fn each_input_gets_an_embedding_in_the_encoding_that_is_asked_for() {
 }
 
 #[test]
-fn embeddings_of_nothing_or_of_too_much_are_refused() {
+fn embeddings_of_nothing_or_of_too_much_are_rejected() {
     for input in [json!(null), json!(1), json!(vec!["x"; MAX_INPUTS + 1])] {
-        assert!(embeddings(&posted(json!({"input": input}))).is_err());
+        assert!(embeddings(&prompt(json!({"input": input}))).is_err());
     }
 }

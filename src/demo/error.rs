@@ -1,20 +1,20 @@
-//! What is wrong with a request, in the error formats of the two APIs.
+//! Errors of the simulated Flow, in the formats of its two APIs. Pure.
 
 use std::borrow::Cow;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-/// Why a request is not answered as asked.
+/// Why a request gets an error response.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) message: Cow<'static, str>,
-    /// The methods that the path takes, where that is what is wrong.
+    /// The methods that the path allows, where the method is at fault.
     pub(super) allow: Option<&'static str>,
 }
 
-/// Whose error format a client expects.
+/// The error format that a client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// OpenAI's, as LiteLLM fills it.
@@ -22,19 +22,20 @@ pub(super) enum Dialect {
     Anthropic,
 }
 
-impl Fault {
-    pub(super) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Fault {
-        Fault {
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError {
             status,
             message: message.into(),
             allow: None,
         }
     }
 
-    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Fault {
-        Fault::new(StatusCode::BAD_REQUEST, message)
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Returns the body of the error response.
     pub(super) fn body(&self, dialect: Dialect) -> Value {
         let message = &self.message;
         let (litellm, anthropic) = match self.status {

@@ -1,0 +1,166 @@
+//! Which source of an option's value wins: command line, environment, `.env`, default.
+//!
+//! Owns the precedence and the warnings about variables that have no effect. Pure.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::Path;
+
+use super::dotenv;
+use super::options::{OPTIONS, OptionSpec, PREFIX};
+use super::suggest::nearest;
+use super::values::printable;
+use crate::config::options::Options;
+
+/// The variables that name a proxy between this program and the target. They are no options of this
+/// program and are read from the environment only.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// An option in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The option's name without its dashes, such as `log-level`.
+    pub name: &'static str,
+    /// Its value as the option takes it, on one line; `none` where it has no value.
+    pub value: String,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// Where a value comes from, highest precedence first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    CommandLine,
+    /// The environment variable of this name.
+    Environment(&'static str),
+    DotEnv,
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::CommandLine => "command line",
+            Source::Environment(name) => name,
+            Source::DotEnv => ".env",
+            Source::Default => "default",
+        })
+    }
+}
+
+/// The values of all sources, not yet checked.
+pub(super) struct Layers {
+    /// By the option's long name.
+    command_line: Vec<(&'static str, OsString)>,
+    /// By variable; only variables that begin with [`PREFIX`] and are not empty.
+    environment: Vec<(String, OsString)>,
+    /// By variable; any name, empty values included.
+    dotenv: dotenv::Variables,
+    /// What messages call the `.env` file.
+    dotenv_name: String,
+}
+
+impl Layers {
+    pub(super) fn new(
+        command_line: Vec<(&'static str, OsString)>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        dotenv: dotenv::Variables,
+        dotenv_path: &Path,
+    ) -> Layers {
+        Layers {
+            command_line,
+            environment: environment.filter_map(own_variable).collect(),
+            dotenv,
+            dotenv_name: dotenv_path.display().to_string(),
+        }
+    }
+
+    /// Returns the options in force and the source of each, in the order of the help. Adds a line to
+    /// `errors` for each value that is in force and not allowed.
+    pub(super) fn resolve(&self, errors: &mut Vec<String>) -> (Options, Vec<Setting>) {
+        let mut options = Options::default();
+        let mut settings = Vec::new();
+        for spec in OPTIONS {
+            match self.apply(spec, &mut options) {
+                Ok(source) => settings.push(Setting {
+                    name: spec.long,
+                    value: printable(&(spec.show)(&options)),
+                    source,
+                }),
+                Err(error) => errors.push(error),
+            }
+        }
+        (options, settings)
+    }
+
+    /// Sets the option from the first source that has a value. Only that value is checked.
+    fn apply(&self, spec: &OptionSpec, options: &mut Options) -> Result<Source, String> {
+        let Some((value, place, source)) = self.find(spec) else {
+            return Ok(Source::Default);
+        };
+        let text = value.to_str().ok_or("the value is not UTF-8".to_owned());
+        text.and_then(|text| (spec.set)(options, text))
+            .map_err(|error| format!("{place}: {error}"))?;
+        Ok(source)
+    }
+
+    /// Returns the value in force, what messages call its place, and its source; `None` where the
+    /// default is in force.
+    fn find(&self, spec: &OptionSpec) -> Option<(&OsStr, String, Source)> {
+        let (long, env) = (spec.long, spec.env);
+        // The last of two values counts, here and in `.env`, as in shells.
+        let given = self.command_line.iter().rfind(|(name, _)| *name == long);
+        if let Some((_, value)) = given {
+            return Some((value, format!("--{long}"), Source::CommandLine));
+        }
+        if let Some((_, value)) = self.environment.iter().find(|(name, _)| name == env) {
+            return Some((value, env.to_owned(), Source::Environment(env)));
+        }
+        let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
+        if value.is_empty() {
+            return None;
+        }
+        let place = format!("{}: {env}", self.dotenv_name);
+        Some((OsStr::new(value), place, Source::DotEnv))
+    }
+
+    /// Returns a line for each variable that has no effect and is probably meant to have one.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let place = format!("{}: ", self.dotenv_name);
+        let environment = self.environment.iter().map(|(name, _)| ("", name));
+        let dotenv = self.dotenv.iter().filter(|(_, value)| !value.is_empty());
+        let dotenv = dotenv.map(|(name, _)| (place.as_str(), name));
+        let mut warnings: Vec<String> = environment
+            .chain(dotenv)
+            .filter_map(|(place, name)| Some(format!("{place}{}", unknown_variable(name)?)))
+            .collect();
+        for (name, _) in &self.dotenv {
+            if PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
+                warnings.push(format!(
+                    "{place}{name} is read from the environment only and has no effect here"
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+/// Returns the variable if it is one of this program's. An empty one counts as unset.
+fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
+    let name = name.to_string_lossy();
+    (name.starts_with(PREFIX) && !value.is_empty()).then(|| (name.into_owned(), value))
+}
+
+/// Returns the warning about a variable that has this program's prefix and sets no option.
+fn unknown_variable(name: &str) -> Option<String> {
+    let suffix = name.strip_prefix(PREFIX)?;
+    if OPTIONS.iter().any(|spec| spec.env == name) {
+        return None;
+    }
+    let known = OPTIONS.iter().map(|spec| &spec.env[PREFIX.len()..]);
+    let hint = nearest(suffix, known)?;
+    let name = printable(name);
+    Some(format!(
+        "{name}: unknown variable, ignored; did you mean {PREFIX}{hint}?"
+    ))
+}

@@ -1,0 +1,189 @@
+//! Commands, options and flags.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::support::{DotEnv, errors, parse_with, parsed};
+use crate::cli::{Command, Shell, parse};
+
+#[test]
+fn of_an_option_given_twice_the_last_counts_and_is_the_one_checked() {
+    assert_eq!(parsed(&["--port=abc", "--port", "2"], &[]).options.port, 2);
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_PORT=2\n");
+    assert_eq!(parse_with(&[], &[], &dotenv.0).unwrap().options.port, 2);
+}
+
+#[test]
+fn a_missing_or_empty_value_is_reported() {
+    let expected = ["--port: a value is missing (--port PORT)"];
+    assert_eq!(errors(&["--port"], &[]), expected);
+    assert_eq!(errors(&["--port="], &[]), expected);
+    assert_eq!(errors(&["--port", ""], &[]), expected);
+}
+
+#[test]
+fn unknown_options_have_a_hint_and_their_values_no_second_error() {
+    for (args, line) in [
+        (
+            &["--prot", "9"][..],
+            "--prot: unknown option; did you mean --port?",
+        ),
+        (
+            &["--prot=9"],
+            "--prot: unknown option; did you mean --port?",
+        ),
+        (
+            &["--secrets", "x"],
+            "--secrets: unknown option; did you mean --secrets-file?",
+        ),
+        (&["-p9"], "-p: unknown option; did you mean --port?"),
+        (&["--Help"], "--Help: unknown option; did you mean --help?"),
+    ] {
+        assert_eq!(errors(args, &[]), [line]);
+    }
+}
+
+#[test]
+fn flags_take_no_value() {
+    let found = errors(&["check", "--online=yes"], &[]);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("--online"), "{found:?}");
+}
+
+#[test]
+fn commands_are_read_anywhere_between_the_options() {
+    for (args, command) in [
+        (&["demo"][..], Command::Demo),
+        (&["check"], Command::Check { online: false }),
+        (
+            &["--online", "--port", "1", "check"],
+            Command::Check { online: true },
+        ),
+        (&["token"], Command::Token { name: None }),
+        (
+            &["token", "--port=1", "a b"],
+            Command::Token {
+                name: Some("a b".to_owned()),
+            },
+        ),
+        (
+            &["token", "--", "--x"],
+            Command::Token {
+                name: Some("--x".to_owned()),
+            },
+        ),
+        (&["health"], Command::Health),
+        (&["help"], Command::Help),
+        (&["completions", "zsh"], Command::Completions(Shell::Zsh)),
+    ] {
+        assert_eq!(parsed(args, &[]).command, command);
+    }
+}
+
+#[test]
+fn wrong_commands_and_superfluous_words_are_reported() {
+    let all = "demo, check, token, health, completions, help; none runs the proxy";
+    for (args, line) in [
+        (
+            &["chekc"][..],
+            format!("'chekc' is not a command ({all}); did you mean check?"),
+        ),
+        (&["start"], format!("'start' is not a command ({all})")),
+        (&["demo", "x"], "'x': unexpected after demo".to_owned()),
+        (
+            &["token", "a", "b"],
+            "'b': unexpected after token".to_owned(),
+        ),
+        (
+            &["demo", "--online"],
+            "--online: goes with the command check only".to_owned(),
+        ),
+        (
+            &["completions"],
+            "completions: a shell is missing (bash, zsh, fish)".to_owned(),
+        ),
+        (
+            &["completions", "tcsh"],
+            "completions: 'tcsh' is not a shell (bash, zsh, fish)".to_owned(),
+        ),
+    ] {
+        assert_eq!(errors(args, &[]), [line]);
+    }
+}
+
+#[test]
+fn help_and_version_are_given_whatever_else_is_wrong() {
+    let dotenv = DotEnv::holding("broken\n");
+    let environment = [("FLOW_PROXY_PORT", "abc")];
+    for (args, command) in [
+        (&["--help"][..], Command::Help),
+        (&["-h"], Command::Help),
+        (&["help"], Command::Help),
+        (&["chekc", "--prot=1", "--help"], Command::Help),
+        (&["-V"], Command::Version),
+        (&["--version"], Command::Version),
+        (&["--version", "--help"], Command::Version),
+        (&["completions", "bash"], Command::Completions(Shell::Bash)),
+    ] {
+        let invocation = parse_with(args, &environment, &dotenv.0).unwrap();
+        assert_eq!(invocation.command, command);
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once_each_on_one_line() {
+    let found = errors(
+        &["--prot", "1", "--workers=0", "--max-body", "1\n2", "chekc"],
+        &[
+            ("FLOW_PROXY_LOG_LEVEL", "loud"),
+            ("FLOW_PROXY_HOST", "example.com"),
+        ],
+    );
+    let starts = [
+        "--prot: unknown option; did you mean --port?",
+        "'chekc' is not a command",
+        "FLOW_PROXY_HOST: 'example.com' is not an IP address",
+        "FLOW_PROXY_LOG_LEVEL: 'loud' is not a log level",
+        "--workers: '0' is not a number of workers (1 to 16384)",
+        "--max-body: '1\\n2' is not a size",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (line, start) in found.iter().zip(starts) {
+        assert!(line.starts_with(start), "{line}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+}
+
+#[test]
+fn values_outside_utf_8_are_an_error_and_no_panic() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let bad = || OsString::from_vec(b"\xff".to_vec());
+    let option_with_bad_name = OsString::from_vec(b"--\xff".to_vec());
+    let args = [
+        OsString::from("--port"),
+        bad(),
+        option_with_bad_name,
+        bad(),
+        bad(),
+    ];
+    let environment = [
+        (OsString::from("FLOW_PROXY_HOST"), bad()),
+        (OsString::from("OTHER"), bad()),
+        (bad(), bad()),
+    ];
+    let missing = Path::new("/nonexistent/.env");
+    let found = parse(args.into_iter(), environment.into_iter(), missing)
+        .unwrap_err()
+        .0;
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found[0].ends_with("did you mean --port?"), "{found:?}");
+    assert_eq!(
+        found[1..],
+        [
+            "'\u{fffd}' is not UTF-8",
+            "--port: the value is not UTF-8",
+            "FLOW_PROXY_HOST: the value is not UTF-8",
+        ]
+    );
+}

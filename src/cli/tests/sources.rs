@@ -1,0 +1,241 @@
+//! Where values come from, and `.env`.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::support::{DotEnv, errors, parse_with, parsed, setting};
+use crate::cli::Command;
+use crate::cli::options::{OPTIONS, PREFIX};
+use crate::config::options::Options;
+
+#[test]
+fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
+    let invocation = parsed(&[], &[]);
+    assert_eq!(invocation.command, Command::Serve);
+    assert_eq!(invocation.options, Options::default());
+    assert!(invocation.warnings.is_empty());
+    let shown: Vec<String> = invocation
+        .settings
+        .iter()
+        .map(|setting| format!("{}={} ({})", setting.name, setting.value, setting.source))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "port=8899 (default)",
+            "host=127.0.0.1 (default)",
+            "log-level=INFO (default)",
+            "secrets-file=secrets.json (default)",
+            "log-file=flow_proxy_plugin.log (default)",
+            "target-url=https://flow.ciandt.com/flow-llm-proxy (default)",
+            "workers=256 (default)",
+            "upstream-timeout=600s (default)",
+            "client-timeout=60s (default)",
+            "shutdown-timeout=30s (default)",
+            "max-body=100MiB (default)",
+            "ca-file=none (default)",
+        ]
+    );
+}
+
+#[test]
+fn the_command_line_goes_before_the_environment_before_dotenv_before_the_default() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_WORKERS=11\nFLOW_PROXY_HOST=::1\n");
+    let environment = [("FLOW_PROXY_PORT", "2"), ("FLOW_PROXY_WORKERS", "22")];
+    let invocation = parse_with(&["--port", "3"], &environment, &dotenv.0).unwrap();
+    let place = |name| setting(&invocation, name);
+    assert_eq!(place("port"), ("3".to_owned(), "command line".to_owned()));
+    assert_eq!(
+        place("workers"),
+        ("22".to_owned(), "FLOW_PROXY_WORKERS".to_owned())
+    );
+    assert_eq!(place("host"), ("::1".to_owned(), ".env".to_owned()));
+    assert_eq!(place("log-level").1, "default");
+    let options = &invocation.options;
+    assert_eq!((options.port, options.workers), (3, 22));
+    assert_eq!(options.host, IpAddr::V6(Ipv6Addr::LOCALHOST));
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_WORKERS=\n");
+    let environment = [("FLOW_PROXY_PORT", ""), ("FLOW_PROXY_NONSENSE", "")];
+    let invocation = parse_with(&[], &environment, &dotenv.0).unwrap();
+    assert_eq!(
+        setting(&invocation, "port"),
+        ("1".to_owned(), ".env".to_owned())
+    );
+    assert_eq!(
+        setting(&invocation, "workers"),
+        ("256".to_owned(), "default".to_owned())
+    );
+    assert!(invocation.warnings.is_empty(), "{:?}", invocation.warnings);
+}
+
+#[test]
+fn reading_dotenv_leaves_the_process_s_environment_alone() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_TEST_LEAK=1\n");
+    parse_with(&[], &[], &dotenv.0).unwrap();
+    assert_eq!(std::env::var_os("FLOW_PROXY_TEST_LEAK"), None);
+}
+
+#[test]
+fn a_bad_value_that_is_not_in_force_stops_nothing() {
+    let invocation = parsed(&["--port", "3"], &[("FLOW_PROXY_PORT", "abc")]);
+    assert_eq!(invocation.options.port, 3);
+}
+
+#[test]
+fn every_option_is_set_from_each_of_its_three_sources() {
+    for spec in OPTIONS {
+        // A value that each option takes and that is no default.
+        let value = match spec.long {
+            "port" | "workers" | "upstream-timeout" | "client-timeout" | "shutdown-timeout" => "7",
+            "max-body" => "7K",
+            "host" => "::1",
+            "log-level" => "error",
+            "target-url" => "https://example.com/x",
+            _ => "other-file",
+        };
+        let long = format!("--{}", spec.long);
+        let joined = format!("{long}={value}");
+        let dotenv = DotEnv::holding(&format!("{}={value}\n", spec.env));
+        let by_env = parsed(&[], &[(spec.env, value)]);
+        for invocation in [
+            parsed(&[&long, value], &[]),
+            parsed(&[&joined], &[]),
+            parse_with(&[], &[], &dotenv.0).unwrap(),
+        ] {
+            assert_eq!(invocation.options, by_env.options, "{}", spec.long);
+        }
+        assert_ne!(by_env.options, Options::default(), "{}", spec.long);
+    }
+}
+
+#[test]
+fn a_bad_value_names_its_source_and_what_is_allowed() {
+    let expected = "'abc' is not a port (0 to 65535)";
+    assert_eq!(
+        errors(&["--port", "abc"], &[]),
+        [format!("--port: {expected}")]
+    );
+    let environment = [("FLOW_PROXY_PORT", "abc")];
+    assert_eq!(
+        errors(&[], &environment),
+        [format!("FLOW_PROXY_PORT: {expected}")]
+    );
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=abc\n");
+    let found = parse_with(&[], &[], &dotenv.0).unwrap_err().0;
+    let place = dotenv.0.display();
+    assert_eq!(found, [format!("{place}: FLOW_PROXY_PORT: {expected}")]);
+}
+
+#[test]
+fn a_password_in_the_target_url_is_not_quoted() {
+    let found = errors(&["--target-url", "https://bob:hunter2@example.com"], &[]);
+    assert!(found[0].starts_with("--target-url: the URL"), "{found:?}");
+    assert!(!found[0].contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn unknown_variables_are_warned_of_with_the_nearest_known_name() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_SECRET_FILE=x\nOTHER=1\n");
+    let environment = [("FLOW_PROXY_PROT", "1"), ("FLOW_PROXY", "1"), ("PORT", "1")];
+    let invocation = parse_with(&[], &environment, &dotenv.0).unwrap();
+    let place = dotenv.0.display();
+    assert_eq!(
+        invocation.warnings,
+        [
+            "FLOW_PROXY_PROT: unknown variable, ignored; did you mean FLOW_PROXY_PORT?".to_owned(),
+            format!(
+                "{place}: FLOW_PROXY_SECRET_FILE: unknown variable, ignored; did you mean \
+                 FLOW_PROXY_SECRETS_FILE?"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn an_upstream_proxy_in_dotenv_is_warned_of() {
+    let dotenv = DotEnv::holding("https_proxy=http://bob:hunter2@127.0.0.1:3128\n");
+    let warnings = parse_with(&[], &[], &dotenv.0).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("https_proxy"), "{warnings:?}");
+    assert!(!warnings[0].contains("hunter2"), "{warnings:?}");
+}
+
+#[test]
+fn a_malformed_dotenv_is_reported_with_file_and_line() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_HOST\n");
+    let found = parse_with(&[], &[], &dotenv.0).unwrap_err().0;
+    let place = dotenv.0.display();
+    assert_eq!(
+        found,
+        [format!("{place}: line 2 is not NAME=VALUE (quote blanks)")]
+    );
+}
+
+#[test]
+fn a_log_file_is_required_by_naming_it_even_if_it_is_the_default() {
+    assert!(!parsed(&[], &[]).options.log_file.is_required);
+    let named = parsed(&["--log-file", "flow_proxy_plugin.log"], &[]);
+    assert!(named.options.log_file.is_required);
+}
+
+#[test]
+fn a_value_shown_is_read_back_as_the_same() {
+    let shown = parsed(
+        &[],
+        &[
+            ("FLOW_PROXY_MAX_BODY", "0"),
+            ("FLOW_PROXY_CLIENT_TIMEOUT", "1ms"),
+        ],
+    );
+    let args: Vec<String> = shown
+        .settings
+        .iter()
+        .filter(|setting| setting.name != "ca-file" && setting.name != "log-file")
+        .map(|setting| format!("--{}={}", setting.name, setting.value))
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    assert_eq!(parsed(&args, &[]).options, shown.options);
+}
+
+#[test]
+fn env_example_lists_every_variable_commented_out_with_its_default() {
+    let example = include_str!("../../../.env.example");
+    let lines: Vec<&str> = example
+        .lines()
+        .filter_map(|line| line.strip_prefix("# FLOW_PROXY_"))
+        .collect();
+    let expected: Vec<String> = OPTIONS
+        .iter()
+        .map(|spec| {
+            let default = spec.default_text();
+            let default = if default == "none" { "" } else { &default };
+            format!("{}={default}", &spec.env[PREFIX.len()..])
+        })
+        .collect();
+    assert_eq!(lines, expected);
+    assert!(
+        example
+            .lines()
+            .all(|line| line.is_empty() || line.starts_with("# "))
+    );
+}
+
+#[test]
+fn env_example_taken_as_it_stands_means_the_defaults() {
+    let example = include_str!("../../../.env.example").replace("# FLOW_PROXY_", "FLOW_PROXY_");
+    let dotenv = DotEnv::holding(&example);
+    let mut options = parse_with(&[], &[], &dotenv.0).unwrap().options;
+    assert!(std::mem::take(&mut options.log_file.is_required));
+    assert_eq!(options, Options::default());
+}
+
+#[test]
+fn every_variable_is_named_after_its_option() {
+    for spec in OPTIONS {
+        let name = spec.long.to_ascii_uppercase().replace('-', "_");
+        assert_eq!(spec.env, format!("{PREFIX}{name}"));
+    }
+}

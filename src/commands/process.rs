@@ -1,0 +1,57 @@
+//! This process as the operating system sees it: descriptors, signals, panics.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that belong to neither a client nor an upstream: log, listener, waker, standard ones.
+const OWN_DESCRIPTORS: usize = 16;
+/// What no limit on descriptors counts as.
+const UNLIMITED: usize = 1 << 20;
+
+/// Raises the soft limit on descriptors to the hard one. Returns the limit in force.
+pub(super) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let in_force = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            log::warn!(
+                "The limit on descriptors stays at {:?}: {error}",
+                limit.current
+            );
+            limit.current
+        }
+    };
+    in_force
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(UNLIMITED)
+}
+
+/// Returns how many clients may be connected at once with this limit on descriptors: four for nine
+/// descriptors. Four more are for their upstream connections; the ninth covers the event loops, which
+/// have two descriptors each.
+pub(super) fn max_connections(descriptors: usize) -> usize {
+    (descriptors.saturating_sub(OWN_DESCRIPTORS) / 9 * 4).max(1)
+}
+
+/// Returns the signal's name, such as `SIGTERM`.
+pub(super) fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Makes a panic a line of the log instead of text on stderr. The line names the place and never a
+/// value: the panic's message may quote a request.
+pub(super) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
+        let thread = std::thread::current();
+        log::error!(
+            "Bug: thread '{}' panicked at {place}",
+            thread.name().unwrap_or("?")
+        );
+    }));
+}

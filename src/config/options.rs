@@ -1,0 +1,88 @@
+//! The settings that are in force, as typed values, with their defaults.
+//!
+//! Out of scope: where a value comes from and how it is written (`cli`). Plain data.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::target::Target;
+
+/// The options in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The port to listen on; 0 is any free one.
+    pub port: u16,
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The minimum level to log.
+    pub log_level: LevelFilter,
+    /// The credentials file.
+    pub secrets_file: PathBuf,
+    /// The log file, which is written in addition to stderr.
+    pub log_file: LogFile,
+    /// Where requests are forwarded to.
+    pub target: Target,
+    /// Requests and streams in flight at once, 1 to 16384.
+    pub workers: usize,
+    /// The maximum time without a byte from the upstream; not 0.
+    pub upstream_timeout: Duration,
+    /// The maximum time a client may stall while sending a body or reading a response; not 0.
+    pub client_timeout: Duration,
+    /// The grace period for requests in flight after SIGTERM; 0 is none.
+    pub shutdown_timeout: Duration,
+    /// The largest request body in bytes; `None` is no limit.
+    pub max_body: Option<u64>,
+    /// PEM roots to trust in addition to the built-in ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The log file, and whether it must be writable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the user named it: failing to open it is then an error, otherwise a warning.
+    pub is_required: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            port: 8899,
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            log_level: LevelFilter::Info,
+            secrets_file: PathBuf::from("secrets.json"),
+            log_file: LogFile {
+                path: PathBuf::from("flow_proxy_plugin.log"),
+                is_required: false,
+            },
+            target: Target {
+                https: true,
+                authority: "flow.ciandt.com".to_owned(),
+                host: "flow.ciandt.com".to_owned(),
+                port: 443,
+                base_path: "/flow-llm-proxy".to_owned(),
+            },
+            workers: 256,
+            upstream_timeout: Duration::from_secs(600),
+            client_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(30),
+            max_body: Some(100 << 20),
+            ca_file: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_target_is_what_its_url_parses_to() {
+        let target = Options::default().target;
+        assert_eq!(Target::parse(&target.to_string()), Ok(target));
+    }
+}
