@@ -10,15 +10,15 @@
 //!
 //! Everything is on loopback and ends with the run. Under `cargo test` it does nothing.
 
-#[allow(dead_code, reason = "the soak uses the rest")]
-mod kit;
 mod suite;
+#[allow(dead_code, reason = "the soak uses the rest")]
+mod support;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kit::{process, roles};
 use suite::{PARTS, Plan};
+use support::{process, roles};
 
 const USAGE: &str = "usage: bench [--rounds N] [--seconds S] [--only PART,PART] [--binary PATH]";
 

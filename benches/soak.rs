@@ -6,7 +6,7 @@
 //! Under `cargo test` it does nothing.
 
 #[allow(dead_code, reason = "the bench uses the rest")]
-mod kit;
+mod support;
 mod traffic;
 
 use std::io::{self, BufRead, BufReader};
@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::fronts::{FlowProxy, Scratch, free_port};
-use kit::process::Process;
-use kit::report::median;
-use kit::roles;
+use support::fronts::{FlowProxy, Scratch, free_port};
+use support::process::Process;
+use support::report::median;
+use support::roles;
 use traffic::{AccessLines, Counts, Kind};
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Plan;
 use super::paths::{FLOW, FLOW_INFO, flow_proxy};
-use crate::kit::fronts::Scratch;
-use crate::kit::report::{Report, Section, median};
-use crate::kit::roles;
+use crate::support::fronts::Scratch;
+use crate::support::report::{Report, Section, median};
+use crate::support::roles;
 
 const STARTS: usize = 10;
 /// All workers are up, and asleep, in this time.

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::kit::fronts::Scratch;
-use crate::kit::report::Report;
+use crate::support::fronts::Scratch;
+use crate::support::report::Report;
 
 pub mod footprint;
 pub mod paths;

@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Plan;
-use crate::kit::fronts::{
+use crate::support::fronts::{
     FlowProxy, Scratch, is_in_path, nginx_proxy_block, start_haproxy, start_nginx,
 };
-use crate::kit::process::Process;
-use crate::kit::roles;
+use crate::support::process::Process;
+use crate::support::roles;
 
 pub const DIRECT: &str = "direct";
 pub const RELAY: &str = "relay";

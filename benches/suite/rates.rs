@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::Plan;
 use super::paths::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, RELAY_LOOKING, Way};
-use crate::kit::fronts::{Scratch, is_in_path};
-use crate::kit::load::Load;
-use crate::kit::report::{Report, Section, median, ms, one_decimal, ratio};
-use crate::kit::roles;
+use crate::support::fronts::{Scratch, is_in_path};
+use crate::support::load::Load;
+use crate::support::report::{Report, Section, median, ms, one_decimal, ratio};
+use crate::support::roles;
 
 const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
 /// How many connections ask for large answers.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::Plan;
 use super::paths::{self, DIRECT, FLOW, HAPROXY, NGINX, RELAY, STREAM_WORKERS, Way};
-use crate::kit::fronts::Scratch;
-use crate::kit::report::{Report, Section, median, ms};
-use crate::kit::roles;
-use crate::kit::streams::Streams;
+use crate::support::fronts::Scratch;
+use crate::support::report::{Report, Section, median, ms};
+use crate::support::roles;
+use crate::support::streams::Streams;
 
 pub const STREAMS: usize = 500;
 const EVENTS: u64 = 50;

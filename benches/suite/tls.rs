@@ -10,11 +10,13 @@ use std::process::{Command, Stdio};
 
 use super::paths::{FLOW, NGINX, STREAM_WORKERS, Way};
 use super::{Plan, rates, sse};
-use crate::kit::fronts::{FlowProxy, Front, Scratch, is_in_path, nginx_proxy_block, start_nginx};
-use crate::kit::load::Load;
-use crate::kit::report::{Report, Section, ms, one_decimal, ratio};
-use crate::kit::roles;
-use crate::kit::upstream::SMALL_BODY;
+use crate::support::fronts::{
+    FlowProxy, Front, Scratch, is_in_path, nginx_proxy_block, start_nginx,
+};
+use crate::support::load::Load;
+use crate::support::report::{Report, Section, ms, one_decimal, ratio};
+use crate::support::roles;
+use crate::support::upstream::SMALL_BODY;
 
 /// As many as there are workers by default.
 const ALL_WORKERS: usize = 256;

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Kind;
-use crate::kit::http;
-use crate::kit::upstream::{BROKEN_BODY_BYTES, BROKEN_EVENTS, LARGE_BODY_BYTES, SMALL_BODY};
+use crate::support::http;
+use crate::support::upstream::{BROKEN_BODY_BYTES, BROKEN_EVENTS, LARGE_BODY_BYTES, SMALL_BODY};
 
 /// No answer of the mix is silent for as long as this.
 const PATIENCE: Duration = Duration::from_secs(30);
