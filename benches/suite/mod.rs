@@ -1,4 +1,4 @@
-//! What is measured, and what is asked of it. Each part adds its rows and verdicts to the report.
+//! What is measured, and the targets. Each part adds its tables and verdicts to the report.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use crate::support::fronts::Scratch;
 use crate::support::report::Report;
 
 pub mod footprint;
-pub mod paths;
 pub mod rates;
+pub mod setups;
 pub mod sse;
 pub mod tls;
 

@@ -1,9 +1,8 @@
-//! What the bench and the soak are made of: a stand-in upstream, load clients, a blind relay, and
-//! the processes that run them. Out of scope: what is measured and what is asked of it (`suite`,
-//! `soak.rs`).
+//! What the bench and the soak share: a stand-in upstream, load clients, a blind relay, and the
+//! processes that run them. Out of scope: what is measured, and the targets (`suite`, `soak.rs`).
 //!
-//! Upstream, relay and load client run as child processes of the same binary, each in a role
-//! (`roles`), so that processor time and memory can be told apart.
+//! Upstream, relay and load client are child processes of the same binary, each in a role
+//! (`roles`), so that their processor time and memory can be measured separately.
 
 pub mod fronts;
 pub mod histogram;
