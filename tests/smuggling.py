@@ -384,7 +384,7 @@ def attack_all(fronts, upstream):
     for problem in problems:
         print("FAILED:", problem)
     names = ", ".join(front.name for front in fronts)
-    print(f"\n{len(todo)} attacks, each through {len(fronts)} fronts ({names}): {len(problems)} problems")
+    print(f"\n{len(todo)} attacks, each in {len(fronts)} setups ({names}): {len(problems)} problems")
     return 1 if problems else 0
 
 
