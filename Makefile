@@ -1,7 +1,7 @@
-# make run and make test are all that is needed; make help lists the rest.
+# `make run` and `make test` are enough; `make help` lists all targets.
 
 CARGO ?= cargo
-# The scripts look for what was built here, also where cargo has another place by default.
+# The scripts expect the build here, even if cargo is configured to use another directory.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 .DEFAULT_GOAL := help
 
@@ -10,12 +10,12 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 16
 
 .PHONY: run
-run: ## Build and start the proxy; without a secrets.json, the demo
+run: ## Build and start the proxy, or the demo if there is no secrets.json
 	$(CARGO) build --release --locked
 	@if [ -f "$${FLOW_PROXY_SECRETS_FILE:-secrets.json}" ]; then \
 	  exec target/release/flow-proxy $(ARGS); \
 	else \
-	  echo "No secrets.json here: starting the demo. For the real thing: cp secrets.json.template secrets.json"; \
+	  echo "No secrets.json here: starting the demo. For the real Flow: cp secrets.json.template secrets.json"; \
 	  exec target/release/flow-proxy demo $(ARGS); \
 	fi
 
@@ -39,19 +39,19 @@ install: ## Install binary, man page and completions (PREFIX, DESTDIR, BINARY)
 	@CARGO="$(CARGO)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BINARY="$(BINARY)" deploy/install.sh install
 
 .PHONY: uninstall
-uninstall: ## Remove what install has put there
+uninstall: ## Remove the installed files (PREFIX, DESTDIR)
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/install.sh uninstall
 
 .PHONY: test-static
-test-static: static ## Run dist/flow-proxy in an empty root
+test-static: static ## Run dist/flow-proxy in an empty root directory
 	tests/static.sh
 
 .PHONY: test-deploy
-test-deploy: build ## Try the files in deploy/ with the programs that are here
+test-deploy: build ## Test the files in deploy/ with the programs that are installed
 	tests/deploy.sh
 
 .PHONY: test-clients
-test-clients: ## Real clients (OpenAI and Anthropic SDKs, curl) against the binary; ONLY=WORD: some
+test-clients: ## Run the OpenAI and Anthropic SDKs and curl against the binary (ONLY=WORD)
 ifndef FLOW_PROXY_BIN
 	$(CARGO) build --release --locked
 endif
@@ -62,7 +62,7 @@ bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
 
 .PHONY: soak
-soak: ## Mixed load for MINUTES (20), watching memory, descriptors and threads
+soak: ## Send mixed load for MINUTES (20); memory, descriptors and threads must stay flat
 	$(CARGO) bench --locked --bench soak -- --minutes $(or $(MINUTES),20)
 
 .PHONY: test-smuggling

@@ -1,24 +1,24 @@
-//! `cargo bench --bench bench`: flow-proxy beside the shortest way (direct), the ceiling of its
-//! shape (a blind relay with a thread for each connection, and one that looks before it sleeps),
-//! nginx and HAProxy, in one run.
+//! `cargo bench --bench bench`: measures, in one run, the upstream without a proxy (direct), a blind
+//! TCP relay with one thread per connection (blocking, and spinning before it blocks), flow-proxy,
+//! nginx and HAProxy.
 //!
-//! Prints a table with ratios and a verdict on each target. Needs Linux (epoll, /proc); nginx,
-//! HAProxy, wrk and openssl are used where they are in PATH and left out with a line where not.
+//! Prints tables with ratios, and for each target whether it is met. Needs Linux (epoll, /proc).
+//! nginx, HAProxy, wrk and openssl are used if they are in PATH; if not, a line says what is left out.
 //!
 //! Arguments after `--`: `--rounds N` (5), `--seconds S` (2, fractions allowed), `--only
 //! small,large,wrk,sse,footprint,tls`, `--binary PATH` (the one that cargo has built).
 //!
-//! Everything is on loopback and ends with the run. Under `cargo test` it does nothing.
+//! All traffic is on loopback, and all processes end with the run. Does nothing under `cargo test`.
 
-#[allow(dead_code, reason = "the soak uses the rest")]
-mod kit;
 mod suite;
+#[allow(dead_code, reason = "the soak uses the rest")]
+mod support;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kit::{process, roles};
 use suite::{PARTS, Plan};
+use support::{process, roles};
 
 const USAGE: &str = "usage: bench [--rounds N] [--seconds S] [--only PART,PART] [--binary PATH]";
 
@@ -69,10 +69,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         }
         let value = arguments
             .next()
-            .ok_or(format!("{argument} wants a value"))?;
-        let refused = |_| format!("{argument}: '{value}' is not a number");
+            .ok_or(format!("{argument} needs a value"))?;
+        let not_a_number = |_| format!("{argument}: '{value}' is not a number");
         match argument.as_str() {
-            "--rounds" => plan.rounds = value.parse::<usize>().map_err(refused)?.max(1),
+            "--rounds" => plan.rounds = value.parse::<usize>().map_err(not_a_number)?.max(1),
             "--seconds" => {
                 let seconds = value
                     .parse::<f64>()
@@ -82,7 +82,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
                 plan.duration = Duration::from_secs_f64(seconds);
             }
             "--only" => plan.parts = value.split(',').map(str::to_owned).collect(),
-            // The fronts are started in a directory of their own.
+            // The proxies run in a directory of their own, so a relative path would not be found.
             "--binary" => {
                 plan.binary = PathBuf::from(&value)
                     .canonicalize()

@@ -1,12 +1,12 @@
-//! `cargo bench --bench soak`: mixed load for minutes, every answer accounted for, and the proxy's
-//! memory, descriptors and threads watched: they must stay flat.
+//! `cargo bench --bench soak`: sends mixed load for minutes and checks every response. The proxy's
+//! memory, descriptors and threads must stay flat.
 //!
-//! Arguments after `--`: `--minutes N` (20, fractions allowed), `--binary PATH`. Prints the curve;
-//! exit code 1 where something grew, an answer was wrong, or an access line is missing. Needs Linux.
-//! Under `cargo test` it does nothing.
+//! Arguments after `--`: `--minutes N` (20, fractions allowed), `--binary PATH`. Prints the curve.
+//! Exits with 1 if something grew, a response was wrong, or an access line is missing. Needs Linux.
+//! Does nothing under `cargo test`.
 
 #[allow(dead_code, reason = "the bench uses the rest")]
-mod kit;
+mod support;
 mod traffic;
 
 use std::io::{self, BufRead, BufReader};
@@ -17,19 +17,19 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::fronts::{FlowProxy, Scratch, free_port};
-use kit::process::Process;
-use kit::report::median;
-use kit::roles;
+use support::fronts::{FlowProxy, Scratch, free_port};
+use support::process::Process;
+use support::report::median;
+use support::roles;
 use traffic::{AccessLines, Counts, Kind};
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Short runs are sampled more often, so that there is a curve.
+/// Short runs take samples more often, so that there are enough to compare.
 const SAMPLES_AT_LEAST: u32 = 12;
 /// How long requests in flight and their access lines may take after the load has ended.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// One look at the proxy.
+/// What the proxy uses at one moment.
 struct Sample {
     at: Duration,
     rss_kib: f64,
@@ -92,7 +92,7 @@ fn parse() -> io::Result<(Duration, PathBuf)> {
     Ok((Duration::from_secs_f64(minutes * 60.0), binary))
 }
 
-/// The whole run; what is wrong, if anything.
+/// Runs the soak. Returns what is wrong; empty if nothing is.
 fn soak(length: Duration, binary: PathBuf) -> io::Result<Vec<String>> {
     let scratch = Scratch::new()?;
     let (_upstream, upstream) = roles::start_upstream()?;
@@ -116,11 +116,11 @@ fn soak(length: Duration, binary: PathBuf) -> io::Result<Vec<String>> {
     for client in clients {
         let _ = client.join();
     }
-    await_access_lines(&access, counts.asked());
+    await_access_lines(&access, counts.sent());
     let lines = access.lock().expect("no reader panics").clone();
     print_counts(&counts, &lines);
     let mut problems = judge_curve(&samples);
-    problems.extend(judge_answers(&counts, &lines));
+    problems.extend(judge_responses(&counts, &lines));
     if !proxy.is_running() {
         problems.push("the proxy ended".to_owned());
     }
@@ -151,14 +151,14 @@ fn read_access_lines(proxy: &mut Process) -> io::Result<Arc<Mutex<AccessLines>>>
     Ok(access)
 }
 
-fn await_access_lines(access: &Mutex<AccessLines>, asked: u64) {
+fn await_access_lines(access: &Mutex<AccessLines>, sent: u64) {
     let deadline = Instant::now() + SETTLING;
-    while access.lock().expect("no reader panics").all() < asked && Instant::now() < deadline {
+    while access.lock().expect("no reader panics").all() < sent && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Looks at the proxy until the time is over.
+/// Takes samples of the proxy until `length` is over.
 fn watch(proxy: &mut Process, counts: &Counts, length: Duration) -> io::Result<Vec<Sample>> {
     let every = SAMPLE_EVERY.min(length / SAMPLES_AT_LEAST);
     let begin = Instant::now();
@@ -177,7 +177,7 @@ fn watch(proxy: &mut Process, counts: &Counts, length: Duration) -> io::Result<V
             rss_kib: proxy.rss_kib() as f64,
             descriptors: proxy.descriptors() as f64,
             threads: proxy.threads() as f64,
-            requests: counts.asked(),
+            requests: counts.sent(),
         };
         println!(
             "{:>8.0}  {:>9}  {:>11}  {:>7}  {:>10}",
@@ -201,7 +201,7 @@ fn judge_curve(samples: &[Sample]) -> Vec<String> {
         |samples: &[Sample], field: fn(&Sample) -> f64| median(samples.iter().map(field).collect());
     let mut problems = vec![];
     println!();
-    // The load moves descriptors by a few; memory comes in pages and arenas.
+    // Slack: the load varies the descriptors by a few, and memory is taken in pages and arenas.
     let rss: (fn(&Sample) -> f64, f64) = (|sample| sample.rss_kib, 1024.0);
     let descriptors: (fn(&Sample) -> f64, f64) = (|sample| sample.descriptors, 16.0);
     let threads: (fn(&Sample) -> f64, f64) = (|sample| sample.threads, 0.0);
@@ -222,38 +222,38 @@ fn judge_curve(samples: &[Sample]) -> Vec<String> {
 fn print_counts(counts: &Counts, lines: &AccessLines) {
     println!(
         "\n  {:<16}  {:>9}  {:>9}  {:>6}",
-        "kind", "asked", "as due", "wrong"
+        "kind", "sent", "correct", "wrong"
     );
     for kind in Kind::ALL {
-        let (asked, right) = counts.of(kind);
+        let (sent, right) = counts.of(kind);
         println!(
-            "  {:<16}  {asked:>9}  {right:>9}  {:>6}",
+            "  {:<16}  {sent:>9}  {right:>9}  {:>6}",
             kind.name(),
-            asked - right
+            sent - right
         );
     }
     println!("  access lines: {} ({lines})", lines.all());
 }
 
-fn judge_answers(counts: &Counts, lines: &AccessLines) -> Vec<String> {
+fn judge_responses(counts: &Counts, lines: &AccessLines) -> Vec<String> {
     let mut problems = counts.examples();
     let mut expect = |what: &str, measured: u64, wanted: u64| {
         if measured != wanted {
             problems.push(format!("{what}: {measured} instead of {wanted}"));
         }
     };
-    let asked = |kind| counts.of(kind).0;
+    let sent = |kind| counts.of(kind).0;
     let right: u64 = Kind::ALL.map(|kind| counts.of(kind).1).iter().sum();
-    expect("answers as due", right, counts.asked());
-    expect("access lines", lines.all(), counts.asked());
+    expect("correct responses", right, counts.sent());
+    expect("access lines", lines.all(), counts.sent());
     expect(
         "end=client_gone",
         lines.of("client_gone"),
-        asked(Kind::Leaver),
+        sent(Kind::Leaver),
     );
-    let broken = asked(Kind::BrokenLength) + asked(Kind::BrokenStream) + asked(Kind::BrokenHead);
+    let broken = sent(Kind::BrokenLength) + sent(Kind::BrokenStream) + sent(Kind::BrokenHead);
     expect("end=upstream_broke", lines.of("upstream_broke"), broken);
-    let whole = asked(Kind::Small) + asked(Kind::Post) + asked(Kind::Large) + asked(Kind::Stream);
+    let whole = sent(Kind::Small) + sent(Kind::Post) + sent(Kind::Large) + sent(Kind::Stream);
     expect("end=ok", lines.of("ok"), whole);
     problems
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds dist/flow-proxy, one file that runs on a bare Linux. `make static` calls it.
+# Builds dist/flow-proxy, one static file that needs nothing else on Linux. `make static` calls this.
 #
-# TARGET chooses another target than this machine's with musl (aarch64-unknown-linux-musl, say);
-# its linker and C compiler are then set as cargo and the crate cc read them from the environment.
+# TARGET chooses another target (for example aarch64-unknown-linux-musl) than musl on this machine's
+# architecture; set its linker and C compiler by the variables of cargo and of the crate cc.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,9 +10,9 @@ cargo=${CARGO:-cargo}
 rustc=${RUSTC:-rustc}
 host=$("$rustc" -vV | sed -n 's/^host: //p')
 target=${TARGET:-${host%%-*}-unknown-linux-musl}
-set -- # Holds what rustc is to get for the binary alone.
+set -- # The positional parameters are the options for rustc, for the binary only.
 
-# Whether rustc has a standard library for the target.
+# True if rustc has a standard library for the target.
 has_std() {
   for std in "$("$rustc" --print target-libdir --target "$1" 2>/dev/null)"/libstd-*.rlib; do
     [ -e "$std" ] && return 0
@@ -20,12 +20,12 @@ has_std() {
   return 1
 }
 
-# What is missing for a musl build, as commands that add it; empty if nothing is.
+# Prints what is missing for a musl build and how to add it; nothing if all is there.
 missing() {
   has_std "$target" || echo "  rustup target add $target"
-  # A musl system's own C compiler makes code for musl, and so does one that was chosen.
+  # No check where the system itself is musl, or where the user has chosen a C compiler.
   if [ "${host##*-}" != musl ] && [ -z "$chosen_cc" ] && ! command -v "$musl_cc" >/dev/null; then
-    echo "  $musl_cc, a C compiler for musl, as some crates have parts in C (Debian's musl-tools has musl-gcc)"
+    echo "  $musl_cc, a C compiler for musl, for the C code in some crates (in Debian: the package musl-tools)"
   fi
 }
 
@@ -43,9 +43,8 @@ if [ -z "$missing" ]; then
     export "CC_$underscored=$musl_cc"
     chosen_cc=$musl_cc
   fi
-  # The allocator's C code calls __popcountdi2, as x86-64 in general has no instruction for it. Not
-  # every toolchain's compiler_builtins has that function; the C compiler's own library does. By its
-  # path instead of -lgcc, which only a C compiler as the linker finds.
+  # The allocator's C code calls __popcountdi2, which not every toolchain's compiler_builtins has.
+  # libgcc has it. Given by its path, since -lgcc works only if the linker is a C compiler.
   libgcc=$(${chosen_cc:-cc} -print-libgcc-file-name) || libgcc=
   [ ! -f "$libgcc" ] || set -- -C "link-arg=$libgcc"
   made="musl ($target)"
@@ -53,7 +52,7 @@ elif [ -n "${TARGET:-}" ]; then
   printf 'Cannot build for %s. Add\n%s\n' "$target" "$missing" >&2
   exit 1
 else
-  printf 'Not possible here: a build with musl. To make it so, add\n%s\n' "$missing"
+  printf 'A build with musl is not possible here. To make it possible, add\n%s\n' "$missing"
   echo "Building the static glibc variant instead."
   made="static glibc ($host)"
   target=$host
@@ -64,13 +63,13 @@ fi
 "$cargo" rustc --bin flow-proxy --release --locked --target "$target" -- "$@"
 
 mkdir -p dist
-# Not copied over the old file, which may be running.
+# Remove the old file instead of overwriting it: it may be running.
 rm -f dist/flow-proxy
 cp "${CARGO_TARGET_DIR:-target}/$target/release/flow-proxy" dist/flow-proxy
 echo "Made dist/flow-proxy with $made, $(($(wc -c <dist/flow-proxy) / 1024)) KiB."
 case $made in
   *glibc*)
-    echo "It resolves names by /etc/hosts and DNS alone: other sources in /etc/nsswitch.conf (mdns,"
-    echo "sss, ldap, …) need the shared libraries of the very glibc that it was built with."
+    echo "It resolves names by /etc/hosts and DNS only: other sources in /etc/nsswitch.conf (mdns,"
+    echo "sss, ldap, …) need the shared libraries of the same glibc that it was built with."
     ;;
 esac

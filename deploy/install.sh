@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs flow-proxy below DESTDIR/PREFIX, or removes it. `make install` and `make uninstall` call it.
 #
-# BINARY is the file to install, dist/flow-proxy say; without one the release build is. Completions
-# are what the binary itself prints, so it must run here.
+# BINARY is the file to install, for example dist/flow-proxy; default: the release build. The binary
+# itself prints the completions, so it must run on this machine.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,12 +18,12 @@ case ${1:-} in
     binary=${BINARY:-}
     if [ -z "$binary" ]; then
       binary=${CARGO_TARGET_DIR:-target}/release/flow-proxy
-      # Under sudo, cargo is often not in PATH: what `make build` has made is installed then.
+      # Under sudo, cargo is often not in PATH: then an existing build is installed.
       if command -v "${CARGO:-cargo}" >/dev/null || [ ! -x "$binary" ]; then
         "${CARGO:-cargo}" build --release --locked
       fi
     fi
-    # Over a running one: install removes the old file first.
+    # Works while the old binary is running: install removes the old file first.
     install -D -m 755 "$binary" "$bin"
     install -D -m 644 deploy/flow-proxy.1 "$man"
     made=$(mktemp)

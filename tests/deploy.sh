@@ -1,8 +1,8 @@
 #!/bin/bash
-# Tries the files in deploy/ with the programs that they are for, on loopback and in a scratch
-# directory. What this machine lacks is skipped with a line that says so.
+# Tests the files in deploy/ with the programs that they are for, on loopback and in a temporary
+# directory. Parts whose program is missing are skipped, with a line that says so.
 #   tests/deploy.sh [BINARY [STATIC BINARY]]
-# A file is changed only where it names a path, an account or a port of the installed system.
+# The files are used unchanged except for paths, accounts and ports of the installed system.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/flow-proxy}")
@@ -29,7 +29,7 @@ check() {
 }
 not() { ! "$@"; }
 have() { command -v "$1" >/dev/null; }
-# eventually COMMAND…: until it succeeds, for 15 s at most.
+# eventually COMMAND…: repeats the command until it succeeds, for at most 15 s.
 eventually() {
   local end=$((SECONDS + 15))
   until "$@" >/dev/null 2>&1; do
@@ -45,11 +45,11 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 1' INT TERM
-# Where the flow-proxy that writes this log listens: HOST:PORT.
+# HOST:PORT on which the flow-proxy that writes this log listens.
 address() { sed -n 's|.*Listening on http://||p' "$1" | tail -1; }
 has_line() { grep -q "$1" "$2"; }
 
-# A directory as the service files expect it, with secrets and settings.
+# Makes a directory as the service files expect it, with secrets and settings.
 home_of() {
   mkdir -p "$1"
   cp secrets.json.template "$1/secrets.json"
@@ -69,7 +69,7 @@ try_install() {
     tr -d '\\' <deploy/flow-proxy.1 >"$work/man"
   fi
   for word in $("$binary" --help | grep -oE -- '--[a-z][a-z-]*|FLOW_PROXY_[A-Z_]+' | sort -u); do
-    grep -q -e "$word" "$work/man" || failed "the man page does not know $word"
+    grep -q -e "$word" "$work/man" || failed "the man page does not have $word"
   done
   while read -r option _ _ default; do
     grep -A 6 -e "^ *$option " "$work/man" | tr -s '\n ' ' ' | grep -q -F "Default: $default" ||
@@ -130,7 +130,7 @@ files=$dir/program.conf
 S
   supervisord -n -c "$dir/supervisord.conf" >/dev/null 2>&1 &
   pids+=($!)
-  # As logrotate's script calls it, without a -c.
+  # logrotate's script calls supervisorctl without -c.
   printf '#!/bin/sh\nexec %s -c %s "$@"\n' "$(command -v supervisorctl)" "$dir/supervisord.conf" \
     >"$dir/bin/supervisorctl"
   chmod +x "$dir/bin/supervisorctl"
@@ -145,14 +145,14 @@ S
   check "supervisor restarts it after a kill -9" eventually is_restarted
   check "it serves again" eventually curl -sf "http://$(address "$log")/-/health"
   check "supervisor stops it" "$control" stop flow-proxy
-  check "it stopped by itself, its log says so" has_line ' - INFO - Stopped$' "$log"
+  check "its log says that it stopped" has_line ' - INFO - Stopped$' "$log"
   check "supervisor saw exit code 0" has_line 'stopped: flow-proxy (exit status 0)' "$dir/supervisord.log"
 }
 
-# try_logrotate LOG WHO [PREFIX…]: rotates the log of a running proxy; PREFIX sets the environment.
+# try_logrotate LOG WHAT [PREFIX…]: rotates the log of a running proxy; PREFIX sets the environment.
 try_logrotate() {
   have logrotate || { skip "logrotate is missing"; return; }
-  local log=$1 who=$2 dir
+  local log=$1 what=$2 dir
   shift 2
   dir=$(dirname "$log")
   sed -e "s|/var/log/flow-proxy/flow-proxy.log|$log|" -e "s|/var/lib/flow-proxy|$dir|" \
@@ -160,14 +160,14 @@ try_logrotate() {
   chmod 644 "$dir/logrotate.conf"
   local url
   url=http://$(address "$log")
-  check "logrotate rotates the log of $who" \
+  check "logrotate rotates the log of $what" \
     "$@" logrotate -f -s "$dir/logrotate.state" "$dir/logrotate.conf" || return
   check "the old lines are in $(basename "$log").1" has_line 'Listening on' "$log.1"
   check "the log was reopened" eventually test -s "$log" || return
   curl -s "$url/-/health?" -o /dev/null
   check "new lines go to the new file" eventually has_line '"GET /-/health" 200' "$log"
   check "secrets were reloaded by the same signal" eventually has_line 'Reloaded 2 configurations' "$log"
-  # For those who ask for the address later.
+  # Later calls of "address" need this line.
   grep -h 'Listening on' "$log.1" >>"$log"
 }
 
@@ -186,12 +186,12 @@ try_cron() {
   fi
   reboot=$(sed -n 's/^@reboot *//p' deploy/cron/flow-proxy.crontab)
   minute=$(sed -n 's/^\* \* \* \* \* *//p' deploy/cron/flow-proxy.crontab)
-  # The poor environment in which cron runs its lines.
+  # The minimal environment in which cron runs its lines.
   as_cron() {
     env -i HOME="$dir" LOGNAME="$(id -un)" SHELL=/bin/sh PATH="$dir/bin:/usr/local/bin:/usr/bin:/bin" \
       FLOW_PROXY_DIR="$dir" FLOW_PROXY_KEEP_PAUSE=0 /bin/sh -c "$1"
   }
-  # A port that stays the same: health must find it.
+  # A fixed port, so that "health" finds the proxy.
   "$binary" demo --port 0 --log-file "$work/port.log" >/dev/null 2>&1 &
   first=$!
   eventually has_line 'Listening on' "$work/port.log"
@@ -208,7 +208,7 @@ try_cron() {
   check "cron: a second @reboot line does nothing" as_cron "$reboot"
   check "cron: the line of every minute leaves a healthy one alone" as_cron "$minute"
   check "… it is the same process" test "$(pid_of)" = "$first"
-  # But for the line about that very check, which may come after it.
+  # Except for the line about that check itself, which may be written after it.
   check "… and start.log is emptied" not has_line "Listening on" "$dir/start.log"
   try_logrotate "$log" "the one with a pid file"
   kill -KILL "$first"
@@ -224,10 +224,10 @@ try_cron() {
   check "… stopped it" not healthy
   echo FLOW_PROXY_PORT=nonsense >"$dir/.env"
   as_cron "$minute"
-  check "start.log tells why a start failed" eventually has_line "nonsense" "$dir/start.log"
+  check "start.log says why a start failed" eventually has_line "nonsense" "$dir/start.log"
 }
 
-# Runs the image as its Dockerfile describes it: the one file, the environment, the account.
+# Runs the image's content as the Dockerfile describes it: one file, the environment, the account.
 try_docker() {
   local file=deploy/docker/Dockerfile root=$work/image user entry health
   if have hadolint; then check "hadolint" hadolint "$file"; else skip "hadolint is missing"; fi
@@ -235,7 +235,7 @@ try_docker() {
     test "$(grep -E '^(FROM|COPY|ADD|RUN)' "$file" | tr '\n' ';')" = "FROM scratch;COPY dist/flow-proxy /flow-proxy;"
   [ -x "$static" ] || { skip "no dist/flow-proxy: make static, to try the image"; return; }
   if [ "$(id -u)" != 0 ] || ! chroot / true 2>/dev/null; then
-    skip "the image is tried with chroot, as root"
+    skip "testing the image needs root and chroot"
     return
   fi
   user=$(sed -n 's/^USER //p' "$file")
@@ -248,10 +248,10 @@ try_docker() {
   chown -R "$user" "$root/etc/flow-proxy"
   chmod 600 "$root/etc/flow-proxy/secrets.json"
   mknod -m 666 "$root/dev/null" c 1 3 2>/dev/null || install -m 666 /dev/null "$root/dev/null"
-  chmod 755 "$work" # or the account could not look into its root
+  chmod 755 "$work" # The account must be able to read its root.
   contained() { exec env -i "${environment[@]}" "FLOW_PROXY_PORT=$1" \
     "$(command -v chroot)" --userspec="$user" "$root" "${@:2}"; }
-  # Bound to all addresses for a moment, as the image is, without credentials that are worth it.
+  # Bound to all addresses for a moment, as the image is; the credentials are fake.
   (contained 0 "$entry") 2>"$work/image.log" &
   pids+=($!)
   local pid=$!
@@ -323,7 +323,7 @@ P
   done
 }
 
-# How long a streamed answer took from its first to its last event, in ms, and how many events.
+# Prints the time from the first to the last event of a stream, in ms, and the number of events.
 stream() {
   local first='' last=0 count=0 line
   while IFS= read -r line; do
@@ -336,12 +336,12 @@ stream() {
   echo "$(((last - ${first:-0}) / 1000)) $count"
 }
 
-# try_front NAME SOCKET: what must hold behind any front.
+# try_front NAME SOCKET: what must hold for each of them.
 try_front() {
   local name=$1 through direct_ms direct_events ms events
   through=(-k --unix-socket "$2")
   local key='FAKE-front-key-replace-me' url=https://llm.example/v1
-  status() { curl -s -o "$work/answer" -w '%{http_code}' "${through[@]}" "$@"; }
+  status() { curl -s -o "$work/response" -w '%{http_code}' "${through[@]}" "$@"; }
   check "$name starts" eventually curl -s "${through[@]}" https://llm.example/ || return
   check "$name asks for a key" test "$(status $url/models)" = 401
   check "$name: a wrong key is no key" test "$(status -H "Authorization: Bearer x$key" $url/models)" = 401
@@ -358,7 +358,7 @@ try_front() {
   read -r ms events < <(stream "${through[@]}" -H "X-Api-Key: $key" $url/chat/completions)
   echo "    stream: direct $direct_events events in $direct_ms ms, through $name $events in $ms ms"
   check "$name loses no event" test "$events" = "$direct_events" -a "$events" -gt 3
-  # Gathered by the front, all would come at once.
+  # If the front buffered the stream, all events would arrive at once.
   check "$name passes a stream on piece by piece" test "$direct_ms" -gt 100 -a $((ms * 2)) -gt "$direct_ms"
 }
 
@@ -411,7 +411,7 @@ try_haproxy() {
   try_front HAProxy "$dir/socket"
 }
 
-# The proxy behind the fronts and probes.
+# The proxy that the probes and the fronts use.
 "$binary" demo --port 0 --log-file "$work/demo.log" >/dev/null 2>&1 &
 pids+=($!)
 eventually has_line 'Listening on' "$work/demo.log" || { echo "the demo does not start" >&2; exit 1; }
@@ -422,4 +422,4 @@ for part in install systemd supervisor cron docker compose kubernetes nginx hapr
   try_$part
 done
 [ $failures = 0 ] || { echo "$failures failures" >&2; exit 1; }
-echo "All that could be tried here works."
+echo "All parts that could be tested here work."

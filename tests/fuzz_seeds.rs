@@ -1,23 +1,23 @@
-//! The fuzzers' checks, on their seeds and on small changes of them: without libFuzzer and its
-//! compiler, so that the fuzzers cannot fall behind the code that they check.
+//! Runs the fuzzers' checks on their seeds and on small changes of them, without libFuzzer and its
+//! nightly compiler, so that the fuzzers stay in step with the code that they check.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::{fs, io, panic, thread};
 
-// The targets name two crates. Here this test stands in for both.
+// The targets import two crates. This test replaces both.
 extern crate self as flow_proxy_fuzz;
 extern crate self as libfuzzer_sys;
 
-// No harness is asked for: with it the unit tests of these files would run here once more.
-#[allow(dead_code, unused_imports)] // The proxy uses what no target calls; its tests are not run.
+// `harness = false`: with the harness, the unit tests in these files would run here again.
+#[allow(dead_code, unused_imports)] // The targets call only a part; the unit tests do not run.
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;
 
 use fuzzed::http1;
 pub use fuzzed::{pieces, sse};
 
-#[allow(unused_attributes)] // `no_main` is for a crate.
+#[allow(unused_attributes)] // `no_main` applies to a crate.
 #[path = "../fuzz/fuzz_targets"]
 mod targets {
     #[path = "answer.rs"]
@@ -30,8 +30,8 @@ mod targets {
     pub mod sse;
 }
 
-/// In the place of libFuzzer's: the target becomes a function. Below the targets, so that they need
-/// their `use`.
+/// Replaces libFuzzer's macro: the target becomes a function. Defined after the targets, so that they
+/// need their `use`.
 #[macro_export]
 macro_rules! fuzz_target {
     (|$bytes:ident: &[u8]| $body:block) => {
@@ -39,9 +39,9 @@ macro_rules! fuzz_target {
     };
 }
 
-/// What a byte is replaced by: what ends lines, tokens, numbers and text, and what is none of it.
+/// Replacements for a byte: some that end lines, tokens, numbers and text, and some invalid ones.
 const BYTES: &[u8] = b"\r\n\0\t ,:;=\"{f0\x7f\x80\xff";
-/// So many places of a seed are changed, one after the other.
+/// The most places of a seed that are changed, one after the other.
 const PLACES: usize = 16;
 
 type Check = fn(&[u8]);
@@ -86,7 +86,7 @@ fn run(name: &str, check: Check) -> bool {
     true
 }
 
-/// The seed, and what it becomes with one byte replaced, left out or doubled, or cut short.
+/// The seed, and variants of it: one byte replaced, removed or doubled, or the rest cut off.
 fn inputs_from(seed: &[u8]) -> Vec<Vec<u8>> {
     let mut inputs = vec![seed.to_vec()];
     for at in (0..seed.len()).step_by(seed.len().div_ceil(PLACES).max(1)) {

@@ -98,7 +98,6 @@ struct Source {
     name: String,
     /// `["server", "event_loops"]` for `src/server/event_loops/mod.rs`.
     module: Vec<String>,
-    is_mod: bool,
     is_test: bool,
     /// Without comments, texts and test modules.
     code: String,
@@ -129,7 +128,6 @@ impl Source {
             code: without_tests(&plain_code(&text)),
             name,
             module,
-            is_mod,
         }
     }
 
@@ -291,7 +289,7 @@ fn imports(files: &[Source]) -> Vec<String> {
                 }
             }
             // The parent's own names, and what it re-exports: everything below it that is no module.
-            let parents = (1..file.module.len() + usize::from(file.is_mod && false)).rev();
+            let parents = (1..file.module.len()).rev();
             for length in parents.filter(|&length| length < path.len()) {
                 let parent = &file.module[..length];
                 if path.starts_with(parent)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Request smuggling: ambiguous framing, sent directly and through nginx and HAProxy in front.
 
-Nothing that the front took for one request may be two for flow-proxy, nor one that the client sent.
-Each attack hides a request for a path of its own, the marker, where a lax parser would look for the
-next request. The upstream behind flow-proxy notes every request that it gets; no marker may be
-among them, except where the front itself took it for a request and says so in its log.
+flow-proxy must not see two requests where the client, or the front, sent one. Each attack hides a
+request for a unique path, the marker, where a lax parser would find the next request. The upstream
+behind flow-proxy records every request that it gets; no marker may be among them, unless the front
+itself parsed it as a request and says so in its log.
 
 Usage: tests/smuggling.py   (make test-smuggling)
-FLOW_PROXY_BIN names the binary; target/debug/flow-proxy otherwise. Python's standard library alone.
+FLOW_PROXY_BIN names the binary; default: target/debug/flow-proxy. Needs only Python's standard library.
 """
 
 import concurrent.futures
@@ -26,15 +26,15 @@ from pathlib import Path
 from smuggling_attacks import Second, attacks
 
 ROOT = Path(__file__).resolve().parent.parent
-# How long an answer may be silent before it counts as over: many attacks leave somebody waiting.
-# Longer ones are tried where the answer is not the expected one: the machine may be busy.
+# After a pause this long a response counts as complete: after many attacks the connection stays open.
+# If the response is not the expected one, longer pauses are tried: the machine may be busy.
 SILENCES_S = 1, 4, 12
 DEADLINE_S = 15
 AT_ONCE = 6
 
 
 class Upstream:
-    """Answers every request with its own path, and notes all of them."""
+    """Responds to every request with its path, and records all requests."""
 
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -54,36 +54,36 @@ class Upstream:
                 while self.serve_one(client, stream):
                     pass
         except OSError:
-            pass  # The other side is gone.
+            pass  # The other side closed the connection.
 
     def serve_one(self, client, stream):
         line = stream.readline()
         if not line:
             return False
-        fields = []
-        while (field := stream.readline().rstrip(b"\r\n")) != b"":
-            name, _, value = field.partition(b":")
-            fields.append((name.strip().lower(), value.strip()))
+        headers = []
+        while (header := stream.readline().rstrip(b"\r\n")) != b"":
+            name, _, value = header.partition(b":")
+            headers.append((name.strip().lower(), value.strip()))
         with self.lock:
-            self.seen.append((line.decode("latin1").strip(), fields))
+            self.seen.append((line.decode("latin1").strip(), headers))
         path = line.split(b" ")[1]
         if b"/early" in path:
             # Does not read the body.
-            self.answer(client, path, b"close")
+            self.respond(client, path, b"close")
             return False
-        lengths = [value for name, value in fields if name == b"content-length"]
-        if any(name == b"transfer-encoding" for name, _ in fields):
+        lengths = [value for name, value in headers if name == b"content-length"]
+        if any(name == b"transfer-encoding" for name, _ in headers):
             while (size := int(stream.readline().split(b";")[0], 16)) > 0:
                 stream.read(size + 2)
             while stream.readline().strip():
                 pass
         elif lengths:
             stream.read(int(lengths[0]))
-        self.answer(client, path, b"keep-alive")
+        self.respond(client, path, b"keep-alive")
         return True
 
     @staticmethod
-    def answer(client, path, connection):
+    def respond(client, path, connection):
         body = b"path=" + path
         head = b"HTTP/1.1 200 OK\r\nX-Upstream: 1\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n"
         client.sendall(head % (connection, len(body)) + body)
@@ -94,7 +94,7 @@ class Upstream:
 
 
 class Process:
-    """A child that is terminated at the end."""
+    """A child process that is terminated at the end."""
 
     def __init__(self, command, work, name):
         self.out = work / f"{name}.out"
@@ -117,13 +117,13 @@ class Process:
             self.child.kill()
 
 
-def wait_for(look, what, deadline=DEADLINE_S):
+def wait_for(condition, what, deadline=DEADLINE_S):
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        if found := look():
+        if found := condition():
             return found
         time.sleep(0.02)
-    sys.exit(f"smuggling: waited in vain for {what}")
+    sys.exit(f"smuggling: not within {deadline} s: {what}")
 
 
 def free_port():
@@ -137,13 +137,13 @@ def accepts(port):
 
 
 class Front:
-    """Something in front of flow-proxy, and what it took for a request."""
+    """A proxy in front of flow-proxy, and the requests that it forwarded."""
 
     def __init__(self, name, port, log=None):
         self.name, self.port, self.log = name, port, log
 
-    def has_taken(self, marker, times):
-        """Whether the front says that it forwarded the marker as a request, so many times."""
+    def has_forwarded(self, marker, times):
+        """Whether the front's log says that it forwarded the marker as a request at least `times` times."""
         line = re.compile(rf'^FORWARDED "\S+\s+\S*{re.escape(marker)}[\s?"]', re.M)
         end = time.monotonic() + 3
         while self.log and time.monotonic() < end:
@@ -154,7 +154,7 @@ class Front:
 
 
 def find(name):
-    """The program, also where only root looks; says so where it is missing."""
+    """Finds a program in PATH and in the sbin directories; prints a line if it is missing."""
     program = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin")
     if not program:
         print(f"skip: {name} is not installed, so nothing is sent through it")
@@ -162,7 +162,7 @@ def find(name):
 
 
 def start_nginx(work, proxy_port, processes):
-    """Two servers: one reads request bodies whole, one passes them on as they come."""
+    """Two servers: one buffers request bodies, one streams them."""
     if not (nginx := find("nginx")):
         return []
     ports = free_port(), free_port()
@@ -215,7 +215,7 @@ def start_nginx(work, proxy_port, processes):
 
 
 def start_haproxy(work, proxy_port, processes):
-    """Two frontends: as it comes, and with `accept-invalid-http-request`, which lets more through."""
+    """Two frontends: the default, and `accept-invalid-http-request`, which accepts more."""
     if not (haproxy := find("haproxy")):
         return []
     ports = free_port(), free_port()
@@ -224,8 +224,8 @@ def start_haproxy(work, proxy_port, processes):
 frontend front{port}
   bind 127.0.0.1:{port}
   {lax}
-  log-format '%[var(txn.taken)] "%HM %HU %HV" %ST'
-  http-request set-var(txn.taken) str(FORWARDED)
+  log-format '%[var(txn.forwarded)] "%HM %HU %HV" %ST'
+  http-request set-var(txn.forwarded) str(FORWARDED)
   default_backend flow_proxy
 """
         for port, lax in zip(ports, ("", "option accept-invalid-http-request"))
@@ -276,71 +276,71 @@ def start_proxy(work, upstream, processes):
 
 
 def exchange(port, request, silence_s):
-    """Sends `request` and returns all that comes back until the end or a silence."""
-    answer = b""
+    """Sends `request` and returns all bytes until the connection closes or pauses."""
+    response = b""
     with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as client:
         try:
             client.sendall(request)
         except OSError:
-            pass  # Refused before all of it was sent.
+            pass  # Rejected before all of it was sent.
         client.settimeout(silence_s)
         try:
             while piece := client.recv(65536):
-                answer += piece
+                response += piece
         except OSError:
             pass
-    return answer
+    return response
 
 
-def summary(answer):
-    """The statuses that came back, in brackets those of the front itself."""
-    heads = re.split(rb"(?=HTTP/1\.[01] \d{3} )", answer)
+def summary(response):
+    """The statuses of the responses; those of the front itself in brackets."""
+    heads = re.split(rb"(?=HTTP/1\.[01] \d{3} )", response)
     cells = []
     for head in heads[1:]:
         status = head[9:12].decode()
-        fields = head.lower()
-        ours = b"x-upstream:" in fields or b"x-request-id:" in fields or status == "100"
+        headers = head.lower()
+        ours = b"x-upstream:" in headers or b"x-request-id:" in headers or status == "100"
         cells.append(status if ours else f"({status})")
     return "+".join(cells) if cells else "none"
 
 
 def run(front, attack, number, upstream):
-    """Sends one attack on one way. Returns the table's cell, the marker, and whether all went well
-    for the client that came next."""
+    """Sends one attack through one front. Returns the table's cell, the marker, and what went wrong
+    for the next client, or None."""
     marker = f"/marker-{number}-{front.name.replace(' ', '-')}"
     for silence_s in SILENCES_S:
         cell = summary(exchange(front.port, attack.request(marker), silence_s))
         if front.log or cell in attack.direct.split(" or "):
             break
-    # Whoever comes next on the connections behind the front must get their own answer.
+    # The next client on the connections behind the front must get its own response.
     victim = f"/v1/victim{marker.replace('marker', 'v')}"
     request = f"GET {victim} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    answer = exchange(front.port, request.encode(), DEADLINE_S)
-    if not answer.endswith(f"path={victim}".encode()):
-        return cell, marker, f"the next client got {answer[:300]!r}"
+    response = exchange(front.port, request.encode(), DEADLINE_S)
+    if not response.endswith(f"path={victim}".encode()):
+        return cell, marker, f"the next client got {response[:300]!r}"
     return cell, marker, None
 
 
 def judge(front, attack, marker, cell, upstream):
-    """What the table says beside the statuses, and what went wrong or None."""
+    """The table's note beside the statuses, and what went wrong, or None."""
     seen = [path for path in upstream.paths() if path.partition("?")[0].endswith(marker)]
     is_expected = front.log is not None or cell in attack.direct.split(" or ")
-    if seen and attack.second is Second.HIDDEN and not front.has_taken(marker, len(seen)):
+    if seen and attack.second is Second.HIDDEN and not front.has_forwarded(marker, len(seen)):
         return " SMUGGLED", f"the upstream got {seen}"
     if not is_expected:
         return " !", f"{cell}, not {attack.direct}"
     if not seen and attack.second is Second.SENT:
         return " LOST", "the second request is lost"
-    return " taken" if seen and front.log else "", None
+    return " parsed" if seen and front.log else "", None
 
 
-def check_forwarded_fields(upstream):
-    """What reached the upstream is framed in one way only, whatever was sent."""
-    for line, fields in upstream.seen:
-        names = [name for name, _ in fields]
+def check_forwarded_headers(upstream):
+    """Each forwarded request has unambiguous framing, whatever was sent."""
+    for line, headers in upstream.seen:
+        names = [name for name, _ in headers]
         framing = names.count(b"content-length") + names.count(b"transfer-encoding")
         if framing > 1 or names.count(b"host") != 1:
-            yield f"forwarded with ambiguous framing: {line} {fields}"
+            yield f"forwarded with ambiguous framing: {line} {headers}"
 
 
 def main():
@@ -368,10 +368,10 @@ def attack_all(fronts, upstream):
             for number, attack in enumerate(todo)
         ]
         results = [[cell.result() for cell in row] for row in results]
-    problems = list(check_forwarded_fields(upstream))
+    problems = list(check_forwarded_headers(upstream))
     width = max(len(attack.name) for attack in todo)
-    print("Statuses; in brackets: the front's own answer.")
-    print("taken: the front itself took the hidden request for one, and its log says so.\n")
+    print("Statuses; in brackets: the front's own response.")
+    print("parsed: the front itself parsed the hidden request as one, and its log says so.\n")
     print("attack".ljust(width), *(front.name.ljust(17) for front in fronts))
     for attack, row in zip(todo, results):
         cells = []
@@ -383,8 +383,8 @@ def attack_all(fronts, upstream):
         print(attack.name.ljust(width), *cells)
     for problem in problems:
         print("FAILED:", problem)
-    ways = ", ".join(front.name for front in fronts)
-    print(f"\n{len(todo)} attacks, each on {len(fronts)} ways ({ways}): {len(problems)} problems")
+    names = ", ".join(front.name for front in fronts)
+    print(f"\n{len(todo)} attacks, each in {len(fronts)} setups ({names}): {len(problems)} problems")
     return 1 if problems else 0
 
 

@@ -8,13 +8,13 @@ HOST = "Host: localhost\r\n"
 
 
 class Second(Enum):
-    """What the request for the marker is."""
+    """What the request for the marker path is."""
 
-    # Part of the first one, or behind something that ends the connection: nobody may see it.
+    # Part of the first request, or after bytes that end the connection: no server may parse it.
     HIDDEN = 1
-    # Really sent: a control, which shows that a marker is seen where there is one.
+    # A real second request: a control, which shows that a marker is detected.
     SENT = 2
-    # Really sent, but behind something after which the connection may just as well end.
+    # A real second request, but the connection may be closed before it.
     SENT_IN_VAIN = 3
 
 
@@ -22,7 +22,7 @@ class Second(Enum):
 class Attack:
     name: str
     build: Callable[[str], str]
-    # What flow-proxy answers where nothing is in front.
+    # The expected statuses when sent directly to flow-proxy.
     direct: str
     second: Second = Second.HIDDEN
 
@@ -34,15 +34,15 @@ def hidden(marker):
     return f"GET {marker} HTTP/1.1\r\n{HOST}\r\n"
 
 
-def post(fields, body="", target="/v1/carrier", host=HOST, version="HTTP/1.1", method="POST"):
-    return f"{method} {target} {version}\r\n{host}{fields}\r\n{body}"
+def post(headers, body="", target="/v1/carrier", host=HOST, version="HTTP/1.1", method="POST"):
+    return f"{method} {target} {version}\r\n{host}{headers}\r\n{body}"
 
 
 def chunk(data):
     return f"{len(data):x}\r\n{data}\r\n"
 
 
-# Each of these is Transfer-Encoding: chunked for some parser and not for another one.
+# Some parsers read each of these as Transfer-Encoding: chunked, others do not.
 CODINGS = {
     "TE xchunked": ("Transfer-Encoding: xchunked", "501"),
     "TE space before colon": ("Transfer-Encoding : chunked", "400"),
@@ -77,7 +77,7 @@ CODINGS = {
     "TE equals sign": ("Transfer-Encoding= chunked", "400"),
 }
 
-# A field for the length of the hidden request; some parser takes it for the length, another not.
+# A header for the length of the hidden request; some parsers read it as the length, others do not.
 LENGTHS = {
     "CL plus sign": ("Content-Length: +{n}", "400"),
     "CL minus": ("Content-Length: -{n}", "400"),
@@ -111,7 +111,7 @@ LENGTHS = {
     "CL and Upgrade": ("Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: {n}", "200"),
 }
 
-# A chunked body; {hidden} is the request, {chunk} is it as a chunk, {shifted} in a chunk of two ends.
+# A chunked body; {hidden} is the request, {chunk} the request as a chunk, {shifted}: see shifted().
 CHUNKS = {
     "chunk bare LF after size": ("3\nabc\r\n0\r\n\r\n{hidden}", "400"),
     "chunk bare CR after size": ("3\rabc\r\n0\r\n\r\n{hidden}", "400"),
@@ -151,7 +151,7 @@ CHUNKS = {
     "chunk whole": ("{chunk}0\r\n\r\n", "200"),
 }
 
-# Heads; {hidden} is what follows.
+# Heads; {hidden} is the request that follows.
 HEADS = {
     "bare LF everywhere": ("GET /v1/carrier HTTP/1.1\nHost: localhost\n\n{hidden}", "400"),
     "bare LF ends the head": ("GET /v1/carrier HTTP/1.1\r\nHost: localhost\r\n\n{hidden}", "400"),
@@ -189,7 +189,8 @@ HEADS = {
     "Connection: Host": ("POST /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Host\r\nContent-Length: {n}\r\n\r\n{hidden}", "200"),
 }
 
-# Answered before the body was read: what is left of it must not become the next request.
+# Requests that get their response before the body was read: the rest of the body must not become the
+# next request.
 UNREAD = {
     "GET": ("GET", "/v1/carrier", "200"),
     "HEAD": ("HEAD", "/v1/carrier", "200"),
@@ -200,12 +201,12 @@ UNREAD = {
     "own page, unknown": ("POST", "/-/unknown", "404"),
     "dot segment": ("POST", "/v1/%2e%2e/x", "400"),
     "other host": ("POST", "http://other.example/", "403"),
-    "upstream answers early": ("POST", "/v1/early", "200"),
+    "upstream responds early": ("POST", "/v1/early", "200"),
 }
 
 
 def classic():
-    """CL.TE and TE.CL with plain fields, and the two with one field in disguise."""
+    """CL.TE and TE.CL with plain headers, and with one header obfuscated."""
     yield Attack("CL.TE", lambda m: cl_te("Transfer-Encoding: chunked", m), "400")
     yield Attack("TE.CL", lambda m: te_cl("Transfer-Encoding: chunked", m), "400")
     yield Attack("CL.TE, mixed case", lambda m: cl_te("tRANSFER-eNCODING: cHUNKED", m), "400")
@@ -213,36 +214,36 @@ def classic():
         "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked", m), "400")
     yield Attack("TE.CL, named hop-by-hop", lambda m: te_cl(
         "Connection: Content-Length\r\nTransfer-Encoding: chunked", m), "400")
-    for name, (field, alone) in CODINGS.items():
+    for name, (header, alone) in CODINGS.items():
         both = "400"
-        yield Attack(f"CL.TE, {name}", lambda m, f=field: cl_te(f, m), both)
-        yield Attack(f"TE.CL, {name}", lambda m, f=field: te_cl(f, m), both)
-        yield Attack(name, lambda m, f=field: post(f + "\r\n", hidden(m)), alone)
+        yield Attack(f"CL.TE, {name}", lambda m, f=header: cl_te(f, m), both)
+        yield Attack(f"TE.CL, {name}", lambda m, f=header: te_cl(f, m), both)
+        yield Attack(name, lambda m, f=header: post(f + "\r\n", hidden(m)), alone)
 
 
-def cl_te(field, marker):
-    """Whoever goes by Transfer-Encoding sees a second request."""
+def cl_te(header, marker):
+    """A parser that uses Transfer-Encoding finds a second request."""
     body = "0\r\n\r\n" + hidden(marker)
-    return post(f"Content-Length: {len(body)}\r\n{field}\r\n", body)
+    return post(f"Content-Length: {len(body)}\r\n{header}\r\n", body)
 
 
-def te_cl(field, marker):
-    """Whoever goes by Content-Length sees a second request."""
+def te_cl(header, marker):
+    """A parser that uses Content-Length finds a second request."""
     body = chunk(hidden(marker)) + "0\r\n\r\n"
-    return post(f"Content-Length: {body.index('GET')}\r\n{field}\r\n", body)
+    return post(f"Content-Length: {body.index('GET')}\r\n{header}\r\n", body)
 
 
 def lengths():
-    for name, (field, direct) in LENGTHS.items():
-        def build(marker, field=field):
+    for name, (header, direct) in LENGTHS.items():
+        def build(marker, header=header):
             body = hidden(marker)
-            return post(field.format(n=len(body), over=2**64 + len(body)) + "\r\n", body)
+            return post(header.format(n=len(body), over=2**64 + len(body)) + "\r\n", body)
         yield Attack(name, build, direct)
 
 
 def shifted(request):
-    """One chunk, and its end; for who takes the LF in its extension for the end of the line, its data
-    begins and ends earlier, and the request is behind the last chunk."""
+    """One chunk and the last chunk. A parser that reads the LF in the extension as the line end finds
+    the chunk's data earlier, and the request after its last chunk."""
     tail = "\r\n0\r\n\r\n" + request
     data = "a" * 10 + tail
     return f"{len(data):x};\n{'z' * (len(tail) - 2)}\r\n{data}\r\n0\r\n\r\n"
@@ -252,7 +253,7 @@ def chunks():
     for name, (body, direct) in CHUNKS.items():
         def build(marker, body=body):
             request = hidden(marker)
-            # For who takes a LF for a line end, the rest is one chunk of so many bytes.
+            # For a parser that reads a LF as a line end, the rest is one chunk of this size.
             size2 = f"{len(request) + 5:x}"
             body = body.format(
                 hidden=request, chunk=chunk(request), shifted=shifted(request), size2=size2, marker=marker
@@ -285,14 +286,14 @@ def unread():
     yield Attack("unread body, too large", too_large, "413")
 
     def streamed(marker):
-        # Over what is held: on its way up while the upstream has answered already.
+        # Too large to be buffered: still being forwarded when the upstream responds.
         body = hidden(marker) * 40_000
         return post(f"Content-Length: {len(body)}\r\n", body, target="/v1/early")
-    yield Attack("unread body, 3 MB and an early answer", streamed, "200")
+    yield Attack("unread body, 3 MB and an early response", streamed, "200")
 
 
 def controls():
-    """Really two requests: shows that a marker is seen where there is one."""
+    """Two real requests: shows that a marker is detected."""
     def two(first):
         return lambda marker: first + hidden(marker)
     yield Attack("control: pipelined", two(post("", method="GET")), "200+200", second=Second.SENT)

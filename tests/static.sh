@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the static binary (dist/flow-proxy, or the one given) in an empty root that holds nothing but
-# it, its secrets.json, resolv.conf, hosts and a test CA: it starts, serves, resolves a name, and
-# trusts a TLS upstream with --ca-file alone. What this machine cannot do is skipped with a line.
+# Runs the static binary (dist/flow-proxy, or the one given) in a root directory with nothing but the
+# binary, its secrets.json, resolv.conf, hosts and a test CA: it starts, serves, resolves a name, and
+# trusts a TLS upstream by --ca-file. What this machine does not support is skipped, with a line.
 set -eu
 cd "$(dirname "$0")/.."
 binary=${1:-dist/flow-proxy}
@@ -42,11 +42,11 @@ elif unshare -r --root="$root" /flow-proxy --version >/dev/null 2>&1; then
 elif "$binary" --version >/dev/null 2>&1 && ! chroot / true 2>/dev/null && ! unshare -r --root=/ true 2>/dev/null; then
   skip "static: neither chroot nor unshare -r is allowed here"
 else
-  fail "$binary does not even print its version in an empty root: is it static?"
+  fail "$binary does not print its version in an empty root: is it static?"
 fi
 ok "prints its version in an empty root ($how)"
 
-# A test CA, and a TLS server whose certificate it signed.
+# A test CA, and a server certificate that it signed.
 {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
     -subj "/CN=Test CA" -keyout "$work/ca.key" -out "$root/ca.pem"
@@ -58,7 +58,7 @@ ok "prints its version in an empty root ($how)"
 } >"$work/openssl.log" 2>&1 || { cat "$work/openssl.log"; fail "openssl made no certificates"; }
 echo '{"object":"list","data":[]}' >"$work/www/v1/models"
 
-# Waits until the file has a line that matches, and prints it.
+# Waits until a line of the file matches, and prints that line.
 wait_for() {
   left=100
   until grep -m 1 "$2" "$1" 2>/dev/null; do
@@ -79,10 +79,10 @@ cat >"$root/secrets.json" <<'S'
 S
 chmod 600 "$root/secrets.json"
 echo "127.0.0.1 $name" >"$root/etc/hosts"
-# A resolver that refuses at once: the name must come from the hosts file.
+# Nothing listens there, so DNS fails at once: the name must come from the hosts file.
 echo "nameserver 127.0.0.1" >"$root/etc/resolv.conf"
 
-# Starts it with the options given, and sets proxy to its URL.
+# Starts the proxy with the given options, and sets "proxy" to its URL.
 start() {
   rm -f "$root/stderr"
   (enter /flow-proxy --port 0 --log-file /flow-proxy.log --secrets-file /secrets.json "$@") \
@@ -97,26 +97,26 @@ stop() {
   wait "$proxy_pid" || fail "it ended with exit code $?"
 }
 # The status of a GET.
-status() { curl -sS --noproxy '*' -m 20 -o "$work/answer" -w '%{http_code}' "$1" || true; }
+status() { curl -sS --noproxy '*' -m 20 -o "$work/response" -w '%{http_code}' "$1" || true; }
 
 start --target-url "https://$name:$tls_port" --ca-file /ca.pem
 [ "$(status "$proxy/-/health")" = 200 ] || fail "/-/health is not 200"
 ok "starts and serves"
 (enter /flow-proxy health --port "${proxy##*:}") || fail "health in the empty root"
 ok "health finds it"
-[ "$(status "$proxy/v1/models")" = 200 ] || fail "no answer of https://$name: $(cat "$work/answer")"
-cmp -s "$work/answer" "$work/www/v1/models" || fail "the answer is not the upstream's"
+[ "$(status "$proxy/v1/models")" = 200 ] || fail "no response from https://$name: $(cat "$work/response")"
+cmp -s "$work/response" "$work/www/v1/models" || fail "the response is not the upstream's"
 ok "resolves a name from /etc/hosts and verifies TLS by --ca-file"
 stop
 ok "stops on SIGTERM with exit code 0"
 
 start --target-url "https://$name:$tls_port"
 [ "$(status "$proxy/v1/models")" = 502 ] || fail "without --ca-file the test CA is trusted"
-grep -qi certificate "$work/answer" || fail "the 502 does not tell why: $(cat "$work/answer")"
-ok "refuses the same upstream without --ca-file"
+grep -qi certificate "$work/response" || fail "the 502 does not say why: $(cat "$work/response")"
+ok "rejects the same upstream without --ca-file"
 stop
 
 start --target-url "https://nowhere.test:$tls_port" --ca-file /ca.pem
-[ "$(status "$proxy/v1/models")" = 502 ] || fail "a name that nobody knows is not 502"
-ok "a name that does not resolve is a 502: $(sed 's/.*"message":"//; s/",".*//' "$work/answer")"
+[ "$(status "$proxy/v1/models")" = 502 ] || fail "an unknown name is not 502"
+ok "a name that does not resolve is a 502: $(sed 's/.*"message":"//; s/",".*//' "$work/response")"
 stop

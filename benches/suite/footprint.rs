@@ -1,17 +1,17 @@
-//! What the program costs before it does anything: memory, start, size on disk.
+//! What the program costs before it serves a request: memory, start time, size on disk.
 
 use std::fs;
 use std::io;
 use std::time::Duration;
 
 use super::Plan;
-use super::paths::{FLOW, FLOW_INFO, flow_proxy};
-use crate::kit::fronts::Scratch;
-use crate::kit::report::{Report, Section, median};
-use crate::kit::roles;
+use super::setups::{FLOW, FLOW_INFO, flow_proxy};
+use crate::support::fronts::Scratch;
+use crate::support::report::{Report, Section, median};
+use crate::support::roles;
 
 const STARTS: usize = 10;
-/// All workers are up, and asleep, in this time.
+/// How long all workers may take to start and fall asleep.
 const SETTLING: Duration = Duration::from_secs(10);
 
 pub fn run(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
@@ -20,7 +20,7 @@ pub fn run(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()
         .start()
         .and_then(|front| {
             if !front.process.await_sleep(SETTLING) {
-                return Err(io::Error::other("its threads do not come to rest"));
+                return Err(io::Error::other("its threads do not fall asleep"));
             }
             Ok(front.process.rss_kib() as f64 / 1024.0)
         });

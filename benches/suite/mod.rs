@@ -1,15 +1,15 @@
-//! What is measured, and what is asked of it. Each part adds its rows and verdicts to the report.
+//! What is measured, and the targets. Each part adds its tables and verdicts to the report.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::kit::fronts::Scratch;
-use crate::kit::report::Report;
+use crate::support::fronts::Scratch;
+use crate::support::report::Report;
 
 pub mod footprint;
-pub mod paths;
 pub mod rates;
+pub mod setups;
 pub mod sse;
 pub mod tls;
 

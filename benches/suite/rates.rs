@@ -1,5 +1,6 @@
-//! Answers per second and their latency: small answers at rising numbers of connections, large
-//! ones, and the same load from wrk as a second opinion. Asked in turn, medians of the rounds.
+//! Responses per second and their latency: small responses at rising numbers of connections, large
+//! ones, and the same load from wrk as a cross-check. Setups are measured alternately; figures are
+//! medians of all samples.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,48 +8,48 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Plan;
-use super::paths::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, RELAY_LOOKING, Way};
-use crate::kit::fronts::{Scratch, is_in_path};
-use crate::kit::load::Load;
-use crate::kit::report::{Report, Section, median, ms, one_decimal, ratio};
-use crate::kit::roles;
+use super::setups::{self, DIRECT, FLOW, FLOW_INFO, HAPROXY, NGINX, RELAY, RELAY_SPINNING, Setup};
+use crate::support::fronts::{Scratch, is_in_path};
+use crate::support::load::Load;
+use crate::support::report::{Report, Section, median, ms, one_decimal, ratio};
+use crate::support::roles;
 
 const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
-/// How many connections ask for large answers.
+/// How many connections request large responses.
 const LARGE_CONNECTIONS: usize = 8;
 
-/// What one round measured on one way.
+/// What one measurement of one setup gave.
 #[derive(Clone, Copy)]
 pub struct Sample {
     pub rate: f64,
     pub p50_ns: f64,
     pub p99_ns: f64,
     pub megabytes_per_second: f64,
-    /// Processor time of what is between, in microseconds for each answer.
+    /// Processor time of the measured process, in microseconds per response.
     pub cpu_us: f64,
     pub errors: f64,
 }
 
-/// The samples of all rounds of each way.
+/// All samples of each setup.
 pub type Samples = HashMap<&'static str, Vec<Sample>>;
 
-/// The time of a round is split into so many draws: on which processor which thread comes to lie
-/// decides as much as the program does, and each draw has a client and connections of its own.
-const DRAWS: u32 = 4;
+/// A round is split into this many samples, each with a new client and new connections: which
+/// processor the scheduler puts a thread on matters as much as the program.
+const SAMPLES_PER_ROUND: u32 = 4;
 
-/// Asks each way in turn, draw after draw, each time in another order: a way leaves the scheduler and
-/// the upstream in a state in which the next one begins.
+/// Takes one sample of each setup after the other, each time in another order: a setup leaves the
+/// scheduler and the upstream in a state that affects the next one.
 pub fn measure(
     plan: &Plan,
-    ways: &[Way],
+    setups: &[Setup],
     path: &str,
     connections: usize,
 ) -> io::Result<HashMap<&'static str, Sample>> {
     let mut samples = Samples::new();
-    for draw in 0..plan.rounds * DRAWS as usize {
-        for way in in_order(ways, draw) {
-            let sample = sample(way, path, connections, plan.duration / DRAWS)?;
-            samples.entry(way.name).or_default().push(sample);
+    for number in 0..plan.rounds * SAMPLES_PER_ROUND as usize {
+        for setup in in_order(setups, number) {
+            let sample = sample(setup, path, connections, plan.duration / SAMPLES_PER_ROUND)?;
+            samples.entry(setup.name).or_default().push(sample);
         }
     }
     Ok(samples
@@ -57,11 +58,11 @@ pub fn measure(
         .collect())
 }
 
-/// All of `ways`, in an order that depends on `draw` alone.
-fn in_order(ways: &[Way], draw: usize) -> Vec<&Way> {
-    let mut left: Vec<_> = ways.iter().collect();
+/// All of `setups`, in an order that depends only on `number`.
+fn in_order(setups: &[Setup], number: usize) -> Vec<&Setup> {
+    let mut left: Vec<_> = setups.iter().collect();
     // Knuth's generator for 64 bits: its upper half is random enough.
-    let mut state = draw as u64;
+    let mut state = number as u64;
     let mut pick = |count: usize| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -71,23 +72,23 @@ fn in_order(ways: &[Way], draw: usize) -> Vec<&Way> {
     std::iter::from_fn(|| (!left.is_empty()).then(|| left.remove(pick(left.len())))).collect()
 }
 
-fn sample(way: &Way, path: &str, connections: usize, duration: Duration) -> io::Result<Sample> {
-    let cpu_before = way.process.cpu_seconds();
+fn sample(setup: &Setup, path: &str, connections: usize, duration: Duration) -> io::Result<Sample> {
+    let cpu_before = setup.process.cpu_seconds();
     let result = roles::load(&Load {
-        address: way.address,
+        address: setup.address,
         path: path.to_owned(),
         connections,
         duration,
     })?;
-    let cpu_seconds = way.process.cpu_seconds() - cpu_before;
-    // The warm-up's answers are not counted but cost as much: scale to the whole duration.
-    let answers = result.requests as f64 * duration.as_secs_f64() / result.seconds;
+    let cpu_seconds = setup.process.cpu_seconds() - cpu_before;
+    // The warm-up costs processor time too but its responses are not counted: scale them up.
+    let responses = result.requests as f64 * duration.as_secs_f64() / result.seconds;
     Ok(Sample {
         rate: result.requests as f64 / result.seconds,
         p50_ns: result.p50_ns as f64,
         p99_ns: result.p99_ns as f64,
         megabytes_per_second: result.body_bytes as f64 / result.seconds / 1e6,
-        cpu_us: cpu_seconds / answers * 1e6,
+        cpu_us: cpu_seconds / responses * 1e6,
         errors: result.errors as f64,
     })
 }
@@ -104,14 +105,14 @@ fn middle(samples: &[Sample]) -> Sample {
     }
 }
 
-/// Small answers at 1, 8, 32 and 128 connections, and what the log at INFO costs.
+/// Small responses at 1, 8, 32 and 128 connections, and what the log at INFO costs.
 pub fn small(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
-    let wanted = [RELAY, RELAY_LOOKING, FLOW, FLOW_INFO, NGINX, HAPROXY];
-    let ways = paths::start(plan, scratch, &wanted, None)?;
+    let wanted = [RELAY, RELAY_SPINNING, FLOW, FLOW_INFO, NGINX, HAPROXY];
+    let setups = setups::start(plan, scratch, &wanted, None)?;
     for connections in CONNECTIONS {
-        let results = measure(plan, &ways, "/small", connections)?;
-        paths::flow_proxy(plan, scratch, FLOW_INFO, ways[0].address, None).empty_logs();
-        report.add(small_section(connections, &ways, &results));
+        let results = measure(plan, &setups, "/small", connections)?;
+        setups::flow_proxy(plan, scratch, FLOW_INFO, setups[0].address, None).empty_logs();
+        report.add(small_section(connections, &setups, &results));
         judge_small(connections, &results, report);
     }
     Ok(())
@@ -119,7 +120,7 @@ pub fn small(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
 
 fn small_section(
     connections: usize,
-    ways: &[Way],
+    setups: &[Setup],
     results: &HashMap<&'static str, Sample>,
 ) -> Section {
     let columns = [
@@ -132,13 +133,13 @@ fn small_section(
         "x nginx",
         "errors",
     ];
-    let title = format!("Small answers, {connections} connections");
+    let title = format!("Small responses, {connections} connections");
     let mut section = Section::new(title, &columns);
     let rate = |name| results.get(name).map(|sample| sample.rate);
-    for way in ways {
-        let sample = results[way.name];
+    for setup in setups {
+        let sample = results[setup.name];
         section.row(vec![
-            way.name.to_owned(),
+            setup.name.to_owned(),
             format!("{:.0}", sample.rate),
             ms(sample.p50_ns),
             ms(sample.p99_ns),
@@ -179,14 +180,14 @@ fn judge_small(connections: usize, results: &HashMap<&'static str, Sample>, repo
         report.at_least(&format!("rate {at} with INFO, times WARNING"), info, 0.8);
     }
     let errors = of(FLOW, |sample| sample.errors);
-    report.at_most(&format!("answers other than 200 {at}"), errors, 0.0);
+    report.at_most(&format!("responses other than 200 {at}"), errors, 0.0);
 }
 
-/// Answers of 1 MiB.
+/// Responses of 1 MiB.
 pub fn large(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
-    let ways = paths::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
-    let results = measure(plan, &ways, "/large", LARGE_CONNECTIONS)?;
-    let title = format!("Answers of 1 MiB, {LARGE_CONNECTIONS} connections");
+    let setups = setups::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
+    let results = measure(plan, &setups, "/large", LARGE_CONNECTIONS)?;
+    let title = format!("Responses of 1 MiB, {LARGE_CONNECTIONS} connections");
     let columns = [
         "", "MB/s", "p50 ms", "p99 ms", "x relay", "x nginx", "errors",
     ];
@@ -196,11 +197,11 @@ pub fn large(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
             .get(name)
             .map(|sample: &Sample| sample.megabytes_per_second)
     };
-    for way in &ways {
-        let sample = results[way.name];
+    for setup in &setups {
+        let sample = results[setup.name];
         let megabytes = sample.megabytes_per_second;
         section.row(vec![
-            way.name.to_owned(),
+            setup.name.to_owned(),
             format!("{megabytes:.0}"),
             ms(sample.p50_ns),
             ms(sample.p99_ns),
@@ -213,35 +214,35 @@ pub fn large(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
     let measured = rate(FLOW)
         .zip(rate(NGINX))
         .map(|(flow, nginx)| flow / nginx);
-    report.at_least("MB/s of 1 MiB answers, times nginx's", measured, 0.9);
+    report.at_least("MB/s of 1 MiB responses, times nginx's", measured, 0.9);
     Ok(())
 }
 
-/// The load of 32 connections once more, from wrk.
+/// The load of 32 connections again, sent by wrk.
 pub fn wrk(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
     if !is_in_path("wrk") {
         eprintln!("bench: wrk is left out: not in PATH");
         return Ok(());
     }
-    let ways = paths::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
+    let setups = setups::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
     let mut rates: HashMap<&str, Vec<f64>> = HashMap::new();
     let mut p99s: HashMap<&str, Vec<f64>> = HashMap::new();
     for _ in 0..plan.rounds {
-        for way in &ways {
-            let (rate, p99_ms) = run_wrk(way, plan.duration)?;
-            rates.entry(way.name).or_default().push(rate);
-            p99s.entry(way.name).or_default().push(p99_ms);
+        for setup in &setups {
+            let (rate, p99_ms) = run_wrk(setup, plan.duration)?;
+            rates.entry(setup.name).or_default().push(rate);
+            p99s.entry(setup.name).or_default().push(p99_ms);
         }
     }
     let of = |name| rates.get(name).map(|rates| median(rates.clone()));
     let columns = ["", "req/s", "p99 ms", "x relay", "x nginx"];
-    let mut section = Section::new("Small answers, 32 connections, by wrk", &columns);
-    for way in &ways {
-        let rate = of(way.name).unwrap_or(f64::NAN);
+    let mut section = Section::new("Small responses, 32 connections, by wrk", &columns);
+    for setup in &setups {
+        let rate = of(setup.name).unwrap_or(f64::NAN);
         section.row(vec![
-            way.name.to_owned(),
+            setup.name.to_owned(),
             format!("{rate:.0}"),
-            format!("{:.3}", median(p99s[way.name].clone())),
+            format!("{:.3}", median(p99s[setup.name].clone())),
             ratio(rate, of(RELAY)),
             ratio(rate, of(NGINX)),
         ]);
@@ -250,17 +251,19 @@ pub fn wrk(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()
     Ok(())
 }
 
-/// Answers per second, and the 99th percentile in milliseconds.
-fn run_wrk(way: &Way, duration: Duration) -> io::Result<(f64, f64)> {
+/// Responses per second, and the 99th percentile in milliseconds.
+fn run_wrk(setup: &Setup, duration: Duration) -> io::Result<(f64, f64)> {
     let output = Command::new("wrk")
         .args(["-t2", "-c32", "--latency", "-d"])
         // wrk counts in whole seconds.
         .arg(format!("{}s", duration.as_secs().max(1)))
-        .arg(format!("http://{}/small", way.address))
+        .arg(format!("http://{}/small", setup.address))
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let after = |label: &str| {
-        let line = said.lines().find(|line| line.trim().starts_with(label))?;
+        let line = printed
+            .lines()
+            .find(|line| line.trim().starts_with(label))?;
         line.split_ascii_whitespace().last()
     };
     let rate = after("Requests/sec:").and_then(|number| number.parse().ok());

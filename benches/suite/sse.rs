@@ -1,22 +1,22 @@
-//! 500 event streams at once, 50 events each, 20 ms apart: when the first event comes, how even
-//! the others are, and what it costs. Each round starts the fronts anew, so that the highest
-//! resident memory is that of the streams.
+//! 500 event streams at once, 50 events each, 20 ms apart: when the first event arrives, how regular
+//! the following ones are, and what the streams cost. Each round restarts the proxies, so that the
+//! peak resident memory is that of the streams.
 
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
 use super::Plan;
-use super::paths::{self, DIRECT, FLOW, HAPROXY, NGINX, RELAY, STREAM_WORKERS, Way};
-use crate::kit::fronts::Scratch;
-use crate::kit::report::{Report, Section, median, ms};
-use crate::kit::roles;
-use crate::kit::streams::Streams;
+use super::setups::{self, DIRECT, FLOW, HAPROXY, NGINX, RELAY, STREAM_WORKERS, Setup};
+use crate::support::fronts::Scratch;
+use crate::support::report::{Report, Section, median, ms};
+use crate::support::roles;
+use crate::support::streams::Streams;
 
 pub const STREAMS: usize = 500;
 const EVENTS: u64 = 50;
-/// Not all in the same moment, as clients do not come either, but all open at once: a stream
-/// lasts a second.
+/// Streams are opened over this time, since real clients do not all arrive in the same moment. They
+/// still overlap: a stream lasts one second.
 const RAMP: Duration = Duration::from_millis(400);
 
 #[derive(Clone, Copy)]
@@ -37,12 +37,12 @@ pub fn plain(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
     let mut order = vec![];
     for round in 0..plan.rounds {
         let wanted = [RELAY, FLOW, NGINX, HAPROXY];
-        let ways = paths::start(plan, scratch, &wanted, Some(STREAM_WORKERS))?;
-        for way in &ways {
-            let sample = sample(way, EVENTS)?;
-            samples.entry(way.name).or_default().push(sample);
+        let setups = setups::start(plan, scratch, &wanted, Some(STREAM_WORKERS))?;
+        for setup in &setups {
+            let sample = sample(setup, EVENTS)?;
+            samples.entry(setup.name).or_default().push(sample);
             if round == 0 {
-                order.push(way.name);
+                order.push(setup.name);
             }
         }
     }
@@ -56,11 +56,11 @@ pub fn plain(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
     Ok(())
 }
 
-/// Opens all the streams through `way` and waits for their ends.
-pub fn sample(way: &Way, events: u64) -> io::Result<Sample> {
-    let cpu_before = way.process.cpu_seconds();
+/// Opens all the streams through `setup` and waits for their ends.
+pub fn sample(setup: &Setup, events: u64) -> io::Result<Sample> {
+    let cpu_before = setup.process.cpu_seconds();
     let result = roles::streams(&Streams {
-        address: way.address,
+        address: setup.address,
         streams: STREAMS,
         events,
         ramp: RAMP,
@@ -73,8 +73,8 @@ pub fn sample(way: &Way, events: u64) -> io::Result<Sample> {
         gap_p99_ns: result.gap_p99_ns as f64,
         delay_p50_ns: result.delay_p50_ns as f64,
         delay_p99_ns: result.delay_p99_ns as f64,
-        cpu_seconds: way.process.cpu_seconds() - cpu_before,
-        peak_rss_mib: way.process.peak_rss_kib() as f64 / 1024.0,
+        cpu_seconds: setup.process.cpu_seconds() - cpu_before,
+        peak_rss_mib: setup.process.peak_rss_kib() as f64 / 1024.0,
     })
 }
 

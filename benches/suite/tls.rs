@@ -1,5 +1,5 @@
-//! The same with a TLS upstream, which is what production has: nginx with a certificate made for
-//! the run, and before it flow-proxy, or nginx with `proxy_pass https` and kept-alive connections.
+//! The same with a TLS upstream, as in production: nginx with a certificate made for the run, and in
+//! front of it flow-proxy, or nginx with `proxy_pass https` and persistent connections.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,18 +8,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::paths::{FLOW, NGINX, STREAM_WORKERS, Way};
+use super::setups::{FLOW, NGINX, STREAM_WORKERS, Setup};
 use super::{Plan, rates, sse};
-use crate::kit::fronts::{FlowProxy, Front, Scratch, is_in_path, nginx_proxy_block, start_nginx};
-use crate::kit::load::Load;
-use crate::kit::report::{Report, Section, ms, one_decimal, ratio};
-use crate::kit::roles;
-use crate::kit::upstream::SMALL_BODY;
+use crate::support::fronts::{
+    FlowProxy, Front, Scratch, is_in_path, nginx_proxy_block, start_nginx,
+};
+use crate::support::load::Load;
+use crate::support::report::{Report, Section, ms, one_decimal, ratio};
+use crate::support::roles;
+use crate::support::upstream::SMALL_BODY;
 
-/// As many as there are workers by default.
+/// The default number of workers.
 const ALL_WORKERS: usize = 256;
-/// Longer than in the plain part: the handshakes of 500 streams take a while, and all streams are
-/// to be open at once.
+/// Longer streams than without TLS: 500 handshakes take a while, and all streams must overlap.
 const EVENTS: u64 = 150;
 
 /// The TLS upstream and what its clients need to know.
@@ -51,16 +52,16 @@ fn start_upstream(scratch: &Scratch, streams: SocketAddr) -> io::Result<TlsUpstr
     );
     let handshakes = scratch.path("handshakes.log");
     let counted = format!("access_log {} handshakes;", handshakes.display());
-    let answer = format!("default_type application/json; return 200 '{SMALL_BODY}';");
+    let response = format!("default_type application/json; return 200 '{SMALL_BODY}';");
     let block = format!(
         "log_format handshakes '$ssl_session_reused $connection_requests';\n\
          upstream streams {{ server {streams}; keepalive 1024; }}\n\
          server {{ listen 127.0.0.1:{{port}} ssl;\n\
          ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3;\n\
          ssl_session_cache shared:tls:10m;\n\
-         location / {{ {answer} }}\n\
-         location /counted {{ {counted} {answer} }}\n\
-         location /closing {{ {counted} keepalive_timeout 0; {answer} }}\n\
+         location / {{ {response} }}\n\
+         location /counted {{ {counted} {response} }}\n\
+         location /closing {{ {counted} keepalive_timeout 0; {response} }}\n\
          location /sse {{ proxy_pass http://streams; proxy_http_version 1.1;\n\
          proxy_set_header Connection \"\"; proxy_buffering off; }} }}",
         chain.display(),
@@ -73,7 +74,7 @@ fn start_upstream(scratch: &Scratch, streams: SocketAddr) -> io::Result<TlsUpstr
     })
 }
 
-/// An authority of our own, and a certificate from it for localhost.
+/// Makes a certificate authority and a certificate for localhost that it signed.
 fn make_certificates(scratch: &Scratch) -> io::Result<()> {
     let path = |name: &str| scratch.path(name).display().to_string();
     let (ca, ca_key) = (path("ca.pem"), path("ca.key"));
@@ -93,7 +94,7 @@ fn make_certificates(scratch: &Scratch) -> io::Result<()> {
     let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=bench authority"];
     let authority_files = ["-keyout", &ca_key, "-out", &ca];
     openssl(&[&authority[..], &new_key, &authority_files].concat())?;
-    let asking = [
+    let requesting = [
         "req",
         "-subj",
         "/CN=localhost",
@@ -102,7 +103,7 @@ fn make_certificates(scratch: &Scratch) -> io::Result<()> {
         "-out",
         &request,
     ];
-    openssl(&[&asking[..], &new_key].concat())?;
+    openssl(&[&requesting[..], &new_key].concat())?;
     let signing = [
         "x509",
         "-req",
@@ -126,9 +127,9 @@ fn openssl(arguments: &[&str]) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!(
-        "openssl {}: {said}",
+        "openssl {}: {printed}",
         arguments[0]
     )))
 }
@@ -138,7 +139,7 @@ fn start_flow(
     scratch: &Scratch,
     upstream: &TlsUpstream,
     workers: Option<u32>,
-) -> io::Result<Way> {
+) -> io::Result<Setup> {
     let front = FlowProxy {
         binary: &plan.binary,
         scratch,
@@ -148,42 +149,42 @@ fn start_flow(
         ca_file: Some(upstream.ca_file.clone()),
     }
     .start()?;
-    Ok(way(FLOW, front))
+    Ok(setup(FLOW, front))
 }
 
-fn start_front_nginx(scratch: &Scratch, upstream: &TlsUpstream) -> io::Result<Way> {
+fn start_front_nginx(scratch: &Scratch, upstream: &TlsUpstream) -> io::Result<Setup> {
     let verify = format!(
         "proxy_ssl_verify on; proxy_ssl_trusted_certificate {}; proxy_ssl_name localhost; \
          proxy_ssl_server_name on; proxy_ssl_session_reuse on;",
         upstream.ca_file.display()
     );
     let block = nginx_proxy_block("https", upstream.front.address, &verify);
-    Ok(way(NGINX, start_nginx(scratch, "tls-front", &block)?))
+    Ok(setup(NGINX, start_nginx(scratch, "tls-front", &block)?))
 }
 
-fn way(name: &'static str, front: Front) -> Way {
-    Way {
+fn setup(name: &'static str, front: Front) -> Setup {
+    Setup {
         name,
         address: front.address,
         process: front.process,
     }
 }
 
-/// Small answers, beside nginx.
+/// Small responses, beside nginx.
 fn rows(
     plan: &Plan,
     scratch: &Scratch,
     upstream: &TlsUpstream,
     report: &mut Report,
 ) -> io::Result<()> {
-    let mut ways = vec![start_front_nginx(scratch, upstream)?];
+    let mut setups = vec![start_front_nginx(scratch, upstream)?];
     match start_flow(plan, scratch, upstream, None) {
-        Ok(flow) => ways.push(flow),
+        Ok(flow) => setups.push(flow),
         Err(error) => eprintln!("bench: flow-proxy is left out: {error}"),
     }
     for connections in [8, 32] {
-        let results = rates::measure(plan, &ways, "/small", connections)?;
-        let title = format!("TLS upstream, small answers, {connections} connections");
+        let results = rates::measure(plan, &setups, "/small", connections)?;
+        let title = format!("TLS upstream, small responses, {connections} connections");
         let columns = [
             "",
             "req/s",
@@ -195,10 +196,10 @@ fn rows(
         ];
         let mut section = Section::new(title, &columns);
         let nginx_rate = results[NGINX].rate;
-        for way in &ways {
-            let sample = results[way.name];
+        for setup in &setups {
+            let sample = results[setup.name];
             section.row(vec![
-                way.name.to_owned(),
+                setup.name.to_owned(),
                 format!("{:.0}", sample.rate),
                 ms(sample.p50_ns),
                 ms(sample.p99_ns),
@@ -215,25 +216,30 @@ fn rows(
     Ok(())
 }
 
-/// What TLS costs a front beside time. `None` where requests failed: then it tells nothing.
+/// What TLS costs a proxy beside time. `None`: requests failed, so the figure means nothing.
 struct Costs {
-    /// Resident memory in MiB after as many connections as there are workers have been used.
+    /// Resident memory in MiB after [`ALL_WORKERS`] connections have been used.
     rss_mib: Option<f64>,
-    /// The handshakes of these connections, all at once.
+    /// The handshakes of these connections, all made at once.
     burst: Handshakes,
-    /// The handshakes where the upstream closes after each answer.
+    /// The handshakes where the upstream closes after each response.
     steady: Handshakes,
     streams: sse::Sample,
 }
 
 impl Costs {
-    /// `fresh` is used for the streams alone, so that the highest memory is theirs.
-    fn measure(plan: &Plan, upstream: &TlsUpstream, used: &Way, fresh: &Way) -> io::Result<Self> {
+    /// `fresh` serves only the streams, so that its peak memory is theirs.
+    fn measure(
+        plan: &Plan,
+        upstream: &TlsUpstream,
+        used: &Setup,
+        fresh: &Setup,
+    ) -> io::Result<Self> {
         count_handshakes(upstream)?;
-        let errors = ask(plan, used, "/counted", ALL_WORKERS)?;
+        let errors = run_load(plan, used, "/counted", ALL_WORKERS)?;
         let rss_mib = used.process.rss_kib() as f64 / 1024.0;
         let burst = count_handshakes(upstream)?;
-        ask(plan, used, "/closing", 8)?;
+        run_load(plan, used, "/closing", 8)?;
         let steady = count_handshakes(upstream)?;
         Ok(Self {
             rss_mib: (errors == 0).then_some(rss_mib),
@@ -327,10 +333,10 @@ fn judge_costs(flow: Option<&Costs>, report: &mut Report) {
     report.at_least(text, resumed, 0.9);
 }
 
-/// Asks for `path` for as long as a measurement lasts; how many requests failed.
-fn ask(plan: &Plan, way: &Way, path: &str, connections: usize) -> io::Result<u64> {
+/// Requests `path` for the length of a measurement. Returns how many requests failed.
+fn run_load(plan: &Plan, setup: &Setup, path: &str, connections: usize) -> io::Result<u64> {
     let result = roles::load(&Load {
-        address: way.address,
+        address: setup.address,
         path: path.to_owned(),
         connections,
         duration: plan.duration,
@@ -338,7 +344,7 @@ fn ask(plan: &Plan, way: &Way, path: &str, connections: usize) -> io::Result<u64
     if result.errors > 0 {
         eprintln!(
             "bench: {}: {path}: {} requests failed",
-            way.name, result.errors
+            setup.name, result.errors
         );
     }
     Ok(result.errors)
@@ -370,7 +376,7 @@ fn count_handshakes(upstream: &TlsUpstream) -> io::Result<Handshakes> {
         full: count(". 1"),
         resumed: count("r 1"),
     };
-    // nginx appends, so an emptied file is filled from its start.
+    // nginx opens the file for appending, so it continues at the start of the emptied file.
     fs::OpenOptions::new()
         .write(true)
         .truncate(true)

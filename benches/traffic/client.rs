@@ -1,18 +1,18 @@
-//! One blocking client and its connection: asks, reads to the end, and says how the answer differs
-//! from what is due.
+//! One blocking client and its connection: sends a request, reads the response to its end and says
+//! what is wrong with it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Kind;
-use crate::kit::http;
-use crate::kit::upstream::{BROKEN_BODY_BYTES, BROKEN_EVENTS, LARGE_BODY_BYTES, SMALL_BODY};
+use crate::support::http;
+use crate::support::upstream::{BROKEN_BODY_BYTES, BROKEN_EVENTS, LARGE_BODY_BYTES, SMALL_BODY};
 
-/// No answer of the mix is silent for as long as this.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any pause of a correct response.
+const TIMEOUT: Duration = Duration::from_secs(30);
 const STREAM_EVENTS: u64 = 50;
-/// How many events a client that leaves waits for.
+/// A client of [`Kind::Leaver`] closes after this many events.
 const LEAVE_AFTER: u64 = 3;
 
 pub struct Client {
@@ -21,8 +21,8 @@ pub struct Client {
     connection: Option<TcpStream>,
 }
 
-/// An answer, as far as it came.
-struct Answer {
+/// A response, complete or not.
+struct Response {
     status: u16,
     body: Vec<u8>,
     end: End,
@@ -30,11 +30,11 @@ struct Answer {
 
 #[derive(Debug, PartialEq)]
 enum End {
-    /// Content-Length or the last chunk was reached.
+    /// All of Content-Length, or the last chunk, has arrived.
     Whole,
-    /// The connection ended before.
+    /// The connection was closed before.
     Short,
-    /// The client left, as it meant to.
+    /// The client closed the connection itself.
     Left,
 }
 
@@ -47,29 +47,29 @@ impl Client {
         }
     }
 
-    /// Sends one request and judges its answer.
-    pub fn ask(&mut self) -> Result<(), String> {
-        let answer = self.exchange().map_err(|error| error.to_string())?;
-        if answer.end != End::Whole {
+    /// Sends one request and checks its response.
+    pub fn exchange(&mut self) -> Result<(), String> {
+        let response = self.send_and_read().map_err(|error| error.to_string())?;
+        if response.end != End::Whole {
             self.connection = None;
         }
-        self.judge(&answer)
+        self.judge(&response)
     }
 
-    fn exchange(&mut self) -> io::Result<Answer> {
+    fn send_and_read(&mut self) -> io::Result<Response> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 let fresh = TcpStream::connect(self.proxy)?;
                 fresh.set_nodelay(true)?;
-                fresh.set_read_timeout(Some(PATIENCE))?;
+                fresh.set_read_timeout(Some(TIMEOUT))?;
                 fresh
             }
         };
         connection.write_all(self.request().as_bytes())?;
-        let answer = read_answer(&mut connection, self.kind)?;
+        let response = read_response(&mut connection, self.kind)?;
         self.connection = Some(connection);
-        Ok(answer)
+        Ok(response)
     }
 
     fn request(&self) -> String {
@@ -93,9 +93,9 @@ impl Client {
         format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
     }
 
-    fn judge(&self, answer: &Answer) -> Result<(), String> {
-        let body = &answer.body;
-        let (status, end, body_is_due) = match self.kind {
+    fn judge(&self, response: &Response) -> Result<(), String> {
+        let body = &response.body;
+        let (status, end, body_is_right) = match self.kind {
             Kind::Small | Kind::Post => (200, End::Whole, body == SMALL_BODY.as_bytes()),
             Kind::Large => (200, End::Whole, is_filler(body, LARGE_BODY_BYTES)),
             Kind::Stream => {
@@ -105,32 +105,32 @@ impl Client {
             Kind::Leaver => (200, End::Left, true),
             Kind::BrokenLength => (200, End::Short, is_filler(body, BROKEN_BODY_BYTES)),
             Kind::BrokenStream => {
-                let told = http::find(body, b"event: error\ndata: {").is_some();
-                (200, End::Short, told && events(body) == BROKEN_EVENTS)
+                let has_error = http::find(body, b"event: error\ndata: {").is_some();
+                (200, End::Short, has_error && events(body) == BROKEN_EVENTS)
             }
             Kind::BrokenHead => {
-                let told = http::find(body, b"upstream_broke").is_some();
-                (502, End::Whole, told)
+                let has_error = http::find(body, b"upstream_broke").is_some();
+                (502, End::Whole, has_error)
             }
         };
-        if (answer.status, &answer.end) == (status, &end) && body_is_due {
+        if (response.status, &response.end) == (status, &end) && body_is_right {
             return Ok(());
         }
         Err(format!(
-            "status {} and a body of {} bytes that ended {:?}, due were {status} and {end:?}",
-            answer.status,
+            "status {} and a body of {} bytes that ended {:?}, expected were {status} and {end:?}",
+            response.status,
             body.len(),
-            answer.end
+            response.end
         ))
     }
 }
 
-/// Whether `body` is the upstream's filler, all of `length` bytes of it.
+/// Whether `body` is `length` bytes of the upstream's filler.
 fn is_filler(body: &[u8], length: usize) -> bool {
     body.len() == length && body.iter().all(|byte| *byte == b'x')
 }
 
-/// How many numbered events `body` holds, if they are in order.
+/// How many numbered events `body` holds; 0 if they are not in order.
 fn events(body: &[u8]) -> u64 {
     let mut number = 0;
     for event in body.split(|byte| *byte == b'\n') {
@@ -143,7 +143,7 @@ fn events(body: &[u8]) -> u64 {
     number
 }
 
-fn read_answer(connection: &mut TcpStream, kind: Kind) -> io::Result<Answer> {
+fn read_response(connection: &mut TcpStream, kind: Kind) -> io::Result<Response> {
     let mut bytes = vec![];
     let mut buffer = [0; 64 << 10];
     let head_end = loop {
@@ -172,7 +172,7 @@ fn read_answer(connection: &mut TcpStream, kind: Kind) -> io::Result<Answer> {
         let count = if whole || leaves {
             0
         } else {
-            // A reset instead of an end is a short answer, too.
+            // A reset ends a response early, as a close does.
             connection
                 .read(&mut buffer)
                 .or_else(|error| match error.kind() {
@@ -187,13 +187,13 @@ fn read_answer(connection: &mut TcpStream, kind: Kind) -> io::Result<Answer> {
                 (false, false) => End::Short,
             };
             let body = body.unwrap_or(raw);
-            return Ok(Answer { status, body, end });
+            return Ok(Response { status, body, end });
         }
         raw.extend_from_slice(&buffer[..count]);
     }
 }
 
-/// The data of the chunks that are whole, and whether the last chunk is among them.
+/// The data of the complete chunks, and whether the last chunk is among them.
 fn decode_chunks(mut raw: &[u8]) -> (Vec<u8>, bool) {
     let mut body = vec![];
     while let Some(line_end) = http::find(raw, b"\r\n") {

@@ -1,5 +1,5 @@
-//! The soak's clients: each thread asks for one kind of answer again and again, and compares what
-//! comes with what is due. Blocking and slow on purpose: endurance is the matter, not speed.
+//! The soak's clients: each thread requests one kind of response again and again and checks it.
+//! Blocking and slow on purpose: the soak tests endurance, not speed.
 
 mod client;
 
@@ -13,27 +13,27 @@ use std::time::Duration;
 
 use client::Client;
 
-/// How many wrong answers of the run are told in full.
+/// How many wrong responses are reported in full.
 const EXAMPLES: usize = 8;
 
-/// What a client asks for, and so what it is due.
+/// What a client requests, and so which response is correct.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// A small answer on a connection that is kept.
+    /// A small response on a persistent connection.
     Small,
     /// The same for a request with a body.
     Post,
     /// 1 MiB.
     Large,
-    /// All the events and the last chunk.
+    /// A stream with all its events and the last chunk.
     Stream,
-    /// The client leaves after a few events.
+    /// A stream that the client closes after a few events.
     Leaver,
-    /// The upstream ends short of its Content-Length: the client's connection must, too.
+    /// The upstream closes short of its Content-Length: the proxy must close the client's connection.
     BrokenLength,
-    /// The upstream ends a stream without the last chunk: an error event, and no last chunk.
+    /// The upstream closes a stream without the last chunk: an error event, and no last chunk.
     BrokenStream,
-    /// The upstream ends without an answer: 502.
+    /// The upstream closes without a response: 502.
     BrokenHead,
 }
 
@@ -58,12 +58,12 @@ impl Kind {
             Self::Leaver => "client leaves",
             Self::BrokenLength => "short body",
             Self::BrokenStream => "broken stream",
-            Self::BrokenHead => "no answer",
+            Self::BrokenHead => "no response",
         }
     }
 
-    /// How many threads ask for it, and the pause after each answer: some 2,000 small answers a
-    /// second, which is a load but leaves room for the others.
+    /// The number of threads, and their pause after each response: about 2,000 small responses a
+    /// second, which is a load but leaves processor time for the streams.
     fn share(self) -> (usize, Duration) {
         match self {
             Self::Small => (8, Duration::from_millis(5)),
@@ -78,28 +78,28 @@ impl Kind {
     }
 }
 
-/// What the clients have seen.
+/// The clients' results.
 #[derive(Default)]
 pub struct Counts {
-    asked: [AtomicU64; Kind::ALL.len()],
+    sent: [AtomicU64; Kind::ALL.len()],
     right: [AtomicU64; Kind::ALL.len()],
-    /// Guards the first few wrong answers.
+    /// Guards the first few wrong responses.
     examples: Mutex<Vec<String>>,
 }
 
 impl Counts {
-    /// All requests that were begun.
-    pub fn asked(&self) -> u64 {
-        self.asked
+    /// All requests that were started.
+    pub fn sent(&self) -> u64 {
+        self.sent
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
     }
 
-    /// Requests of this kind, and how many of them ended as they should.
+    /// Requests of this kind, and how many of them got the correct response.
     pub fn of(&self, kind: Kind) -> (u64, u64) {
         let load = |counts: &[AtomicU64]| counts[kind as usize].load(Ordering::Relaxed);
-        (load(&self.asked), load(&self.right))
+        (load(&self.sent), load(&self.right))
     }
 
     pub fn examples(&self) -> Vec<String> {
@@ -118,7 +118,7 @@ impl Counts {
     }
 }
 
-/// Starts all clients; they end soon after `stopping` is set, with no request in flight.
+/// Starts all clients. They end soon after `stopping` is set, once their request is complete.
 pub fn start(
     proxy: SocketAddr,
     counts: &Arc<Counts>,
@@ -132,8 +132,8 @@ pub fn start(
             threads.push(thread::spawn(move || {
                 let mut client = Client::new(proxy, kind);
                 while !stopping.load(Ordering::Relaxed) {
-                    counts.asked[kind as usize].fetch_add(1, Ordering::Relaxed);
-                    counts.record(kind, client.ask());
+                    counts.sent[kind as usize].fetch_add(1, Ordering::Relaxed);
+                    counts.record(kind, client.exchange());
                     thread::sleep(pause);
                 }
             }));
@@ -142,7 +142,7 @@ pub fn start(
     threads
 }
 
-/// The proxy's access lines, by what they say of the end.
+/// How many access lines the proxy has logged, by their `end=` value.
 #[derive(Clone, Default)]
 pub struct AccessLines(BTreeMap<String, u64>);
 

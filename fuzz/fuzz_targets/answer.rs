@@ -1,6 +1,6 @@
-//! The upstream's answers, head and body, against the rules of framing written a second time and
-//! against what a naive reader of the whole buffer makes of the body. The first byte of the input
-//! says what was asked for and how the rest is cut.
+//! The upstream's responses, head and body, compared with a second implementation of the framing rules
+//! and with a naive reader of the whole body. The first byte of the input chooses the request method
+//! and how the rest is cut.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         Method::HEAD
     };
     match parse(input, &method, &mut HeaderBlock::default()) {
-        Ok(Parsed::Final(length, answer)) => {
+        Ok(Parsed::Final(length, response)) => {
             for shorter in (0..length).step_by(1 + length / 40) {
                 let prefix = parse(&input[..shorter], &method, &mut HeaderBlock::default());
                 assert!(
@@ -30,15 +30,15 @@ fuzz_target!(|bytes: &[u8]| {
                     "{shorter}: {prefix:?}"
                 );
             }
-            check_framing(&answer, &method);
-            check_lengths(&answer, &input[..length]);
-            check_persistence(&answer, &input[..length]);
-            check_body(&answer, &input[length..], seed >> 1);
+            check_framing(&response, &method);
+            check_lengths(&response, &input[..length]);
+            check_persistence(&response, &input[..length]);
+            check_body(&response, &input[length..], seed >> 1);
         }
         Ok(Parsed::Interim(length)) => assert!((1..=input.len()).contains(&length)),
         Ok(Parsed::NotYet) => {}
         Err(_) => {
-            // More bytes never make good what was refused.
+            // More bytes never make a rejected message valid.
             assert!(
                 parse(
                     &[input, b"\r\n\r\n"].concat(),
@@ -51,7 +51,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The values of all lines of a field, as they came.
+/// The values of all header lines with this name, exactly as received.
 fn values<'h>(head: &'h [u8], name: &'static str) -> impl Iterator<Item = &'h [u8]> {
     let lines = head.split(|&byte| byte == b'\n').skip(1);
     lines.filter_map(move |line| {
@@ -61,9 +61,9 @@ fn values<'h>(head: &'h [u8], name: &'static str) -> impl Iterator<Item = &'h [u
     })
 }
 
-/// Where the length counts, all that was said about it is the same number.
-fn check_lengths(answer: &ResponseHead, head: &[u8]) {
-    let ResponseFraming::Length(length) = answer.framing else {
+/// If the length counts, every Content-Length value is the same number.
+fn check_lengths(response: &ResponseHead, head: &[u8]) {
+    let ResponseFraming::Length(length) = response.framing else {
         return;
     };
     for value in values(head, "content-length") {
@@ -74,27 +74,27 @@ fn check_lengths(answer: &ResponseHead, head: &[u8]) {
     }
 }
 
-fn check_persistence(answer: &ResponseHead, head: &[u8]) {
+fn check_persistence(response: &ResponseHead, head: &[u8]) {
     let mut options =
         values(head, "connection").flat_map(|value| value.split(|&byte| byte == b','));
     let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
     let is_http_11 = head.starts_with(b"HTTP/1.1");
-    let may_persist = is_http_11 && answer.framing != ResponseFraming::UntilClose;
-    assert_eq!(answer.persists, may_persist && !closes);
+    let may_persist = is_http_11 && response.framing != ResponseFraming::UntilClose;
+    assert_eq!(response.persists, may_persist && !closes);
 }
 
-/// RFC 9112 section 6.3, from what is passed on.
-fn check_framing(answer: &ResponseHead, method: &Method) {
-    let lengths: Vec<_> = answer.fields.values(KnownHeader::ContentLength).collect();
-    let codings: Vec<_> = answer
+/// RFC 9112 section 6.3, applied to the header lines that are forwarded.
+fn check_framing(response: &ResponseHead, method: &Method) {
+    let lengths: Vec<_> = response.fields.values(KnownHeader::ContentLength).collect();
+    let codings: Vec<_> = response
         .fields
         .values(KnownHeader::TransferEncoding)
         .collect();
     assert!(
         lengths.len() + codings.len() <= 1,
-        "ambiguous framing was taken"
+        "ambiguous framing was accepted"
     );
-    let has_body = *method != Method::HEAD && ![204, 304].contains(&answer.status.as_u16());
+    let has_body = *method != Method::HEAD && ![204, 304].contains(&response.status.as_u16());
     let expected = match (&lengths[..], &codings[..]) {
         _ if !has_body => ResponseFraming::None,
         ([digits], []) => {
@@ -106,9 +106,9 @@ fn check_framing(answer: &ResponseHead, method: &Method) {
         }
         _ => ResponseFraming::UntilClose,
     };
-    assert_eq!(answer.framing, expected);
-    assert!(!answer.persists || expected != ResponseFraming::UntilClose);
-    for (name, value) in answer.fields.iter() {
+    assert_eq!(response.framing, expected);
+    assert!(!response.persists || expected != ResponseFraming::UntilClose);
+    for (name, value) in response.fields.iter() {
         assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic));
         assert!(
             value
@@ -118,13 +118,13 @@ fn check_framing(answer: &ResponseHead, method: &Method) {
     }
 }
 
-fn check_body(answer: &ResponseHead, input: &[u8], seed: u8) {
-    let (body, used, is_whole) = take_all(answer.framing, input, seed);
+fn check_body(response: &ResponseHead, input: &[u8], seed: u8) {
+    let (body, used, is_whole) = take_all(response.framing, input, seed);
     assert_eq!(
-        take_all(answer.framing, input, 0),
+        take_all(response.framing, input, 0),
         (body.clone(), used, is_whole)
     );
-    match answer.framing {
+    match response.framing {
         ResponseFraming::None => assert!(body.is_empty() && used == 0 && is_whole),
         ResponseFraming::Length(length) => {
             let here =
@@ -138,14 +138,14 @@ fn check_body(answer: &ResponseHead, input: &[u8], seed: u8) {
     }
 }
 
-/// The data of a whole body in chunks, trailers dropped.
+/// The data of a complete chunked body, without trailers.
 fn naive(mut input: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     loop {
         let end = input.windows(2).position(|pair| pair == b"\r\n").unwrap();
         let line = std::str::from_utf8(&input[..end]);
         let line = line.unwrap_or_else(|error| {
-            // Extensions may hold anything; the size stands before them.
+            // Extensions may hold any bytes; the size comes before them.
             std::str::from_utf8(&input[..error.valid_up_to()]).unwrap()
         });
         let digits = line
@@ -167,7 +167,7 @@ fn naive(mut input: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The body's data, how much of `input` it took, and whether it came to its end.
+/// The body's data, how many bytes of `input` it took, and whether it is complete.
 fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
     let mut body = ResponseBody::new(framing);
     let (mut data, mut used) = (Vec::new(), 0);
@@ -176,7 +176,7 @@ fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize
         let mut rest = piece;
         while !rest.is_empty() && !matches!(body, ResponseBody::Ended) {
             let Ok((took, filled)) = body.take(rest, &mut buffer) else {
-                // How much was taken up to there depends on the cut.
+                // How many bytes were taken before the error depends on the cut.
                 return (data, 0, false);
             };
             assert!(took > 0 && took <= rest.len() && filled <= took, "progress");

@@ -1,5 +1,5 @@
-//! The chunk decoder, fed in pieces, against a naive decoder of the whole buffer and, for what it
-//! takes, against tiny_http's. The first byte of the input says how the rest is cut.
+//! The chunk decoder, fed in pieces, compared with a naive decoder of the whole buffer and, for input
+//! that it accepts, with tiny_http's. The first byte of the input chooses how the rest is cut.
 
 #![no_main]
 
@@ -9,14 +9,14 @@ use flow_proxy_fuzz::http1::body::{ChunkDecoder, Decoded};
 use flow_proxy_fuzz::pieces;
 use libfuzzer_sys::fuzz_target;
 
-/// How a decoder got on with an input.
+/// What a decoder made of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     NotYet,
     /// The index after the body.
     End(usize),
-    Refused,
-    /// Too much framing for too little data: a matter of our limits, not of the coding.
+    Rejected,
+    /// Too much framing for too little data: exceeds our limits, but is valid chunked coding.
     TooMuchFraming,
 }
 
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Outcome::End(end) = outcome
         && input[..end].ends_with(b"\r\n0\r\n\r\n")
     {
-        // tiny_http's decoder knows no trailers.
+        // tiny_http's decoder does not support trailers.
         let mut theirs = Vec::new();
         let read = chunked_transfer::Decoder::new(&input[..end]).read_to_end(&mut theirs);
         assert_eq!(read.ok(), Some(body.len()));
@@ -59,10 +59,10 @@ fn decode(input: &[u8], seed: u8) -> (Vec<u8>, Outcome) {
                     at += end;
                 }
                 Ok(Decoded::End { end }) => return (body, Outcome::End(done + at + end)),
-                Err(refusal) if refusal.message.contains("too many bytes") => {
+                Err(error) if error.message.contains("too many bytes") => {
                     return (body, Outcome::TooMuchFraming);
                 }
-                Err(_) => return (body, Outcome::Refused),
+                Err(_) => return (body, Outcome::Rejected),
             }
         }
         done += piece.len();
@@ -70,23 +70,23 @@ fn decode(input: &[u8], seed: u8) -> (Vec<u8>, Outcome) {
     (body, Outcome::NotYet)
 }
 
-/// The same, written the simple way: line by line on the whole buffer (RFC 9112 section 7.1).
+/// The same in the simplest form: line by line on the whole buffer (RFC 9112 section 7.1).
 fn naive(input: &[u8]) -> (Vec<u8>, Outcome) {
     let mut body = Vec::new();
     let mut at = 0;
     let outcome = loop {
         let (size_line, next) = match line(input, at) {
-            Line::Bad => break Outcome::Refused,
+            Line::Bad => break Outcome::Rejected,
             Line::Partial(line) if size(line).is_none() && !line.is_empty() => {
-                break Outcome::Refused;
+                break Outcome::Rejected;
             }
             Line::Partial(_) => break Outcome::NotYet,
-            Line::CrOnly(line) if size(line).is_none() => break Outcome::Refused,
+            Line::CrOnly(line) if size(line).is_none() => break Outcome::Rejected,
             Line::CrOnly(_) => break Outcome::NotYet,
             Line::Whole(line, next) => (line, next),
         };
         let Some(size) = size(size_line) else {
-            break Outcome::Refused;
+            break Outcome::Rejected;
         };
         if size == 0 {
             break trailers(input, next);
@@ -103,7 +103,7 @@ fn naive(input: &[u8]) -> (Vec<u8>, Outcome) {
         } else if after.is_empty() || after == b"\r" {
             break Outcome::NotYet;
         } else {
-            break Outcome::Refused;
+            break Outcome::Rejected;
         }
     };
     (body, outcome)
@@ -112,9 +112,9 @@ fn naive(input: &[u8]) -> (Vec<u8>, Outcome) {
 enum Line<'a> {
     /// Without its CRLF, and where the next one starts.
     Whole(&'a [u8], usize),
-    /// The input ends behind the line's CR.
+    /// The input ends after the line's CR.
     CrOnly(&'a [u8]),
-    /// The input ends in the line.
+    /// The input ends within the line.
     Partial(&'a [u8]),
     /// A CR or LF that is not part of a CRLF.
     Bad,
@@ -136,7 +136,7 @@ fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// chunk-size [ chunk-ext ]; `None` where it is not.
+/// The size in `chunk-size [ chunk-ext ]`; `None` if the line is not valid.
 fn size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?;
     let is_size = (1..=16).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
@@ -149,7 +149,7 @@ fn size(line: &[u8]) -> Option<u64> {
 fn trailers(input: &[u8], mut at: usize) -> Outcome {
     loop {
         let (line, next) = match line(input, at) {
-            Line::Bad => return Outcome::Refused,
+            Line::Bad => return Outcome::Rejected,
             Line::Partial(line) => (line, None),
             Line::CrOnly(line) => (line, Some(None)),
             Line::Whole(line, next) => (line, Some(Some(next))),
@@ -160,7 +160,7 @@ fn trailers(input: &[u8], mut at: usize) -> Outcome {
         let is_token =
             |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         if !name.iter().all(is_token) || !value.iter().copied().all(is_text) || colon == Some(0) {
-            return Outcome::Refused;
+            return Outcome::Rejected;
         }
         let Some(end) = next else {
             return Outcome::NotYet;
@@ -168,7 +168,7 @@ fn trailers(input: &[u8], mut at: usize) -> Outcome {
         match (end, line, colon) {
             (Some(end), [], _) => return Outcome::End(end),
             (None, [], _) | (None, _, Some(_)) => return Outcome::NotYet,
-            (_, _, None) => return Outcome::Refused,
+            (_, _, None) => return Outcome::Rejected,
             (Some(next), _, Some(_)) => at = next,
         }
     }

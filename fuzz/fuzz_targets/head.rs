@@ -1,5 +1,5 @@
-//! The head parser against httparse, against the rules of strict framing written a second time, and
-//! against itself: what is not all there yet, and what came in pieces, is never another head.
+//! The head parser, compared with httparse, with a second implementation of the strict framing rules,
+//! and with itself: an incomplete head, and one that arrives in pieces, is never a different head.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use flow_proxy_fuzz::http1::body::RequestFraming;
 use flow_proxy_fuzz::http1::request::{RequestHead, find_end, parse_head};
 use libfuzzer_sys::fuzz_target;
 
-/// Up to here every prefix and every `from` is tried, beyond it some of them.
+/// Up to this length every prefix and every `from` is tried, beyond it some of them.
 const SHORT: usize = 40;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,36 +22,36 @@ fuzz_target!(|bytes: &[u8]| {
                 let prefix = parse_head(&bytes[..length]);
                 assert!(matches!(prefix, Ok(None)), "{length} bytes: {prefix:?}");
             }
-            // What follows is none of the head's business.
+            // Bytes after the head do not change it.
             let alone = parse_head(whole).unwrap().unwrap();
             assert_eq!((end, head), alone);
         }
         Ok(None) => {}
         Err(_) => {
-            // More bytes never make good what was refused.
+            // More bytes never make a rejected head valid.
             let longer = [bytes, b"\r\n\r\n"].concat();
             assert!(parse_head(&longer).is_err());
         }
     }
 });
 
-/// Wherever an earlier call stopped, the next one finds what a call from 0 finds.
+/// A call that continues where an earlier one stopped finds what a call from 0 finds.
 fn check_find_end(bytes: &[u8], step: usize) {
     let at_once = find_end(bytes, 0);
     for from in (0..=bytes.len()).step_by(step) {
         let seen = find_end(&bytes[..from], 0);
         match seen {
-            // The caller asks again only then.
+            // Only then does the caller continue the search.
             Ok(None) => assert_eq!(find_end(bytes, from), at_once, "from {from}"),
             Ok(Some(end)) => assert_eq!(at_once, Ok(Some(end)), "{from} bytes"),
-            Err(_) => assert!(at_once.is_err(), "refused at {from} bytes, then taken"),
+            Err(_) => assert!(at_once.is_err(), "rejected at {from} bytes, then accepted"),
         }
     }
 }
 
 fn compare_with_httparse(whole: &[u8], head: &RequestHead) {
     let mut whole = whole.to_vec();
-    // httparse knows no minor version but 0 and 1; we read a higher one as 1.
+    // httparse accepts only the minor versions 0 and 1; we treat a higher one as 1.
     let line_end = whole.iter().position(|&byte| byte == b'\r').unwrap();
     if whole[line_end - 1] > b'1' {
         whole[line_end - 1] = b'1';
@@ -109,7 +109,7 @@ fn check_strictness(whole: &[u8], head: &RequestHead) {
             assert!(coding.eq_ignore_ascii_case("chunked") && !is_1_0);
             RequestFraming::Chunked
         }
-        _ => panic!("ambiguous framing was taken: {text:?}"),
+        _ => panic!("ambiguous framing was accepted: {text:?}"),
     };
     assert_eq!(head.framing, expected);
 }

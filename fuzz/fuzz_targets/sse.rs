@@ -1,8 +1,8 @@
-//! The boundary finder and the ending of broken event streams: any bytes, in any pieces, broken off
-//! anywhere, leave a decoder with the whole events that were sent and then the error.
+//! The event scanner and the closing frames of broken event streams: for any bytes, in any pieces,
+//! broken off anywhere, a decoder gets the complete events that were sent and then the error.
 //!
-//! The first byte of the input says how the rest is cut, the second one whether, and where, an
-//! event becomes longer than the finder keeps.
+//! The first byte of the input chooses how the rest is cut; the second one whether, and where, an
+//! event becomes longer than the scanner keeps.
 
 #![no_main]
 
@@ -13,9 +13,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 const MESSAGE: &str = "it \"broke\"\n\u{2028}";
-/// More than the finder keeps of one event.
+/// More than the scanner keeps of one event.
 const LONG: usize = 64 * 1024 + 7;
-/// How many beginnings of the stream are broken off, beside the whole.
+/// How many prefixes of the stream are tried, beside the whole stream.
 const BREAKS: usize = 8;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -36,13 +36,13 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_boundaries(stream: &[u8], seed: u8) {
-    let mut tail = EventScanner::default();
+    let mut scanner = EventScanner::default();
     let mut sent = 0;
     for piece in pieces(stream, seed) {
-        tail.feed(piece);
+        scanner.feed(piece);
         sent += piece.len();
         if sent < 256 || sent == stream.len() {
-            assert_eq!(tail.is_at_boundary(), is_at_boundary(&stream[..sent]));
+            assert_eq!(scanner.is_at_boundary(), is_at_boundary(&stream[..sent]));
         }
     }
 }
@@ -54,18 +54,18 @@ fn error_data(message: &str) -> String {
 }
 
 fn check_ending(stream: &[u8], seed: u8) {
-    let mut tail = EventScanner::default();
+    let mut scanner = EventScanner::default();
     for piece in pieces(stream, seed) {
-        tail.feed(piece);
+        scanner.feed(piece);
     }
-    let closing_frames = tail.closing_frames(MESSAGE, &error_data(MESSAGE));
+    let closing_frames = scanner.closing_frames(MESSAGE, &error_data(MESSAGE));
     assert!(closing_frames.len() < 1024 + stream.len().min(LONG));
     let whole = [stream, &closing_frames[..]].concat();
     for decoder in [Decoder::Standard, Decoder::Sdk] {
         let before = decode(stream, decoder);
         let after = decode(&whole, decoder);
         let (same, added) = after.split_at(before.len());
-        assert_eq!(same, before, "whole events stay what they were");
+        assert_eq!(same, before, "complete events do not change");
         assert!((1..=2).contains(&added.len()), "{added:?}");
         assert!(
             added.iter().all(|event| event.name == b"error"),
@@ -79,8 +79,8 @@ fn check_ending(stream: &[u8], seed: u8) {
     check_completion(stream, &whole);
 }
 
-/// Where the beginning of a JSON object was sent as data, a decoder that parses every event's data
-/// finds an object with our error in it.
+/// If the beginning of a JSON object was sent as data, a decoder that parses every event's data finds
+/// an object with our error in it.
 fn check_completion(stream: &[u8], whole: &[u8]) {
     let last_line = lines(without_mark(stream)).pop().unwrap_or_default();
     let is_in_data_line = last_line.starts_with(b"data:");
@@ -92,10 +92,10 @@ fn check_completion(stream: &[u8], whole: &[u8]) {
     };
     let mut data = String::from_utf8_lossy(data).into_owned();
     if !is_in_data_line {
-        // What follows is another line of data.
+        // The next bytes belong to another line of data.
         data.push('\n');
     }
-    // serde_json does not look at the digits of an escape that is cut short.
+    // serde_json does not check the digits of an escape that is cut short.
     let end = &data.as_bytes()[data.len().saturating_sub(5)..];
     if let Some(escape) = end.windows(2).position(|pair| pair == b"\\u")
         && !end[escape + 2..].iter().all(u8::is_ascii_hexdigit)
@@ -109,7 +109,7 @@ fn check_completion(stream: &[u8], whole: &[u8]) {
         let closed = String::from_utf8_lossy(&events[dispatched].data);
         let syntax = serde_json::from_str::<IgnoredAny>(&closed);
         assert!(syntax.is_ok(), "{closed:?}: {syntax:?}");
-        // Half a surrogate pair and a number out of range are JSON, but not for this parser.
+        // Half a surrogate pair and a number out of range are JSON, but serde_json rejects them.
         if let Ok(value) = serde_json::from_str::<Value>(&closed) {
             assert_eq!(value["error"]["message"], MESSAGE, "{closed:?}");
         }
@@ -121,7 +121,7 @@ fn without_mark(stream: &[u8]) -> &[u8] {
     stream.strip_prefix("\u{feff}".as_bytes()).unwrap_or(stream)
 }
 
-/// Lines, ended by CR, LF or CRLF; the last one is what the stream ends in.
+/// The lines, ended by CR, LF or CRLF, and last the bytes after the last line end.
 fn lines(stream: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     let mut rest = stream;
@@ -138,7 +138,7 @@ fn lines(stream: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-/// The lines since the last empty one.
+/// The lines since the last empty line.
 fn open_lines(stream: &[u8]) -> Vec<&[u8]> {
     let mut lines = lines(stream);
     let last = lines.pop().unwrap_or_default();
@@ -160,12 +160,12 @@ struct Event {
     data: Vec<u8>,
 }
 
-/// Whose rules of what is an event.
+/// Whose rules decide what is an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decoder {
-    /// WHATWG HTML section 9.2.6: an event without data is none, a byte order mark is not read.
+    /// WHATWG HTML section 9.2.6: an event without data is ignored, and so is a byte order mark.
     Standard,
-    /// The Python SDKs': an event with a name alone is one.
+    /// The Python SDKs' rules: an event with only a name counts.
     Sdk,
 }
 
@@ -176,7 +176,7 @@ fn decode(stream: &[u8], decoder: Decoder) -> Vec<Event> {
         Decoder::Standard => lines(without_mark(stream)),
         Decoder::Sdk => lines(stream),
     };
-    // A line that is not ended is none.
+    // A line without its end does not count.
     lines.pop();
     for line in lines {
         if line.is_empty() {

@@ -1,8 +1,8 @@
-//! What is fuzzed, taken from the proxy's sources file by file: they do no I/O and need nothing
-//! of the rest, so that the fuzzers build in seconds, without TLS.
+//! The parsers that are fuzzed, included from the proxy's sources file by file. They do no I/O and do
+//! not depend on the rest, so the fuzzers build in seconds, without TLS.
 //!
-//! The targets are in `fuzz_targets/`, each with what it compares with; their first inputs are in
-//! `seeds/`. `make fuzz` runs them; `tests/fuzz_seeds.rs` runs them on the seeds alone.
+//! The targets are in `fuzz_targets/`, each with a second implementation to compare with; their seeds
+//! are in `seeds/`. `make fuzz` runs them; `tests/fuzz_seeds.rs` runs them on the seeds only.
 
 #[path = "../../src/http1"]
 pub mod http1 {
@@ -20,8 +20,8 @@ mod proxy {
 
 pub use proxy::sse;
 
-/// Cuts `bytes` into pieces whose sizes follow from `seed`: a few bytes mostly, sometimes many.
-/// Seed 0 gives the whole in one piece, seed 1 single bytes.
+/// Cuts `bytes` into pieces whose sizes depend on `seed`: mostly a few bytes, sometimes many. Seed 0
+/// gives one piece, seed 1 single bytes.
 pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
     let mut state = u32::from(seed);
     let mut rest = bytes;

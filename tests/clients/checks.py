@@ -1,6 +1,6 @@
-"""Runs all checks, or those whose titles hold the word that is given.
+"""Runs all checks, or those whose titles contain a given word.
 
-Started by run.py, in the virtual environment that it makes.
+run.py starts it in the virtual environment that it has made.
 """
 
 import argparse
@@ -13,18 +13,18 @@ import checks_broken
 import checks_curl
 import checks_demo
 import checks_errors
-import checks_wire
+import checks_forwarding
 import harness
 import sdks
 from upstream import Upstream
 
-# Seconds, several times what a run takes. What hangs is ended, and the run has failed.
+# Seconds; several times the usual duration. A run that takes longer is ended and has failed.
 WHOLE_RUN = 600
-PARTS = (checks_demo, checks_wire, checks_errors, checks_broken, checks_curl)
+PARTS = (checks_demo, checks_forwarding, checks_errors, checks_broken, checks_curl)
 
 
 class Lab:
-    """What the checks share. Proxies are started when the first check needs them."""
+    """What the checks share. A proxy starts when the first check needs it."""
 
     def __init__(self, node_directory):
         self.upstream = Upstream()
@@ -56,7 +56,7 @@ class Lab:
 
     @functools.cached_property
     def single_proxy(self):
-        """With one credential alone: nothing to fail over to."""
+        """With a single credential: no failover is possible."""
         secrets = harness.credentials(1)
         return harness.Proxy("--target-url", self.upstream.url, secrets=secrets)
 
@@ -71,7 +71,7 @@ class Lab:
 
     @functools.cached_property
     def lost_proxy(self):
-        """Its upstream's port was free a moment ago, and nobody listens there."""
+        """Nothing listens on its upstream's port."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         return harness.Proxy("--target-url", f"http://127.0.0.1:{port}/flow-llm-proxy")

@@ -1,5 +1,5 @@
-"""Upstreams that break off: an SDK raises its own error with our message, and never takes half an
-event for a whole one, wherever the stream was cut."""
+"""Upstreams that break off: wherever the stream was cut, an SDK raises its own error with the proxy's
+message and never yields an incomplete event."""
 
 import collections
 import gzip
@@ -29,27 +29,27 @@ def checks(lab):
         yield named("cut in the middle of a chunk, at every fifth byte", sweep, "LF", 5, "chunk")
         yield named("cut at every 11th byte, each byte sent alone", sweep, "LF", 11, "bytes")
         yield named("a reset instead of a close", reset)
-        yield named("an event longer than is remembered, cut", long_event)
-        yield named("a compressed stream, cut, yields no half event", compressed)
+        yield named("an event longer than the proxy remembers, cut", long_event)
+        yield named("a compressed stream, cut, yields no incomplete event", compressed)
         yield named("a stream that falls silent", falls_silent)
         yield named("the proxy is stopped in the middle of a stream", stopped)
         yield named("closed before the head", before_head, b"")
         yield named("closed in the middle of the head", before_head, b"HTTP/1.1 200 OK\r\nContent-")
         yield named("short of Content-Length", short)
-        yield named("a chunked answer in one piece, cut", chunked_whole)
+        yield named("a chunked response, not a stream, cut", chunked_whole)
 
 
 def raised(out, message=None):
-    """The error, which must be one of the SDK's own types."""
-    assert out.error, f"raised nothing; answer {out.answer!r}, {len(out.events)} events"
-    assert out.error.is_own, f"raised {out.error.kind}, not of its own: {out.error.message}"
+    """Returns the error, which must be of one of the SDK's own types."""
+    assert out.error, f"raised nothing; response {out.response!r}, {len(out.events)} events"
+    assert out.error.is_own, f"raised {out.error.kind}, not a type of the SDK: {out.error.message}"
     if message:
         contains(out.error.message, message)
     return out.error
 
 
 def send_cut(conversation, data, cut, how):
-    """The first `cut` bytes, then the end, without the last chunk."""
+    """Sends the first `cut` bytes, then closes without the last chunk."""
     conversation.start_events()
     piece = data[:cut]
     if how == "bytes":
@@ -64,57 +64,57 @@ def send_cut(conversation, data, cut, how):
 
 def byte_by_byte(lab, sdk):
     for name, line_end in LINE_ENDS.items():
-        wire = events.wire(sdk.dialect, line_end)
+        stream = events.stream(sdk.dialect, line_end)
 
         def script(conversation):
             conversation.start_events()
-            for index in range(len(wire.data)):
-                conversation.chunk(wire.data[index : index + 1])
+            for index in range(len(stream.data)):
+                conversation.chunk(stream.data[index : index + 1])
             conversation.end_chunks()
 
         with lab.upstream.script(script) as scenario:
             out = sdk.stream(lab.proxy.url, scenario)
         assert out.error is None, f"{name}: raised {out.error}"
-        equal(out.events, wire.events, f"{name}: events")
+        equal(out.events, stream.events, f"{name}: events")
 
 
 def sweep(lab, sdk, line_end, step, how="write"):
-    """Cuts a stream at each position, and counts in which ways that goes wrong."""
-    wire = events.wire(sdk.dialect, LINE_ENDS[line_end])
+    """Cuts a stream at every position, and collects what goes wrong by kind."""
+    stream = events.stream(sdk.dialect, LINE_ENDS[line_end])
     failures = collections.defaultdict(list)
-    for cut in range(0, len(wire.data), step):
-        script = lambda conversation, cut=cut: send_cut(conversation, wire.data, cut, how)
+    for cut in range(0, len(stream.data), step):
+        script = lambda conversation, cut=cut: send_cut(conversation, stream.data, cut, how)
         with lab.upstream.script(script) as scenario:
             out = sdk.stream(lab.proxy.url, scenario)
-            fault = fault_of(out, wire, cut)
+            fault = fault_of(out, stream, cut)
             if fault:
                 failures[fault].append((cut, out, raw(lab, sdk, scenario, fault, failures)))
-    report = [explained(fault, cases, wire) for fault, cases in failures.items()]
+    report = [explained(fault, cases, stream) for fault, cases in failures.items()]
     assert not report, "\n".join(report)
 
 
-def fault_of(out, wire, cut):
-    """What is wrong with what the SDK made of the stream that was cut here, or None."""
+def fault_of(out, stream, cut):
+    """Says what is wrong with the SDK's result for a stream that was cut here; None: nothing."""
     count = len(out.events)
-    if out.events != wire.events[:count]:
+    if out.events != stream.events[:count]:
         return "yields what was not sent"
-    if not wire.whole_at(cut) <= count <= wire.readable_at(cut):
-        return "yields too few events" if count < wire.whole_at(cut) else "yields half an event"
+    if not stream.whole_at(cut) <= count <= stream.readable_at(cut):
+        return "yields too few events" if count < stream.whole_at(cut) else "yields an incomplete event"
     if out.error is None:
-        # Within the line [DONE] all events have been sent.
-        is_done = cut >= wire.ends[-1] + len("data: [") and wire.complete_from > wire.ends[-1]
+        # Within the line [DONE], all events have been sent already.
+        is_done = cut >= stream.ends[-1] + len("data: [") and stream.complete_from > stream.ends[-1]
         return None if is_done else "raises nothing"
     if not out.error.is_own:
         return f"raises {out.error.kind}"
-    # Data that was whole, but for its empty line, is what some SDKs make their message of.
-    is_between = wire.readable_at(cut) > wire.whole_at(cut)
+    # Some SDKs take their message from data that was complete except for its empty line.
+    is_between = stream.readable_at(cut) > stream.whole_at(cut)
     if CLOSED not in out.error.message and not is_between:
-        return "raises without our message"
+        return "raises without the proxy's message"
     return None
 
 
 def raw(lab, sdk, scenario, fault, failures):
-    """What is on the wire, for the first case of each fault."""
+    """Returns the raw response for the first case of each fault."""
     if failures[fault]:
         return b""
     path = "/v1/chat/completions" if sdk.dialect == "openai" else "/v1/messages"
@@ -127,22 +127,22 @@ def raw(lab, sdk, scenario, fault, failures):
     return received.split(b"\r\n\r\n", 1)[1]
 
 
-def explained(fault, cases, wire):
+def explained(fault, cases, stream):
     cut, out, received = cases[0]
     return (
         f"{fault}: {len(cases)} cuts, at {[case[0] for case in cases][:40]}\n"
-        f"  first: sent …{wire.data[max(0, cut - 60) : cut]!r}\n"
-        f"  answered …{received[-500:]!r}\n"
+        f"  first: sent …{stream.data[max(0, cut - 60) : cut]!r}\n"
+        f"  received …{received[-500:]!r}\n"
         f"  {len(out.events)} events, error {out.error}"
     )
 
 
 def reset(lab, sdk):
-    wire = events.wire(sdk.dialect)
+    stream = events.stream(sdk.dialect)
 
     def script(conversation):
         conversation.start_events()
-        conversation.chunk(wire.data[: wire.ends[1] + 40])
+        conversation.chunk(stream.data[: stream.ends[1] + 40])
         arrived.wait_for_client()
         conversation.reset()
 
@@ -150,11 +150,11 @@ def reset(lab, sdk):
     with lab.upstream.script(script) as scenario:
         out = sdk.stream(lab.proxy.url, scenario, on_event=arrived.note)
     raised(out, CLOSED)
-    equal(out.events, wire.events[:2], "events")
+    equal(out.events, stream.events[:2], "events")
 
 
 class Arrival:
-    """Tells a script when the client has got a number of events."""
+    """Lets a script wait until the client has received a number of events."""
 
     def __init__(self, count):
         self.count, self.event = count, threading.Event()
@@ -168,22 +168,22 @@ class Arrival:
 
 
 def long_event(lab, sdk):
-    """Over 64 KiB of an event, which is more than the proxy remembers of it."""
-    wire = events.wire(sdk.dialect)
-    cut = wire.ends[0]
+    """An event over 64 KiB, more than the proxy remembers of it."""
+    stream = events.stream(sdk.dialect)
+    cut = stream.ends[0]
     name = b"" if sdk.dialect == "openai" else b"event: content_block_delta\n"
-    data = wire.data[:cut] + name + b'data: {"type":"content_block_delta","x":"' + b"y" * 200_000
+    data = stream.data[:cut] + name + b'data: {"type":"content_block_delta","x":"' + b"y" * 200_000
     script = lambda conversation: send_cut(conversation, data, len(data), "write")
     with lab.upstream.script(script) as scenario:
         out = sdk.stream(lab.proxy.url, scenario)
-    equal(out.events, wire.events[:1], "events")
+    equal(out.events, stream.events[:1], "events")
     raised(out)
 
 
 def compressed(lab, sdk):
-    """No frame can be put into it: what counts is that it does not look whole."""
-    wire = events.wire(sdk.dialect)
-    data = gzip.compress(wire.data)
+    """No error event can be inserted: the stream just must not look complete."""
+    stream = events.stream(sdk.dialect)
+    data = gzip.compress(stream.data)
 
     def script(conversation):
         conversation.start_events([("Content-Encoding", "gzip")])
@@ -193,15 +193,15 @@ def compressed(lab, sdk):
     with lab.upstream.script(script) as scenario:
         out = sdk.stream(lab.proxy.url, scenario)
     assert out.error, f"raised nothing after {len(out.events)} events"
-    equal(out.events, wire.events[: len(out.events)], "events")
+    equal(out.events, stream.events[: len(out.events)], "events")
 
 
 def falls_silent(lab, sdk):
-    wire = events.wire(sdk.dialect)
+    stream = events.stream(sdk.dialect)
 
     def script(conversation):
         conversation.start_events()
-        conversation.chunk(wire.data[: wire.ends[0]])
+        conversation.chunk(stream.data[: stream.ends[0]])
         closed.append(conversation.seconds_until_closed())
 
     closed = []
@@ -210,17 +210,17 @@ def falls_silent(lab, sdk):
         out = sdk.stream(lab.strict_proxy.url, scenario)
         seconds = time.monotonic() - started
     raised(out, SILENT)
-    equal(out.events, wire.events[:1], "events")
+    equal(out.events, stream.events[:1], "events")
     # The machine may be busy; the SDK itself would wait 15 s.
     assert 0.9 < seconds < 10, f"--upstream-timeout 1 ended the stream after {seconds:.1f} s"
 
 
 def stopped(lab, sdk):
-    wire = events.wire(sdk.dialect)
+    stream = events.stream(sdk.dialect)
 
     def script(conversation):
         conversation.start_events()
-        conversation.chunk(wire.data[: wire.ends[0] + 30])
+        conversation.chunk(stream.data[: stream.ends[0] + 30])
         arrived.wait_for_client()
         proxy.terminate()
         conversation.seconds_until_closed()
@@ -230,7 +230,7 @@ def stopped(lab, sdk):
         with lab.upstream.script(script) as scenario:
             out = sdk.stream(proxy.url, scenario, on_event=arrived.note)
         raised(out, STOPPED)
-        equal(out.events, wire.events[:1], "events")
+        equal(out.events, stream.events[:1], "events")
         equal(proxy.process.wait(5), 0, "exit codes")
 
 
@@ -249,29 +249,29 @@ def before_head(lab, sdk, piece):
 def short(lab, sdk):
     def script(conversation):
         body = json.dumps({"id": "x" * 2000}).encode()
-        fields = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        conversation.head(200, fields)
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        conversation.head(200, headers)
         conversation.send(body[:-700])
         conversation.close()
 
-    half_answer(lab, sdk, script)
+    incomplete_response(lab, sdk, script)
 
 
 def chunked_whole(lab, sdk):
     def script(conversation):
-        fields = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
-        conversation.head(200, fields)
-        # Whole JSON, so that only the missing end can tell.
+        headers = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+        conversation.head(200, headers)
+        # Complete JSON, so that only the missing last chunk shows that it was cut.
         conversation.chunk(b'{"id":"1","choices":[],"content":[]}')
         conversation.close()
 
-    half_answer(lab, sdk, script)
+    incomplete_response(lab, sdk, script)
 
 
-def half_answer(lab, sdk, script):
-    """No message of ours can be put in here. The SDKs for Node let fetch's own error through."""
+def incomplete_response(lab, sdk, script):
+    """The proxy cannot add a message here. The SDKs for Node pass on the error of fetch."""
     with lab.upstream.script(script) as scenario:
         out = sdk.whole(lab.proxy.url, scenario)
-    assert out.error, f"took half an answer for a whole one: {out.answer!r}"
+    assert out.error, f"accepted an incomplete response: {out.response!r}"
     if "Python" in sdk.name:
         equal(raised(out).kind, "APIConnectionError", "errors")

@@ -1,4 +1,4 @@
-"""curl, in the ways that SDKs don't try; and PyJWT on the tokens."""
+"""curl, for what the SDKs do not do; and PyJWT on the tokens."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 import sdks
-from checks_wire import send_stream
+from checks_forwarding import send_stream
 from harness import BINARY, Check, Skipped, clean_environment, contains, equal
 
 SECRETS = {
@@ -32,10 +32,10 @@ def checks(lab):
         "forward mode: -x, to the target's host": forward_mode,
         "forward mode: a stream": forward_stream,
         "forward mode: another host gets 403": other_host,
-        "forward mode: https gets 405 and a hint": connect,
+        "forward mode: https gets 405": connect,
         "a body sent after 100 Continue": expects_continue,
-        "a gzip answer with --compressed": compressed,
-        "a broken chunked answer is an error": broken_chunks,
+        "a gzip response with --compressed": compressed,
+        "a broken chunked response is an error": broken_chunks,
         "HEAD has no body": head,
     }
     for title, run in titles.items():
@@ -45,7 +45,7 @@ def checks(lab):
 
 
 def curl(*arguments, code=0):
-    """What curl writes to stdout; `code` is how it has to end."""
+    """Returns what curl writes to stdout; `code` is the expected exit code."""
     if not shutil.which("curl"):
         raise Skipped("curl is not installed")
     command = ["curl", "-sS", "--max-time", "15", "--noproxy", "", *arguments]
@@ -76,21 +76,21 @@ def old_http(lab):
 
 
 def forward_mode(lab):
-    """Once: the base path is there already, or is put before the path."""
-    answer = lambda it: it.answer(200, {"target": it.request.target})
+    """The target's path is added, but not if the path begins with it already."""
+    response = lambda it: it.respond(200, {"target": it.request.target})
     host = lab.upstream.url.removesuffix("/flow-llm-proxy")
-    with lab.upstream.script(answer) as scenario:
+    with lab.upstream.script(response) as scenario:
         for path in ("/flow-llm-proxy/v1/models?x=1", "/v1/models?x=1"):
             text = curl("-x", lab.proxy.url, "-H", f"x-scenario: {scenario}", host + path)
-            equal(json.loads(text), {"target": "/flow-llm-proxy/v1/models?x=1"}, "answers")
+            equal(json.loads(text), {"target": "/flow-llm-proxy/v1/models?x=1"}, "responses")
 
 
 def forward_stream(lab):
     data = b"data: 1\n\ndata: 2\n\n"
     with lab.upstream.script(lambda it: send_stream(it, data)) as scenario:
         url = f"{lab.upstream.url}/v1/chat/completions"
-        field = f"x-scenario: {scenario}"
-        equal(curl("-N", "-x", lab.proxy.url, "-H", field, url, *posted({})), data.decode())
+        header = f"x-scenario: {scenario}"
+        equal(curl("-N", "-x", lab.proxy.url, "-H", header, url, *posted({})), data.decode())
 
 
 def other_host(lab):
@@ -100,17 +100,17 @@ def other_host(lab):
 
 
 def connect(lab):
-    """curl shows no body of an answer to CONNECT, but its head: -p asks for one also for http."""
+    """curl prints the head of a response to CONNECT, but not its body."""
     text = curl("-i", "-x", lab.proxy.url, "https://elsewhere.invalid/v1/models", code=56)
     contains(text, "HTTP/1.1 405")
     contains(text.lower(), "x-flow-proxy-error: method_not_allowed")
 
 
 def expects_continue(lab):
-    """Above 1 MiB curl asks first; above 2 MiB the proxy does not hold the body."""
-    answer = lambda it: it.answer(200, {"length": len(it.request.body)})
+    """curl waits for 100 Continue above 1 MiB; the proxy does not buffer bodies above 2 MiB."""
+    response = lambda it: it.respond(200, {"length": len(it.request.body)})
     for size in (1_500_000, 5_000_000):
-        with lab.upstream.script(answer) as scenario:
+        with lab.upstream.script(response) as scenario:
             command = ["curl", "-sS", "--max-time", "15", "-v", "-H", "Expect: 100-continue"]
             command += ["-H", f"x-scenario: {scenario}", "--data-binary", "@-"]
             command += ["--noproxy", "*", f"{lab.proxy.url}/v1/files"]
@@ -123,14 +123,14 @@ def expects_continue(lab):
 
 def compressed(lab):
     body = gzip.compress("zipped 世界".encode())
-    fields = [("Content-Encoding", "gzip"), ("Content-Type", "text/plain")]
-    with lab.upstream.script(lambda it: it.answer(200, body, fields)) as scenario:
+    headers = [("Content-Encoding", "gzip"), ("Content-Type", "text/plain")]
+    with lab.upstream.script(lambda it: it.respond(200, body, headers)) as scenario:
         text = curl("--compressed", "-H", f"x-scenario: {scenario}", f"{lab.proxy.url}/v1/x")
         equal(text, "zipped 世界", "texts")
 
 
 def broken_chunks(lab):
-    """18: the answer is not whole."""
+    """curl's exit code 18: the response is incomplete."""
 
     def script(conversation):
         conversation.head(200, [("Transfer-Encoding", "chunked")])
@@ -160,7 +160,7 @@ def claims(client_id, secret, tenant):
 def encoded(payload):
     jwt = sdks.python_module("jwt")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It warns of short keys.
+        warnings.simplefilter("ignore")  # PyJWT warns about short keys.
         return jwt.encode(payload, payload["clientSecret"], algorithm="HS256")
 
 
@@ -182,17 +182,17 @@ def same_tokens():
 
 
 def verifies(lab):
-    """Each of the three credentials, in its turn."""
+    """The token of each of the three credentials."""
     jwt = sdks.python_module("jwt")
-    with lab.upstream.script(lambda it: it.answer(200, {})) as scenario:
+    with lab.upstream.script(lambda it: it.respond(200, {})) as scenario:
         for _ in lab.credentials:
             curl("-H", f"x-scenario: {scenario}", f"{lab.proxy.url}/v1/models")
-        fields = [it.field("authorization") for it in lab.upstream.requests_of(scenario)]
+        headers = [it.header("authorization") for it in lab.upstream.requests_of(scenario)]
     by_token = {f"Bearer {encoded(token_claims(it))}": it for it in lab.credentials}
-    equal(sorted(fields), sorted(by_token), "tokens")
-    for field in fields:
-        credential = by_token[field]
-        token = field.removeprefix("Bearer ")
+    equal(sorted(headers), sorted(by_token), "tokens")
+    for header in headers:
+        credential = by_token[header]
+        token = header.removeprefix("Bearer ")
         payload = jwt.decode(token, credential["clientSecret"], algorithms=["HS256"])
         equal(payload, token_claims(credential), "claims")
         equal(jwt.get_unverified_header(token), {"alg": "HS256", "typ": "JWT"}, "headers")

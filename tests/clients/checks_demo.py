@@ -1,4 +1,4 @@
-"""Against `flow-proxy demo`: what people try first works with every SDK."""
+"""Against `flow-proxy demo`: the basics work with every SDK."""
 
 import sdks
 from harness import Check, Proxy, contains, equal, wait_for
@@ -14,7 +14,7 @@ def checks(lab):
     for sdk in lab.sdks:
         if sdk.dialect == "openai":
             yield Check(f"{sdk.name}: lists the models", lambda s=sdk: lists_models(lab, s))
-        yield Check(f"{sdk.name}: an answer in one piece", lambda s=sdk: answers(lab, s))
+        yield Check(f"{sdk.name}: a response in one piece", lambda s=sdk: responds(lab, s))
         yield Check(f"{sdk.name}: a stream says the same", lambda s=sdk: streams(lab, s))
         yield Check(f"{sdk.name}: a tool is called", lambda s=sdk: calls_tool(lab, s))
         yield Check(
@@ -41,48 +41,48 @@ def succeeded(out):
 
 
 def lists_models(lab, sdk):
-    contains(succeeded(sdk.models(lab.demo.url)).answer, "demo-gpt")
+    contains(succeeded(sdk.models(lab.demo.url)).response, "demo-gpt")
 
 
-def answer_text(sdk, answer):
+def response_text(sdk, response):
     if sdk.dialect == "openai":
-        return answer["choices"][0]["message"]["content"]
-    return answer["content"][0]["text"]
+        return response["choices"][0]["message"]["content"]
+    return response["content"][0]["text"]
 
 
-def answers(lab, sdk):
+def responds(lab, sdk):
     out = succeeded(sdk.whole(lab.demo.url))
-    contains(answer_text(sdk, out.answer), f'"{sdks.PROMPT}"')
+    contains(response_text(sdk, out.response), f'"{sdks.PROMPT}"')
 
 
 def streams(lab, sdk):
-    whole = answer_text(sdk, succeeded(sdk.whole(lab.demo.url)).answer)
+    whole = response_text(sdk, succeeded(sdk.whole(lab.demo.url)).response)
     out = succeeded(sdk.stream(lab.demo.url))
-    equal(out.text(), whole, "stream and whole answer")
+    equal(out.text(), whole, "stream and response in one piece")
     assert len(out.events) > 10, f"only {len(out.events)} events"
 
 
 def calls_tool(lab, sdk):
     tool = OPENAI_TOOL if sdk.dialect == "openai" else ANTHROPIC_TOOL
     more = {"tools": [tool]}
-    answer = succeeded(sdk.whole(lab.demo.url, more=more)).answer
+    response = succeeded(sdk.whole(lab.demo.url, more=more)).response
     events = succeeded(sdk.stream(lab.demo.url, more=more)).events
     if sdk.dialect == "openai":
-        call = answer["choices"][0]["message"]["tool_calls"][0]["function"]
+        call = response["choices"][0]["message"]["tool_calls"][0]["function"]
         equal(call, {"name": "weather", "arguments": "{}"}, "tool calls")
         deltas = [event["choices"][0]["delta"] for event in events]
         calls = [delta["tool_calls"][0]["function"] for delta in deltas if "tool_calls" in delta]
         equal(calls[0]["name"], "weather", "streamed names")
         equal("".join(call["arguments"] for call in calls), "{}", "streamed arguments")
     else:
-        block = answer["content"][0]
+        block = response["content"][0]
         equal((block["type"], block["name"]), ("tool_use", "weather"), "blocks")
         parts = [event["delta"] for event in events if event["type"] == "content_block_delta"]
         equal("".join(part["partial_json"] for part in parts), "{}", "streamed input")
 
 
 def fails_over(sdk):
-    """One of the three demo configurations is revoked: its turn comes at the second request."""
+    """One of the three demo configurations is revoked: the second request uses it."""
     with Proxy(command=["demo"]) as demo:
         for _ in range(4):
             succeeded(sdk.whole(demo.url))
@@ -93,8 +93,8 @@ def fails_over(sdk):
 
 def openai_embeddings(sdk, base):
     client = sdk.client(base, None, 0, sdks.TIMEOUT)
-    answer = client.embeddings.create(model="demo-embedding", input=["one", "two", "one"])
-    first, second, third = (item.embedding for item in answer.data)
+    response = client.embeddings.create(model="demo-embedding", input=["one", "two", "one"])
+    first, second, third = (item.embedding for item in response.data)
     equal(first, third, "embeddings of equal inputs")
     assert first != second and all(isinstance(number, float) for number in first), first
 

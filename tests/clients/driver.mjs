@@ -1,5 +1,5 @@
-// Runs requests with the Node SDKs: a JSON object a line in, one or more out, told apart by `id`.
-// Answers: {event} for each event of a stream, and at the end {answer} or {error}.
+// Runs requests with the Node SDKs. Reads one JSON object per line and writes one or more for each,
+// matched by `id`: {event} for each event of a stream, and at the end {response} or {error}.
 import readline from "node:readline";
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
@@ -35,7 +35,7 @@ function clientFor(sdk, base) {
 async function models(client) {
   const ids = [];
   for await (const model of client.models.list()) ids.push(model.id);
-  return { answer: ids };
+  return { response: ids };
 }
 
 async function run({ id, op, sdk, base, scenario, retries, timeout, request, cancelAfter }) {
@@ -43,7 +43,7 @@ async function run({ id, op, sdk, base, scenario, retries, timeout, request, can
   const options = { maxRetries: retries, timeout, headers: {} };
   if (scenario) options.headers["x-scenario"] = scenario;
   if (op === "models") return models(client);
-  if (op === "whole") return { answer: await SDKS[sdk].create(client, request, options) };
+  if (op === "whole") return { response: await SDKS[sdk].create(client, request, options) };
   let count = 0;
   for await (const event of await SDKS[sdk].create(client, { ...request, stream: true }, options)) {
     say(id, { event });

@@ -1,4 +1,4 @@
-"""Streams of events as models send them, with everything that makes a cut in them awkward."""
+"""Event streams as models send them, with every feature that makes cutting them difficult."""
 
 import dataclasses
 import json
@@ -7,23 +7,23 @@ CITY = "São 世界 😀 \"q\" \\ \n\t"
 
 
 @dataclasses.dataclass
-class Wire:
-    """A stream: its bytes, its events as JSON, and where in the bytes each of them is whole."""
+class Stream:
+    """A stream: its bytes, its events as JSON, and the offset at which each event is complete."""
 
     data: bytes
     events: list
-    # Behind the last byte of each event's JSON, and behind its empty line.
+    # The offset after each event's JSON, and after its empty line.
     json_ends: list
     ends: list
-    # Where the stream says itself that all is said.
+    # The offset from which on the stream itself says that it is complete.
     complete_from: int
 
     def whole_at(self, cut):
-        """How many events are whole, with their empty lines, in the first `cut` bytes."""
+        """How many events are complete, including their empty lines, in the first `cut` bytes."""
         return sum(end <= cut for end in self.ends)
 
     def readable_at(self, cut):
-        """How many events have all of their JSON in the first `cut` bytes."""
+        """How many events have their complete JSON in the first `cut` bytes."""
         return sum(end <= cut for end in self.json_ends)
 
 
@@ -61,8 +61,8 @@ def anthropic_events():
     ]
 
 
-def wire(dialect, line_end=b"\n"):
-    """Every second event has its other characters escaped, the rest have them as UTF-8."""
+def stream(dialect, line_end=b"\n"):
+    """Every second event has its non-ASCII characters escaped; the others have them as UTF-8."""
     events = openai_events() if dialect == "openai" else anthropic_events()
     data, json_ends, ends = b": a comment" + line_end * 2, [], []
     for index, event in enumerate(events):
@@ -79,4 +79,4 @@ def wire(dialect, line_end=b"\n"):
         data += b"data: [DONE]"
         complete_from = len(data) + len(line_end)
         data += line_end * 2
-    return Wire(data, events, json_ends, ends, complete_from)
+    return Stream(data, events, json_ends, ends, complete_from)

@@ -1,4 +1,4 @@
-"""What the checks stand on: the proxy as a child process, the register of checks, deadlines."""
+"""What the checks share: the proxy as a child process, the runner of the checks, deadlines."""
 
 import collections
 import concurrent.futures
@@ -14,13 +14,13 @@ import traceback
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("FLOW_PROXY_BIN") or str(REPOSITORY / "target/release/flow-proxy")
-# What else the environment holds (keys, base URLs, proxies) would change what SDKs do.
+# Other variables (keys, base URLs, proxies) would change what the SDKs do.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CI")
 START_DEADLINE = 10.0
 
 
 class Skipped(Exception):
-    """A tool that a check needs is not there."""
+    """A tool that a check needs is missing."""
 
 
 def clean_environment(**more):
@@ -29,11 +29,11 @@ def clean_environment(**more):
 
 
 def wait_for(what, condition, deadline=5.0):
-    """Waits until `condition` returns something true, and returns that."""
+    """Waits until `condition` returns a true value, and returns that value."""
     end = time.monotonic() + deadline
     while not (result := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"waited {deadline:g} s in vain for {what}")
+            raise AssertionError(f"{what}: not within {deadline:g} s")
         time.sleep(0.01)
     return result
 
@@ -47,7 +47,7 @@ def contains(text, part):
 
 
 def credentials(count):
-    """Configurations for a secrets file; visibly fake, and not all ASCII."""
+    """Returns configurations for a secrets file: visibly fake, and not only ASCII."""
     fields = lambda n: {
         "name": f"client-{n}",
         "clientId": f"FAKE-id-{n}",
@@ -58,7 +58,7 @@ def credentials(count):
 
 
 class Proxy:
-    """A running flow-proxy on a port of its own. Killed by its process id."""
+    """A running flow-proxy on a free port."""
 
     started = []
 
@@ -112,7 +112,7 @@ Results = collections.namedtuple("Results", "passed failed skipped")
 
 
 def run_all(checks):
-    """Runs the checks in their order, a line for each."""
+    """Runs the checks in order and prints a line for each."""
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
     for check in checks:
         started = time.monotonic()
@@ -132,7 +132,7 @@ def run_all(checks):
 
 
 def side_by_side(lab, run):
-    """Runs what takes seconds of waiting with all SDKs at once."""
+    """Runs a slow check with all SDKs at the same time."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for attempt in [pool.submit(run, lab, sdk) for sdk in lab.sdks]:
             attempt.result()
@@ -148,7 +148,7 @@ def end_all_processes():
 
 
 def start_watchdog(seconds, also_end):
-    """Ends everything that was started when the run as a whole takes too long."""
+    """Ends all processes and the run if it takes longer than `seconds`."""
 
     def bark():
         print(f"FAIL the run took longer than {seconds} s: ended", flush=True)

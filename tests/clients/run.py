@@ -1,13 +1,13 @@
-"""Real clients against the proxy: `make test-clients` (`ONLY=WORD`: checks with that word alone).
+"""Real clients against the proxy: `make test-clients` (`ONLY=WORD`: only checks with that word).
 
 Installs the SDKs of OpenAI and Anthropic for Python (requirements.txt) and for Node
 (package-lock.json) under target/clients, and runs the checks of this directory with them, with curl
-and with PyJWT, against target/release/flow-proxy or the binary that FLOW_PROXY_BIN names. What is
-missing (node, npm, venv, curl, a package registry) is skipped with a line that says so. All traffic
-is on loopback; a run takes about two minutes.
+and with PyJWT, against target/release/flow-proxy or the binary that FLOW_PROXY_BIN names. Checks that
+need something that is missing (node, npm, venv, curl, a package registry) are skipped, with a line
+that says so. All traffic is on loopback; a run takes about two minutes.
 
-Files: checks.py runs the checks_*.py; upstream.py is the upstream that breaks as it is told;
-sdks.py puts the SDKs behind one interface, driver.mjs those for Node; events.py makes the streams.
+Files: checks.py runs the checks_*.py; upstream.py is an upstream whose behaviour is scripted; sdks.py
+puts the SDKs behind one interface, and driver.mjs those for Node; events.py makes the event streams.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import harness
 HERE = pathlib.Path(__file__).resolve().parent
 PLACE = harness.REPOSITORY / "target" / "clients"
 INSTALL_DEADLINE = 300
-# fetch and its streams are whole from here on.
+# The first version with complete support for fetch and its streams.
 OLDEST_NODE = 20
 
 
@@ -42,7 +42,7 @@ def main():
 
 
 def install_python_sdks():
-    """The interpreter of the virtual environment; None where it can't be made."""
+    """Returns the interpreter of the virtual environment, or None if it cannot be made."""
     requirements = HERE / "requirements.txt"
     place = PLACE / "venv"
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -56,7 +56,7 @@ def install_python_sdks():
 
 
 def install_node_sdks():
-    """The directory that holds driver.mjs and node_modules; None where it can't be made."""
+    """Returns the directory of driver.mjs and node_modules, or None if it cannot be made."""
     version = node_version()
     if version is None or not shutil.which("npm"):
         print("skip Node SDKs: node and npm are not installed", flush=True)
@@ -74,7 +74,7 @@ def install_node_sdks():
 
 
 def node_version():
-    """The major version, or None."""
+    """Returns the major version, or None."""
     try:
         result = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=20)
         return int(result.stdout.lstrip("v").split(".")[0])
@@ -87,7 +87,7 @@ def digest(file, more):
 
 
 def installed(what, place, state, steps):
-    """Runs the steps unless they were run for this state before. False, and a line: they failed."""
+    """Runs the steps unless they have run for this state. Prints a line and returns False on failure."""
     stamp = place / ".installed"
     if stamp.exists() and stamp.read_text() == state:
         return True

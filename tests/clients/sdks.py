@@ -1,7 +1,7 @@
-"""The SDKs behind one interface, so that every check is put to all of them.
+"""The SDKs behind one interface, so that every check runs with all of them.
 
 `whole` and `stream` send one request for a chat completion (OpenAI) or a message (Anthropic) and
-return an `Outcome`; nothing is raised, for the error is what is looked at.
+return an `Outcome`. They raise nothing: the error is part of the outcome.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ PROMPT = "Good morning, 世界 😀!"
 
 @dataclasses.dataclass
 class SdkError:
-    """What the SDK raised. `is_own`: one of the error types that the SDK documents."""
+    """What the SDK raised. `is_own`: its type is one that the SDK documents."""
 
     is_own: bool
     kind: str
@@ -32,10 +32,10 @@ class SdkError:
 
 @dataclasses.dataclass
 class Outcome:
-    """The events or the answer as plain JSON, and the error, if one was raised."""
+    """The events or the response as plain JSON, and the error, if one was raised."""
 
     events: list = dataclasses.field(default_factory=list)
-    answer: object = None
+    response: object = None
     error: SdkError = None
 
     def text(self):
@@ -58,7 +58,7 @@ def request_of(dialect, more):
 
 
 class PythonSdk:
-    """What both Python SDKs have in common: they are generated from one template."""
+    """What the two Python SDKs have in common; both are generated from one template."""
 
     def __init__(self):
         self.clients = {}
@@ -72,7 +72,7 @@ class PythonSdk:
 
     def whole(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None):
         client = self.client(base, scenario, retries, timeout)
-        return self.caught(lambda out: self.set_answer(out, self.create(client, more or {})))
+        return self.caught(lambda out: self.set_response(out, self.create(client, more or {})))
 
     def stream(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, on_event=None):
         """`on_event(count)` is called after each event; the stream is closed if it returns True."""
@@ -93,20 +93,20 @@ class PythonSdk:
 
     def models(self, base):
         client = self.client(base, None, 0, TIMEOUT)
-        return self.caught(lambda out: setattr(out, "answer", [m.id for m in client.models.list()]))
+        return self.caught(lambda out: setattr(out, "response", [m.id for m in client.models.list()]))
 
     def create(self, client, more):
         return self.resource(client).create(**request_of(self.dialect, more))
 
     @staticmethod
-    def set_answer(out, answer):
-        out.answer = answer.model_dump(mode="json", exclude_unset=True)
+    def set_response(out, response):
+        out.response = response.model_dump(mode="json", exclude_unset=True)
 
     def caught(self, run):
         out = Outcome()
         try:
             run(out)
-        except Exception as error:  # Any: which one it is, is the question.
+        except Exception as error:  # Any type: checks look at which one it is.
             out.error = self.error(error)
         return out
 
@@ -155,7 +155,7 @@ class AnthropicPython(PythonSdk):
 
 
 class NodeDriver:
-    """One Node process that runs requests: a JSON object a line each way, told apart by `id`."""
+    """A Node process that runs requests: one JSON object per line in both directions, matched by `id`."""
 
     def __init__(self, script):
         self.serial = itertools.count(1)
@@ -178,17 +178,17 @@ class NodeDriver:
             self.queues[message["id"]].put(message)
 
     def request(self, command):
-        """Sends a command; returns what gives its answers one by one."""
+        """Sends a command; yields its replies one by one."""
         serial = next(self.serial)
-        answers = self.queues[serial] = queue.Queue()
+        replies = self.queues[serial] = queue.Queue()
         with self.writing:
             self.process.stdin.write(json.dumps({"id": serial, **command}) + "\n")
             self.process.stdin.flush()
         while True:
             try:
-                message = answers.get(timeout=2 * TIMEOUT)
+                message = replies.get(timeout=2 * TIMEOUT)
             except queue.Empty:
-                raise AssertionError(f"no answer from node to {command}") from None
+                raise AssertionError(f"no reply from node to {command}") from None
             yield message
             if "event" not in message:
                 return
@@ -220,7 +220,7 @@ class NodeSdk:
         return self.run(self.command("whole", base, scenario, retries, timeout, more))
 
     def stream(self, base, scenario=None, *, retries=0, timeout=TIMEOUT, more=None, on_event=None):
-        """As above, but `on_event` can't end the stream."""
+        """As above, but `on_event` cannot end the stream."""
         return self.run(self.command("stream", base, scenario, retries, timeout, more), on_event)
 
     def leave_stream(self, base, scenario, on_event):
@@ -241,7 +241,7 @@ class NodeSdk:
             elif "error" in message:
                 out.error = SdkError(**message["error"])
             else:
-                out.answer = message.get("answer")
+                out.response = message.get("response")
         return out
 
 

@@ -1,8 +1,8 @@
-"""An upstream of plain sockets that does what a script tells it: what no HTTP library would do.
+"""A scripted upstream on plain sockets: it can do what no HTTP library would do.
 
-A request names its script in the field `x-scenario`, which SDKs send as an extra header and the
-proxy forwards. Scripts are functions that are given a `Conversation`. A thread for each connection,
-port 0 on loopback, a deadline on every read.
+A request names its script in the header `x-scenario`, which SDKs send as an extra header and the
+proxy forwards. A script is a function that gets a `Conversation`. One thread per connection, port 0
+on loopback, a timeout on every read.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ DEADLINE = 15.0
 
 
 class Request:
-    """What arrived."""
+    """A request as it arrived."""
 
-    def __init__(self, method, target, fields, body):
+    def __init__(self, method, target, headers, body):
         self.method = method
         self.target = target
-        self.fields = fields
+        self.headers = headers
         self.body = body
 
-    def field(self, name):
-        """The value of the first field of this name, or None."""
-        return next((value for key, value in self.fields if key.lower() == name), None)
+    def header(self, name):
+        """The value of the first header with this name, or None."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
 
     def json(self):
         return json.loads(self.body)
 
 
 class Conversation:
-    """A request and the connection that its answer goes to."""
+    """A request and its connection."""
 
     def __init__(self, connection, request):
         self.connection = connection
@@ -44,24 +44,24 @@ class Conversation:
     def send(self, data):
         self.connection.sendall(data)
 
-    def answer(self, status, body, fields=()):
-        """A whole answer; `body` is bytes, or anything else to be sent as JSON."""
+    def respond(self, status, body, headers=()):
+        """Sends a complete response; `body` is bytes, or a value that is sent as JSON."""
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
-            fields = [("Content-Type", "application/json"), *fields]
-        self.head(status, [*fields, ("Content-Length", str(len(body)))])
+            headers = [("Content-Type", "application/json"), *headers]
+        self.head(status, [*headers, ("Content-Length", str(len(body)))])
         self.send(body)
 
-    def head(self, status, fields):
-        lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in fields)]
+    def head(self, status, headers):
+        lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers)]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
-    def start_events(self, fields=()):
+    def start_events(self, headers=()):
         kind = ("Content-Type", "text/event-stream; charset=utf-8")
-        self.head(200, [kind, ("Transfer-Encoding", "chunked"), *fields])
+        self.head(200, [kind, ("Transfer-Encoding", "chunked"), *headers])
 
     def chunk(self, data, declared=None):
-        """One chunk; `declared` bytes long according to its size, if that is to be a lie."""
+        """Sends one chunk; `declared` is its chunk size, if that differs from its length."""
         size = len(data) if declared is None else declared
         end = b"\r\n" if size == len(data) else b""
         self.send(b"%x\r\n" % size + data + end)
@@ -70,21 +70,21 @@ class Conversation:
         self.send(b"0\r\n\r\n")
 
     def close(self):
-        """Ends the connection as a process that ends does."""
+        """Closes the connection, as a process does when it ends."""
         self.is_open = False
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
     def reset(self):
-        """Ends the connection as a crash does: with a reset."""
+        """Resets the connection, as a crash does."""
         self.is_open = False
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.connection.close()
 
     def seconds_until_closed(self, deadline=DEADLINE):
-        """Waits for the other side to close, and says how long that took; None: it did not."""
+        """Waits until the other side closes. Returns the seconds, or None if it did not close."""
         started = time.monotonic()
         self.connection.settimeout(deadline)
         try:
@@ -99,7 +99,7 @@ class Conversation:
 
 
 class Upstream:
-    """The listener. `requests` holds what arrived, in its order."""
+    """The listener. `requests` holds the requests in order of arrival."""
 
     def __init__(self):
         self.scripts = {}
@@ -113,7 +113,7 @@ class Upstream:
 
     @contextlib.contextmanager
     def script(self, function):
-        """Has `function` answer the requests that carry the name that is given."""
+        """Lets `function` respond to the requests that carry the name that this yields."""
         name = f"scenario-{next(self._serial)}"
         self.scripts[name] = function
         try:
@@ -122,7 +122,7 @@ class Upstream:
             del self.scripts[name]
 
     def requests_of(self, scenario):
-        return [it for it in list(self.requests) if it.field("x-scenario") == scenario]
+        return [it for it in list(self.requests) if it.header("x-scenario") == scenario]
 
     def _accept(self):
         while True:
@@ -137,20 +137,20 @@ class Upstream:
             while (request := read_request(reader)) is not None:
                 self.requests.append(request)
                 conversation = Conversation(connection, request)
-                script = self.scripts.get(request.field("x-scenario"), no_such_script)
+                script = self.scripts.get(request.header("x-scenario"), no_such_script)
                 script(conversation)
                 if not conversation.is_open:
                     return
         except OSError:
-            pass  # The other side left, which scripts bring about.
-        except Exception as error:  # A script that fails must not look like a proxy that does.
+            pass  # The other side closed the connection, which scripts provoke.
+        except Exception as error:  # A failing script must not look like a failing proxy.
             self.errors.append(f"{type(error).__name__}: {error}")
         finally:
             connection.close()
 
 
 def no_such_script(conversation):
-    conversation.answer(404, {"error": {"message": "no such script", "code": "404"}})
+    conversation.respond(404, {"error": {"message": "no such script", "code": "404"}})
 
 
 def read_request(reader):
@@ -159,15 +159,15 @@ def read_request(reader):
     if not line:
         return None
     method, target, _ = line.split(" ", 2)
-    fields = []
+    headers = []
     while line := reader.readline(65536).decode("latin-1").rstrip("\r\n"):
         name, value = line.split(":", 1)
-        fields.append((name, value.strip()))
-    request = Request(method, target, fields, b"")
-    if (request.field("transfer-encoding") or "").lower() == "chunked":
+        headers.append((name, value.strip()))
+    request = Request(method, target, headers, b"")
+    if (request.header("transfer-encoding") or "").lower() == "chunked":
         request.body = read_chunks(reader)
     else:
-        request.body = reader.read(int(request.field("content-length") or 0))
+        request.body = reader.read(int(request.header("content-length") or 0))
     return request
 
 

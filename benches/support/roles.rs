@@ -1,7 +1,6 @@
-//! This binary, started again in a role: upstream, relay, load client or stream client. The parent
-//! talks to it by arguments and `key=value` lines on stdout. A role ends when its stdin does, so
-//! that none is left behind whatever happens to the parent; programs that are not ours are started
-//! by way of one more role, which sees to the same.
+//! Starts this binary again in a role: upstream, relay, load client or stream client. Input is the
+//! arguments, output is one line on stdout. A role ends when its stdin is closed, so none outlives
+//! the parent. Other programs are started through the role [`GUARD`], for the same reason.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
@@ -21,10 +20,10 @@ use super::{relay, upstream};
 /// The first argument of a child in a role.
 const FLAG: &str = "--role";
 
-/// The role that becomes another program, which ends when the parent does.
+/// The role that replaces itself with another program, which then ends with the parent.
 const GUARD: &str = "guard";
 
-/// Runs the role that the arguments name; false where they name none.
+/// Runs the role that the arguments name; false if they name none.
 pub fn run_if_asked() -> bool {
     let arguments: Vec<String> = std::env::args().collect();
     let Some(at) = arguments.iter().position(|argument| argument == FLAG) else {
@@ -42,8 +41,8 @@ pub fn run_if_asked() -> bool {
     true
 }
 
-/// A command for a program that is not ours, which gets SIGTERM when this process ends, however
-/// that comes about. Its process number is that of the child.
+/// A command that runs `program` and sends it SIGTERM when this process ends for any reason. The
+/// child's process id is the program's.
 pub fn guarded(program: impl AsRef<OsStr>) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([FLAG, GUARD]).arg(program);
@@ -62,11 +61,11 @@ fn become_guarded(program: &[String]) -> ! {
     std::process::exit(1);
 }
 
-/// Raises the limit of open descriptors to what is allowed; children inherit it.
+/// Raises the soft limit of open descriptors to the hard limit; children inherit it.
 pub fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Where it fails the old limit stays, which may do for small runs.
+    // If it fails, the old limit may be enough for a small run.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
@@ -81,7 +80,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["upstream"] => upstream::serve(&listen()?),
-        ["relay", address, looks] => relay::serve(&listen()?, parse(address)?, parse(looks)?),
+        ["relay", address, spins] => relay::serve(&listen()?, parse(address)?, parse(spins)?),
         ["load", address, path, connections, ms] => {
             let result = load::run(&Load {
                 address: parse(address)?,
@@ -123,7 +122,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
     }
 }
 
-/// Binds a free port of loopback and tells the parent which.
+/// Binds a free loopback port and prints the address for the parent.
 fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("{}", listener.local_addr()?);
@@ -135,15 +134,15 @@ fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
         .map_err(|_| io::Error::other(format!("'{text}' cannot be read")))
 }
 
-/// Starts the upstream; it serves until the handle is dropped.
+/// Starts the upstream, which serves until the handle is dropped.
 pub fn start_upstream() -> io::Result<(Process, SocketAddr)> {
     start_server(&["upstream"])
 }
 
-/// Starts the relay, which looks so many times before it blocks; it serves until the handle is
-/// dropped.
-pub fn start_relay(upstream: SocketAddr, looks: u32) -> io::Result<(Process, SocketAddr)> {
-    start_server(&["relay", &upstream.to_string(), &looks.to_string()])
+/// Starts the relay, which serves until the handle is dropped. `spins`: reads that it tries before it
+/// blocks.
+pub fn start_relay(upstream: SocketAddr, spins: u32) -> io::Result<(Process, SocketAddr)> {
+    start_server(&["relay", &upstream.to_string(), &spins.to_string()])
 }
 
 fn start_server(role: &[&str]) -> io::Result<(Process, SocketAddr)> {

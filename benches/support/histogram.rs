@@ -40,7 +40,7 @@ impl Histogram {
         self.total
     }
 
-    /// The latency, in nanoseconds, that `share` (0 to 1) of the records do not exceed.
+    /// The latency, in nanoseconds, that `share` (0 to 1) of the recorded ones do not exceed.
     pub fn quantile_ns(&self, share: f64) -> u64 {
         let rank = ((self.total as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;

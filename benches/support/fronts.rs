@@ -1,5 +1,5 @@
-//! What is measured: flow-proxy, and beside it nginx and HAProxy with a configuration made for the
-//! run. Each listens on a free port of loopback and ends with its handle.
+//! Starts the proxies that are measured: flow-proxy, nginx and HAProxy, with configurations made for
+//! the run. Each listens on a free loopback port and ends when its handle is dropped.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use super::process::Process;
 use super::roles;
 
-/// How long a front may take until it accepts connections.
+/// How long a proxy may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const SECRETS: &str = r#"[{"name":"bench","clientId":"fake-client-id","clientSecret":"fake-client-secret-for-the-bench","tenant":"fake-tenant"}]"#;
 
-/// A program between the load client and the upstream.
+/// A running proxy.
 pub struct Front {
     pub address: SocketAddr,
     pub process: Process,
 }
 
-/// A directory for configurations, logs and certificates, removed with its handle.
+/// A directory for configurations, logs and certificates, removed when dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -53,7 +53,7 @@ pub struct FlowProxy<'a> {
     pub scratch: &'a Scratch,
     pub target: String,
     pub log_level: &'static str,
-    /// `None` leaves the default.
+    /// `None`: the default.
     pub workers: Option<u32>,
     pub ca_file: Option<PathBuf>,
 }
@@ -67,12 +67,12 @@ impl FlowProxy<'_> {
         command.stderr(append_to(&self.stderr_path())?);
         let front = await_port(Process::spawn(&mut command)?, port);
         front.map_err(|error| {
-            let said = fs::read_to_string(self.stderr_path()).unwrap_or_default();
-            io::Error::other(format!("flow-proxy: {error}: {}", said.trim()))
+            let printed = fs::read_to_string(self.stderr_path()).unwrap_or_default();
+            io::Error::other(format!("flow-proxy: {error}: {}", printed.trim()))
         })
     }
 
-    /// Starts it with stderr piped to the caller and does not wait.
+    /// Starts it with stderr piped to the caller, and does not wait until it accepts connections.
     pub fn start_piped(&self, port: u16) -> io::Result<Process> {
         let mut command = roles::guarded(self.binary)?;
         self.configure(&mut command, port);
@@ -108,9 +108,9 @@ impl FlowProxy<'_> {
         }
     }
 
-    /// The time from the start of the program to its Listening line.
+    /// Measures the time from the start of the program to its Listening line, then ends it.
     pub fn time_to_listening(&self) -> io::Result<Duration> {
-        // Not guarded, which would take time of its own: it is ended in a moment.
+        // Without the guard, which would add to the measured time.
         let mut command = Command::new(self.binary);
         self.configure(&mut command, 0);
         let begin = Instant::now();
@@ -135,8 +135,8 @@ impl FlowProxy<'_> {
     }
 }
 
-/// Starts nginx with two workers and the given `http` block; `{port}` in it is replaced by the
-/// free port that it is to listen on.
+/// Starts nginx with two workers and the given `http` block; `{port}` in it is replaced by a free
+/// port.
 pub fn start_nginx(scratch: &Scratch, name: &str, http_block: &str) -> io::Result<Front> {
     let port = free_port()?;
     let directory = scratch.path(name);
@@ -172,8 +172,8 @@ pub fn start_nginx(scratch: &Scratch, name: &str, http_block: &str) -> io::Resul
     await_port(Process::spawn(&mut command)?, port)
 }
 
-/// nginx's `http` block for a reverse proxy with kept-alive upstream connections.
-/// `location` is added to each location (for TLS).
+/// nginx's `http` block for a reverse proxy with persistent upstream connections. `location` is added
+/// to each location (for TLS).
 pub fn nginx_proxy_block(scheme: &str, upstream: SocketAddr, location: &str) -> String {
     let common = format!(
         "proxy_pass {scheme}://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; {location}"
@@ -186,8 +186,8 @@ pub fn nginx_proxy_block(scheme: &str, upstream: SocketAddr, location: &str) -> 
     )
 }
 
-/// Starts HAProxy with two threads in front of `upstream`; `http-no-delay` because it otherwise
-/// holds the events of a stream back for 200 ms.
+/// Starts HAProxy with two threads in front of `upstream`. Without `http-no-delay` it delays the
+/// events of a stream by 200 ms.
 pub fn start_haproxy(scratch: &Scratch, upstream: SocketAddr) -> io::Result<Front> {
     let port = free_port()?;
     let configuration = format!(
@@ -210,8 +210,8 @@ pub fn is_in_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-/// A port that was free a moment ago: at log level WARNING the proxy does not say where it
-/// listens, and the others cannot choose one themselves.
+/// Finds a port that is free now. With port 0, flow-proxy at log level WARNING would not say where it
+/// listens, and nginx and HAProxy do not support it.
 pub fn free_port() -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
@@ -222,7 +222,7 @@ fn await_port(mut process: Process, port: u16) -> io::Result<Front> {
     let deadline = Instant::now() + START_TIMEOUT;
     while TcpStream::connect(address).is_err() {
         if !process.is_running() {
-            return Err(io::Error::other("ended at its start"));
+            return Err(io::Error::other("ended while starting"));
         }
         if Instant::now() > deadline {
             return Err(io::Error::other("does not accept connections"));

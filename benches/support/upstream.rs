@@ -1,14 +1,14 @@
-//! The stand-in upstream: two epoll threads with prebuilt answers, so that it is not what is
-//! measured. Runs in a process of its own (`roles`).
+//! The stand-in upstream: two epoll threads with prebuilt responses, so that it is never the
+//! bottleneck. Runs in its own process (`roles`).
 //!
-//! | target | answer |
+//! | request target | response |
 //! |---|---|
-//! | `/sse?events=N` | N events, 20 ms apart, the first at once; each holds its time of sending |
+//! | `/sse?events=N` | N events, 20 ms apart, the first at once; each holds the time when it was sent |
 //! | `/large` | 1 MiB with Content-Length |
-//! | `/broken/length` | 64 KiB of a declared 1 MiB, then the end |
-//! | `/broken/sse` | 5 events, then the end without the last chunk |
-//! | `/broken/head` | the end, without a byte |
-//! | all others | a small JSON document with Content-Length |
+//! | `/broken/length` | 64 KiB of a declared 1 MiB, then closes |
+//! | `/broken/sse` | 5 events, then closes without the last chunk |
+//! | `/broken/head` | closes without sending a byte |
+//! | any other | a small JSON document with Content-Length |
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -55,7 +55,7 @@ fn accept_all(
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let (registry, sender) = &workers[key as usize % workers.len()];
-        // An event that comes before the stream does is not lost: the poller repeats it.
+        // The worker may see the event before the stream arrives: level-triggered, it is repeated.
         registry.add(&stream, key)?;
         if sender.send((key, stream)).is_err() {
             break;
@@ -70,9 +70,9 @@ struct Worker {
     registry: Registry,
     arrivals: Receiver<(u64, TcpStream)>,
     connections: HashMap<u64, Connection>,
-    /// When the next event of which connection is due.
+    /// When the next event of each connection is due.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
-    answers: Answers,
+    responses: Responses,
 }
 
 /// What happens to a connection after a step.
@@ -90,7 +90,7 @@ impl Worker {
             arrivals,
             connections: HashMap::new(),
             timers: BinaryHeap::new(),
-            answers: Answers::new(),
+            responses: Responses::new(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Worker {
             .connections
             .get_mut(&key)
             .expect("found or inserted above");
-        let next = connection.step(key, &self.registry, &self.answers);
+        let next = connection.step(key, &self.registry, &self.responses);
         if let Some(due) = connection.first_event_due.take() {
             self.timers.push(Reverse((due, key)));
         }
@@ -155,13 +155,13 @@ impl Worker {
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
-    /// What waits to be sent: the prebuilt answer, then what was made for this request.
+    /// What has not been sent yet: first the prebuilt bytes, then those made for this request.
     fixed: &'static [u8],
     made: Vec<u8>,
     events_left: u64,
     events_sent: u64,
     first_event_due: Option<Instant>,
-    /// The answer breaks off: close once all is sent.
+    /// The response ends early: close once everything is sent.
     breaks_off: bool,
     waits_for_room: bool,
 }
@@ -181,7 +181,7 @@ impl Connection {
         }
     }
 
-    fn step(&mut self, key: u64, registry: &Registry, answers: &Answers) -> Next {
+    fn step(&mut self, key: u64, registry: &Registry, responses: &Responses) -> Next {
         if self.waits_for_room {
             return self.flush(key, registry);
         }
@@ -199,7 +199,7 @@ impl Connection {
         if self.input.len() < request_end {
             return Next::Stay;
         }
-        let next = self.answer(answers);
+        let next = self.respond(responses);
         self.input.drain(..request_end);
         if next == Next::Close {
             return next;
@@ -207,32 +207,32 @@ impl Connection {
         self.flush(key, registry)
     }
 
-    /// Chooses the answer by the request target.
-    fn answer(&mut self, answers: &Answers) -> Next {
+    /// Chooses the response by the request target.
+    fn respond(&mut self, responses: &Responses) -> Next {
         let line_end = http::find(&self.input, b"\r\n").unwrap_or(0);
         let line = &self.input[..line_end];
-        let asks_for = |path: &[u8]| http::find(line, path).is_some();
-        if asks_for(b" /broken/head") {
+        let is_for = |path: &[u8]| http::find(line, path).is_some();
+        if is_for(b" /broken/head") {
             return Next::Close;
-        } else if asks_for(b" /broken/length") {
-            self.fixed = answers.broken;
+        } else if is_for(b" /broken/length") {
+            self.fixed = responses.broken;
             self.breaks_off = true;
-        } else if asks_for(b" /broken/sse") {
-            self.start_stream(BROKEN_EVENTS, answers);
+        } else if is_for(b" /broken/sse") {
+            self.start_stream(BROKEN_EVENTS, responses);
             self.breaks_off = true;
-        } else if asks_for(b" /sse") {
+        } else if is_for(b" /sse") {
             let events = http::find_number(line, b"events=").unwrap_or(50);
-            self.start_stream(events, answers);
-        } else if asks_for(b" /large") {
-            self.fixed = answers.large;
+            self.start_stream(events, responses);
+        } else if is_for(b" /large") {
+            self.fixed = responses.large;
         } else {
-            self.fixed = answers.small;
+            self.fixed = responses.small;
         }
         Next::Stay
     }
 
-    fn start_stream(&mut self, events: u64, answers: &Answers) {
-        self.fixed = answers.stream_head;
+    fn start_stream(&mut self, events: u64, responses: &Responses) {
+        self.fixed = responses.stream_head;
         self.events_left = events;
         self.events_sent = 0;
         self.first_event_due = Some(Instant::now());
@@ -257,7 +257,7 @@ impl Connection {
         self.flush(key, registry)
     }
 
-    /// Sends what waits; asks to be woken when there is room again where not all went out.
+    /// Sends as much as the socket takes; the poller reports when it takes more.
     fn flush(&mut self, key: u64, registry: &Registry) -> Next {
         while !self.fixed.is_empty() || !self.made.is_empty() {
             let from_fixed = !self.fixed.is_empty();
@@ -291,15 +291,15 @@ fn closed_if_failed(result: io::Result<()>) -> Next {
     }
 }
 
-/// The prebuilt answers. Made once for each thread and never freed.
-struct Answers {
+/// The prebuilt responses, made once for each thread and never freed.
+struct Responses {
     small: &'static [u8],
     large: &'static [u8],
     broken: &'static [u8],
     stream_head: &'static [u8],
 }
 
-impl Answers {
+impl Responses {
     fn new() -> Self {
         let head = |length: usize| {
             format!(

@@ -1,4 +1,4 @@
-//! Child processes that end with their handle, and what the kernel says of them.
+//! Child processes that end when their handle is dropped, and what the kernel reports about them.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Linux counts processor time in hundredths of a second towards programs (`USER_HZ`).
+/// The unit of processor time in /proc (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
-/// How long a child may take to end after SIGTERM before it is killed.
+/// How long a child may take to end after SIGTERM before it gets SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// A child, and the processes that it started itself. Dropped, it is ended.
+/// A child process. Dropping it ends the child and the processes that it started.
 pub struct Process {
     pub child: Child,
 }
@@ -36,17 +36,17 @@ impl Process {
         std::iter::once(pid).chain(children).collect()
     }
 
-    /// Processor time so far, user and system, in seconds.
+    /// Processor time used so far, user and system, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.pids().into_iter().map(cpu_ticks).sum::<f64>() / TICKS_PER_SECOND
     }
 
-    /// Resident memory in KiB; pages that processes share are counted in each.
+    /// Resident memory in KiB; pages shared by several processes count once for each.
     pub fn rss_kib(&self) -> u64 {
         self.sum_status("VmRSS:")
     }
 
-    /// The highest resident memory since the start, in KiB.
+    /// Peak resident memory since the start, in KiB.
     pub fn peak_rss_kib(&self) -> u64 {
         self.sum_status("VmHWM:")
     }
@@ -55,8 +55,8 @@ impl Process {
         self.sum_status("Threads:")
     }
 
-    /// Waits until all threads of the child sleep: it has started, and nobody asks it anything. False:
-    /// they do not, for `longest`.
+    /// Waits until all threads of the child sleep, that is, until its start is complete. False: they
+    /// still did not after `longest`.
     pub fn await_sleep(&self, longest: Duration) -> bool {
         let deadline = Instant::now() + longest;
         while !all_threads_sleep(self.child.id()) {
@@ -84,7 +84,7 @@ impl Process {
             .sum()
     }
 
-    /// Asks the child to end and waits for it; kills it, and what it started, if it does not.
+    /// Sends SIGTERM and waits; after [`GRACE`], kills the child and the processes that it started.
     fn end(&mut self) {
         if !self.is_running() {
             return;
@@ -94,7 +94,7 @@ impl Process {
         let deadline = Instant::now() + GRACE;
         while self.is_running() {
             if Instant::now() > deadline {
-                // Not yet waited for, so none of the numbers can belong to another process.
+                // The child has not been reaped, so its id cannot belong to another process yet.
                 pids.iter().rev().for_each(|pid| send(*pid, Signal::KILL));
                 let _ = self.child.wait();
                 return;
@@ -126,8 +126,8 @@ fn all_threads_sleep(pid: u32) -> bool {
     })
 }
 
-/// The fields of a `stat` file that follow the name, which may hold anything and ends at the last
-/// ')': the state is the first (proc(5)).
+/// The fields of a `stat` file after the name, starting with the state. The name may hold any
+/// character and ends at the last ')' (proc(5)).
 fn after_name(stat: &str) -> impl Iterator<Item = &str> {
     let fields = stat.rsplit(')').next().unwrap_or_default();
     fields.split_ascii_whitespace()
@@ -153,7 +153,7 @@ fn status_number(pid: u32, field: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// The share (0 to 1) of the machine's processor time that was not idle while waiting for `length`.
+/// Waits for `length`. Returns the share (0 to 1) of the machine's processor time that was in use.
 pub fn busy_share(length: Duration) -> Option<f64> {
     let before = machine_ticks()?;
     thread::sleep(length);
@@ -161,8 +161,8 @@ pub fn busy_share(length: Duration) -> Option<f64> {
     Some(1.0 - (after.0 - before.0) / (after.1 - before.1))
 }
 
-/// Idle and all ticks since boot: proc(5), first line of /proc/stat; the 4th and 5th numbers are
-/// idle time and waiting for disks.
+/// Idle ticks and all ticks since boot, from the first line of /proc/stat: the 4th and 5th numbers
+/// are idle time and waiting for disks (proc(5)).
 fn machine_ticks() -> Option<(f64, f64)> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let ticks: Vec<f64> = stat

@@ -1,13 +1,13 @@
-//! The table, the verdicts on the targets, and small helpers for figures.
+//! Tables, verdicts on the targets, and small helpers for figures.
 
-/// One row of the table: a title and a figure for each column.
+/// A table: a title, the names of the columns, and the rows.
 pub struct Section {
     title: String,
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-/// A requirement, what was measured, and whether it holds. `None`: it could not be measured.
+/// A target, what was measured, and whether it is met; `None`: it could not be measured.
 struct Target {
     text: String,
     measured: String,
@@ -96,7 +96,7 @@ impl Report {
     }
 }
 
-/// The middle value; the mean of the two middle ones where their number is even.
+/// The median; the mean of the two middle values if their number is even.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -106,7 +106,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// `1.07`, or `-` where one of the two is missing.
+/// `1.07`, or `-` if `of` is missing.
 pub fn ratio(value: f64, of: Option<f64>) -> String {
     of.map_or("-".to_owned(), |of| format!("{:.2}", value / of))
 }
@@ -116,7 +116,7 @@ pub fn ms(ns: f64) -> String {
     format!("{:.3}", ns / 1e6)
 }
 
-/// `12.3`, or `-` where there is no such number.
+/// `12.3`, or `-` if the value is not finite.
 pub fn one_decimal(value: f64) -> String {
     if value.is_finite() {
         format!("{value:.1}")

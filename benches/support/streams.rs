@@ -1,5 +1,5 @@
-//! The client of many event streams at once: when the first event arrives, how even the others
-//! are, how late each is against its time of sending. Runs in a process of its own (`roles`).
+//! The client of many event streams at once: measures when the first event arrives, how regular the
+//! following ones are, and how late each is after it was sent. Runs in its own process (`roles`).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,12 +15,12 @@ pub struct Streams {
     pub address: SocketAddr,
     pub streams: usize,
     pub events: u64,
-    /// The streams are opened evenly over this time.
+    /// The time over which the streams are opened, evenly.
     pub ramp: Duration,
 }
 
 pub struct StreamsResult {
-    /// Streams with all their events and their last chunk.
+    /// Streams that delivered all events and the last chunk.
     pub whole: u64,
     pub first_p50_ns: u64,
     pub first_p99_ns: u64,
@@ -31,8 +31,8 @@ pub struct StreamsResult {
     pub delay_p99_ns: u64,
 }
 
-/// Streams that are not at their end this long after they should be are given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after their expected end streams are given up.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const THREADS: usize = 2;
 
 pub fn run(plan: &Streams) -> io::Result<StreamsResult> {
@@ -65,7 +65,7 @@ pub fn run(plan: &Streams) -> io::Result<StreamsResult> {
 
 struct Client {
     poller: Poller,
-    /// When each of this thread's streams is to be opened, the next one last.
+    /// When this thread opens its streams; the next one is last.
     openings: Vec<Instant>,
     give_up_at: Instant,
     address: SocketAddr,
@@ -83,7 +83,7 @@ struct Counts {
 
 struct Stream {
     socket: TcpStream,
-    asked_at: Instant,
+    sent_at: Instant,
     last_event_at: Option<Instant>,
     events: u64,
     /// The bytes since the last whole event.
@@ -101,7 +101,7 @@ impl Client {
         let length = super::upstream::EVENT_GAP * plan.events as u32;
         Ok(Self {
             poller: Poller::new()?,
-            give_up_at: begin + plan.ramp + length + PATIENCE,
+            give_up_at: begin + plan.ramp + length + TIMEOUT,
             openings,
             address: plan.address,
             events: plan.events,
@@ -142,11 +142,11 @@ impl Client {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_nodelay(true)?;
         let (events, address) = (self.events, self.address);
-        // In one piece, as the relay expects it.
+        // In one write, as the relay expects it.
         let request = format!(
             "GET /sse?events={events} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
         );
@@ -155,7 +155,7 @@ impl Client {
         self.poller.registry().add(&socket, key)?;
         self.streams.push(Some(Stream {
             socket,
-            asked_at,
+            sent_at,
             last_event_at: None,
             events: 0,
             rest: vec![],
@@ -163,7 +163,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads what is there; true when the stream has ended, well or not.
+    /// Reads once. True: the stream has ended, completely or not.
     fn is_over(&mut self, index: usize) -> bool {
         let Some(stream) = &mut self.streams[index] else {
             return false;
@@ -196,7 +196,7 @@ impl Stream {
                 let late = Duration::from_nanos(wall_ns.saturating_sub(sent_ns));
                 counts.delay.record(late);
                 match self.last_event_at {
-                    None => counts.first.record(now - self.asked_at),
+                    None => counts.first.record(now - self.sent_at),
                     Some(last) => counts.gap.record(now - last),
                 }
                 self.last_event_at = Some(now);

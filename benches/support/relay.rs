@@ -1,8 +1,8 @@
-//! The ceiling of a thread-for-each-connection proxy: a relay that blocks on one side, then on the
-//! other, and looks at nothing but where an answer ends. Runs in a process of its own (`roles`).
+//! The upper bound of a proxy with one thread per connection: a relay that blocks on the client, then
+//! on the upstream, and parses only where a response ends. Runs in its own process (`roles`).
 //!
-//! With looks it yields the processor and looks so many times before it blocks: what that brings
-//! differs from machine to machine, and is the ceiling of what it can bring to a proxy.
+//! With `spins` it first yields the processor and tries to read that many times, then blocks. The gain
+//! depends on the machine; it is the upper bound of what spinning can give a proxy.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,34 +17,34 @@ const BUFFER_BYTES: usize = 64 << 10;
 const STACK_BYTES: usize = 256 << 10;
 
 /// Serves `listener` until the process ends.
-pub fn serve(listener: &TcpListener, upstream: SocketAddr, looks: u32) -> io::Result<()> {
+pub fn serve(listener: &TcpListener, upstream: SocketAddr, spins: u32) -> io::Result<()> {
     loop {
         let (client, _) = listener.accept()?;
         thread::Builder::new()
             .stack_size(STACK_BYTES)
-            // A connection that fails ends: nobody waits for the reason.
-            .spawn(move || drop(relay(client, upstream, looks)))?;
+            // A failed connection is dropped; the load client counts it.
+            .spawn(move || drop(relay(client, upstream, spins)))?;
     }
 }
 
-fn relay(mut client: TcpStream, upstream: SocketAddr, looks: u32) -> io::Result<()> {
+fn relay(mut client: TcpStream, upstream: SocketAddr, spins: u32) -> io::Result<()> {
     let mut upstream = TcpStream::connect(upstream)?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        // A request fits in one read: the load client writes it in one piece.
-        let count = read(&mut client, &mut buffer, looks)?;
+        // One read holds a whole request: the load client sends it in one write.
+        let count = read(&mut client, &mut buffer, spins)?;
         if count == 0 {
             return Ok(());
         }
         upstream.write_all(&buffer[..count])?;
-        relay_answer(&mut client, &mut upstream, &mut buffer, looks)?;
+        relay_response(&mut client, &mut upstream, &mut buffer, spins)?;
     }
 }
 
-fn read(stream: &mut TcpStream, buffer: &mut [u8], looks: u32) -> io::Result<usize> {
-    for _ in 0..looks {
+fn read(stream: &mut TcpStream, buffer: &mut [u8], spins: u32) -> io::Result<usize> {
+    for _ in 0..spins {
         thread::yield_now();
         match recv(&*stream, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, count)) => return Ok(count),
@@ -55,13 +55,13 @@ fn read(stream: &mut TcpStream, buffer: &mut [u8], looks: u32) -> io::Result<usi
     stream.read(buffer)
 }
 
-fn relay_answer(
+fn relay_response(
     client: &mut TcpStream,
     upstream: &mut TcpStream,
     buffer: &mut [u8],
-    looks: u32,
+    spins: u32,
 ) -> io::Result<()> {
-    let count = read(upstream, buffer, looks)?;
+    let count = read(upstream, buffer, spins)?;
     let first = &buffer[..count];
     let end = http::head_end(first).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut left = http::content_length(&first[..end]).map(|length| end + length - count);

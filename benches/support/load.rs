@@ -1,5 +1,5 @@
-//! The load client: a closed loop on each of many connections, multiplexed by at most two threads
-//! so that it costs little beside what it measures. Runs in a process of its own (`roles`).
+//! The load client: a closed loop on each of many connections, multiplexed by at most two threads so
+//! that the client itself costs little. Runs in its own process (`roles`).
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use super::histogram::Histogram;
 use super::http;
 use super::poller::{Poller, Registry};
 
-/// What to ask for, how often at once, how long.
+/// What to request, on how many connections, and for how long.
 #[derive(Clone)]
 pub struct Load {
     pub address: SocketAddr,
@@ -19,11 +19,11 @@ pub struct Load {
     pub duration: Duration,
 }
 
-/// What came of it. Latencies are from the request's writing to the answer's last byte.
+/// The outcome. Latencies are measured from sending the request to the response's last byte.
 pub struct LoadResult {
-    /// Answers with status 200.
+    /// Responses with status 200.
     pub requests: u64,
-    /// Answers other than 200, and connections that ended.
+    /// Responses with another status, and connections that failed.
     pub errors: u64,
     pub seconds: f64,
     pub body_bytes: u64,
@@ -31,7 +31,7 @@ pub struct LoadResult {
     pub p99_ns: u64,
 }
 
-/// Connections are opened and caches filled in this part of the duration, which is not counted.
+/// The first sixth of the duration is not counted: connections are opened, caches filled.
 const WARM_UP_SHARE: u32 = 6;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -98,16 +98,16 @@ impl Counts {
 struct Connection {
     stream: TcpStream,
     sent_at: Instant,
-    /// The start of an answer until its head is whole; empty afterwards.
+    /// The response's bytes until its head is complete.
     head: Vec<u8>,
-    /// Body bytes that are still to come; `None` before the head is whole.
+    /// Body bytes that have not arrived yet; `None` before the head is complete.
     left: Option<usize>,
 }
 
-/// What a read brought.
+/// What a read completed.
 enum Step {
     More,
-    /// An answer came to its end: its status and body's length in bytes.
+    /// A whole response: its status and its body's length in bytes.
     Done(u16, usize),
 }
 
@@ -142,17 +142,17 @@ impl Client {
         })
     }
 
-    /// The main loop: whoever has its answer gets the next request at once.
+    /// The main loop: each connection sends its next request as soon as a response is complete.
     fn run(mut self) -> io::Result<Counts> {
         let begin = Instant::now();
         let warm_up = self.duration / WARM_UP_SHARE;
         let mut counted_from = None;
         for connection in &mut self.connections {
-            connection.ask(&self.request)?;
+            connection.send(&self.request)?;
         }
         let mut keys = vec![];
         let mut buffer = vec![0; BUFFER_BYTES];
-        // A front that answers nothing at all must not hold the bench up: look at the clock.
+        // The timeout lets the bench end even if a proxy does not respond at all.
         while begin.elapsed() < self.duration {
             self.poller.wait(Some(Duration::from_secs(1)), &mut keys)?;
             for key in &keys {
@@ -175,33 +175,33 @@ impl Client {
         match step {
             Ok(Step::More) => return Ok(()),
             Ok(Step::Done(status, body_bytes)) => {
-                // What is refused is fast: it must not count as speed.
+                // Errors are fast: they must not count as throughput.
                 if status == 200 {
                     self.counts.histogram.record(connection.sent_at.elapsed());
                     self.counts.body_bytes += body_bytes as u64;
                 } else {
                     self.counts.errors += 1;
                 }
-                if connection.ask(&self.request).is_ok() {
+                if connection.send(&self.request).is_ok() {
                     return Ok(());
                 }
             }
             Err(_) => self.counts.errors += 1,
         }
         let mut fresh = self.connect(key)?;
-        fresh.ask(&self.request)?;
+        fresh.send(&self.request)?;
         self.connections[key as usize] = fresh;
         Ok(())
     }
 }
 
 impl Connection {
-    fn ask(&mut self, request: &[u8]) -> io::Result<()> {
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.sent_at = Instant::now();
         self.stream.write_all(request)
     }
 
-    /// One read, which does not block: the poller has said that bytes are there.
+    /// Reads once. Does not block: the poller has reported bytes.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Step> {
         let count = self.stream.read(buffer)?;
         if count == 0 {

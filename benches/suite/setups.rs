@@ -1,46 +1,46 @@
-//! The ways from the load client to the upstream: none between, the relay, flow-proxy, nginx,
-//! HAProxy. All are up during the whole part and are asked in turn.
+//! What stands between the load client and the upstream: nothing, the relay, flow-proxy, nginx or
+//! HAProxy. All of them run during a whole part and are measured alternately.
 
 use std::io;
 use std::net::SocketAddr;
 
 use super::Plan;
-use crate::kit::fronts::{
+use crate::support::fronts::{
     FlowProxy, Scratch, is_in_path, nginx_proxy_block, start_haproxy, start_nginx,
 };
-use crate::kit::process::Process;
-use crate::kit::roles;
+use crate::support::process::Process;
+use crate::support::roles;
 
 pub const DIRECT: &str = "direct";
 pub const RELAY: &str = "relay";
-pub const RELAY_LOOKING: &str = "relay, looking";
+pub const RELAY_SPINNING: &str = "relay, spinning";
 pub const FLOW: &str = "flow-proxy";
 pub const FLOW_INFO: &str = "flow-proxy INFO";
 pub const NGINX: &str = "nginx";
 pub const HAPROXY: &str = "haproxy";
 
-pub struct Way {
+pub struct Setup {
     pub name: &'static str,
     pub address: SocketAddr,
-    /// The process between; the upstream itself for `direct`.
+    /// The process that is measured: the upstream itself for `direct`.
     pub process: Process,
 }
 
-/// How often the looking relay looks. Eight is the knee: more finds hardly anything more.
-const LOOKS: u32 = 8;
-/// Enough for every stream of the SSE parts at once.
+/// Non-blocking reads of the spinning relay before it blocks. More than eight hardly gain anything.
+const SPINS: u32 = 8;
+/// Enough for all streams of the SSE parts at the same time.
 pub const STREAM_WORKERS: u32 = 600;
 
-/// Starts an upstream and every front that is wanted and can be had. A front that does not start
-/// is told on stderr and left out.
+/// Starts an upstream and each proxy in `wanted`. One that does not start is left out, with a line on
+/// stderr.
 pub fn start(
     plan: &Plan,
     scratch: &Scratch,
     wanted: &[&'static str],
     workers: Option<u32>,
-) -> io::Result<Vec<Way>> {
+) -> io::Result<Vec<Setup>> {
     let (process, upstream) = roles::start_upstream()?;
-    let mut ways = vec![Way {
+    let mut setups = vec![Setup {
         name: DIRECT,
         address: upstream,
         process,
@@ -48,7 +48,7 @@ pub fn start(
     for &name in wanted {
         let started = match name {
             RELAY => roles::start_relay(upstream, 0),
-            RELAY_LOOKING => roles::start_relay(upstream, LOOKS),
+            RELAY_SPINNING => roles::start_relay(upstream, SPINS),
             NGINX | HAPROXY if !is_in_path(name) => Err(io::Error::other("not in PATH")),
             NGINX => {
                 let block = nginx_proxy_block("http", upstream, "");
@@ -61,7 +61,7 @@ pub fn start(
             }
         };
         match started {
-            Ok((process, address)) => ways.push(Way {
+            Ok((process, address)) => setups.push(Setup {
                 name,
                 address,
                 process,
@@ -69,10 +69,10 @@ pub fn start(
             Err(error) => eprintln!("bench: {name} is left out: {error}"),
         }
     }
-    Ok(ways)
+    Ok(setups)
 }
 
-/// How flow-proxy is started in front of `upstream`: at WARNING, or at INFO for that row.
+/// How flow-proxy is started in front of `upstream`: at log level INFO for [`FLOW_INFO`], else WARNING.
 pub fn flow_proxy<'a>(
     plan: &'a Plan,
     scratch: &'a Scratch,

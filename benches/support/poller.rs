@@ -1,4 +1,4 @@
-//! A small face for epoll: readiness of many sockets in one thread, level-triggered.
+//! A thin wrapper around epoll: readiness of many sockets in one thread, level-triggered.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,10 +10,10 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// How many ready sockets one wait reports.
+/// The most ready sockets that one wait reports.
 const AT_ONCE: usize = 256;
 
-/// The registry of sockets; a clone lets another thread add to it.
+/// The set of watched sockets. A clone lets another thread add to it.
 #[derive(Clone)]
 pub struct Registry(Arc<OwnedFd>);
 
@@ -64,8 +64,7 @@ impl Poller {
         self.registry.clone()
     }
 
-    /// Puts the keys of the ready sockets into `keys`; returns with none after `timeout`
-    /// (`None` waits for ever).
+    /// Puts the keys of the ready sockets into `keys`; no keys after `timeout` (`None`: no timeout).
     pub fn wait(&self, timeout: Option<Duration>, keys: &mut Vec<u64>) -> io::Result<()> {
         keys.clear();
         let epoll_fd = &*self.registry.0;
@@ -89,7 +88,7 @@ impl Poller {
             Err(error) => return Err(error.into()),
         };
         keys.extend(ready.iter().map(|event| {
-            // Copied out: the field of a packed struct cannot be borrowed.
+            // Copied, since a field of a packed struct cannot be borrowed.
             let data = event.data;
             data.u64()
         }));
