@@ -27,8 +27,13 @@ build: ## Build the release binary, target/release/flow-proxy
 test: ## Format, lints, documentation and all tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory lint
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked -- --test-threads=8
+
+.PHONY: lint
+lint: ## Imports, words and sizes of the sources; prints nothing where all is well
+	@$(CARGO) test --quiet --locked --test lint
 
 .PHONY: static
 static: ## Build dist/flow-proxy, one static file: musl, or glibc where musl is missing

@@ -51,7 +51,8 @@ const WORDS: [(&str, &[&str]); 9] = [
     ("no client, no request", &["nobody"]),
 ];
 /// Phrases in which such a word is somebody else's: the operating system's, a quoted text.
-const PHRASES: [&str; 4] = [
+const PHRASES: [&str; 5] = [
+    "wire_api",
     "connection refused",
     "connrefused",
     "connectionrefused",

@@ -1,8 +1,8 @@
-//! Who may come in: requests from this machine and its own network names, not from web pages.
+//! Which requests are let in: those from this machine and under its own names, not those of web pages.
 //!
 //! A browser page can send requests to a loopback address (DNS rebinding, or plainly with an
-//! Origin). Such a page must not spend the user's credentials. Pure but for the machine's name,
-//! which is asked for once.
+//! Origin). Such a page must not spend the user's credentials. Pure, except that the machine's
+//! name is read once.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,12 +19,12 @@ const WEB_SCHEMES: [&str; 8] = ["http", "https", "ws", "wss", "ftp", "data", "bl
 pub enum AccessPolicy {
     /// Bound to a loopback address: only local names.
     Local { machine: String },
-    /// Bound elsewhere: anybody who reaches the port.
+    /// Bound elsewhere: every client that reaches the port.
     Open,
 }
 
 impl AccessPolicy {
-    /// The gate of a proxy that is bound to `address`.
+    /// The policy of a proxy that is bound to `address`.
     pub fn for_address(address: IpAddr) -> AccessPolicy {
         if !is_loopback(address) {
             return AccessPolicy::Open;
@@ -53,7 +53,7 @@ impl AccessPolicy {
             if !std::str::from_utf8(origin).is_ok_and(|origin| self.allows_origin(origin)) {
                 return Err(HttpError::forbidden(
                     "requests from web pages are not let in (Origin): they would spend the \
-                     credentials of whoever visits the page",
+                     credentials of the page's visitors",
                 ));
             }
         }
@@ -98,7 +98,7 @@ fn is_scheme_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
 }
 
-/// Whether it is what nearly all clients send; others may be local too.
+/// Whether it is what nearly all clients send. Other hosts may be local too.
 fn is_common_local_host(host: &[u8]) -> bool {
     let rest = host
         .strip_prefix(b"127.0.0.1")
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn local_hosts_come_in() {
+    fn local_hosts_are_let_in() {
         for host in [
             "localhost",
             "LOCALHOST:8899",
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_of_applications_and_local_pages_come_in() {
+    fn origins_of_applications_and_local_pages_are_let_in() {
         for origin in [
             "http://localhost:3000",
             "https://127.0.0.1",

@@ -1,5 +1,5 @@
-//! The attempts at one request: what an answer's status says about the credential, and what the
-//! outcome of the whole request proves.
+//! The attempts at one request: what a response's status says about the credential, and what the outcome
+//! of the whole request proves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,16 +19,16 @@ const SHORT_COOLDOWN: Duration = Duration::from_secs(1);
 /// The longest rest that an upstream can ask for.
 const LONGEST_RATE_LIMIT_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 
-/// What an answer says about the credential that the request was sent with.
+/// What a response says about the credential that the request was sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Only an accepted credential gets this answer.
+    /// Only an accepted credential gets this response.
     Accepted,
     /// 401 or 403: the credential is at fault, or the request is.
     Rejected,
     /// 429, with what Retry-After says.
     Limited(Option<Duration>),
-    /// The upstream failed: that says nothing.
+    /// The upstream failed, which says nothing about the credential.
     Nothing,
 }
 
@@ -106,7 +106,7 @@ impl Attempts {
         Some(place.insert(selection))
     }
 
-    /// The current attempt has got an answer.
+    /// Takes note of the response to the current attempt.
     pub fn record_verdict(&mut self, balancer: &Balancer, verdict: Verdict, status: StatusCode) {
         let Some(last) = self.count.checked_sub(1) else {
             return;
@@ -125,7 +125,7 @@ impl Attempts {
             Verdict::Limited(Some(rest)) => {
                 log_event(balancer.limited(selection, rest, now(), Announce::Now));
             }
-            // How long is known at the end: others must not run into the limit meanwhile.
+            // How long is known at the end: no other request should run into the limit meanwhile.
             Verdict::Limited(None) => {
                 log_event(balancer.limited(selection, SHORT_COOLDOWN, now(), Announce::Later));
             }
@@ -133,12 +133,11 @@ impl Attempts {
         }
     }
 
-    /// The request is over: the current attempt's answer is passed on, or there is none.
+    /// Ends the attempts: the last response is passed on, or there is none.
     ///
-    /// A rejected credential is at fault only if another one was accepted for the same request: a
-    /// request that all of them reject must not empty the pool.
-    ///
-    /// Ends all trials, however long the answer lasts. Returns the configuration of the last attempt.
+    /// A rejected credential is marked failed only if another one succeeds for the same request. Otherwise
+    /// the request itself may be at fault, and one bad request must not take every credential out of
+    /// rotation. Ends all probes. Returns the configuration of the last attempt.
     pub fn conclude(
         &mut self,
         balancer: &Balancer,
@@ -188,7 +187,7 @@ impl Attempts {
     }
 }
 
-/// Tells the log about a change.
+/// Logs a change.
 fn log_event(event: Option<Event>) {
     let Some(event) = event else { return };
     match event.kind {

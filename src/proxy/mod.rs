@@ -1,7 +1,7 @@
 //! One request's life: access, route, body, attempts, relay, log line. Read this first.
 //!
 //! Called by the workers of [`crate::server`], as their [`Handler`]. Each step's rules stand in a file
-//! of its own; [`forward`] holds the loop over the attempts.
+//! of its own; `forward` holds the loop over the attempts.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};

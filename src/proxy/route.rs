@@ -7,16 +7,16 @@ use http::Method;
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
 
-/// A piece of a request target, kept apart from it, or what stands in for one.
+/// A part of a request target, as a range of it, or text that replaces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetSlice {
-    /// These bytes of it.
+    /// These bytes of the target.
     In(Range<usize>),
     Other(Vec<u8>),
 }
 
 impl TargetSlice {
-    /// The bytes, `target` being the request target that it is a piece of.
+    /// The bytes; `target` is the request target that this is a part of.
     pub fn of<'t>(&'t self, target: &'t [u8]) -> &'t [u8] {
         match self {
             TargetSlice::In(range) => &target[range.clone()],
@@ -24,7 +24,7 @@ impl TargetSlice {
         }
     }
 
-    /// What of it is before `end`; all of it without one.
+    /// The part before `end`; all of it without one.
     fn until(&self, end: Option<usize>) -> TargetSlice {
         match (self, end) {
             (_, None) => self.clone(),
@@ -34,7 +34,7 @@ impl TargetSlice {
     }
 }
 
-/// What is to be known of a path and query, found on one way through it: they are short.
+/// What one pass through path and query finds.
 struct Marks {
     has_fragment: bool,
     query: Option<usize>,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn dot_segments_are_refused_however_they_are_written() {
+    fn dot_segments_are_rejected_however_they_are_written() {
         for path in [
             "/..",
             "/.",
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn other_hosts_and_other_forms_are_refused() {
+    fn other_hosts_and_other_forms_are_rejected() {
         for (asked, code) in [
             ("http://evil.example/v1", "forbidden"),
             ("http://flow.example.evil.example/v1", "forbidden"),

@@ -1,8 +1,8 @@
 //! Which configuration is used next, and which ones rest.
 //!
-//! A state machine behind one mutex, with the clock passed in. No I/O under the lock, and the guard
-//! never leaves this file. What happened to a request is told by the methods that return an
-//! [`Event`] to be logged; the rules for what follows from which status are the caller's.
+//! A state machine behind one mutex, with the clock passed in. No I/O happens under the lock, and the
+//! guard never leaves this file. A method that changes a credential's health returns an [`Event`] for the
+//! log; which status changes what is the caller's rule.
 //!
 //! A *configuration* is a turn in the round-robin, a *credential* is what can fail: several
 //! configurations can share one.
@@ -18,7 +18,7 @@ use crate::config::secrets::{Configuration, Credential};
 const FIRST_COOLDOWN: Duration = Duration::from_secs(60);
 /// The longest rest of a failed credential.
 const LONGEST_COOLDOWN: Duration = Duration::from_secs(15 * 60);
-/// A rest that grows by less than this is not worth a line in the log.
+/// A rest that grows by less than this is not logged again.
 const WORTH_A_LINE: Duration = Duration::from_millis(500);
 
 /// Chooses configurations. Shared by all workers.
@@ -54,7 +54,7 @@ struct Health {
     limited_until: Option<Instant>,
     /// Up to when the log knows that it is limited.
     announced_until: Option<Instant>,
-    /// One request is trying out whether it works again.
+    /// One request tries whether it works again.
     being_probed: Arc<AtomicBool>,
 }
 
@@ -68,7 +68,7 @@ pub struct Selection {
     _trial: Option<Probe>,
 }
 
-/// Ends the trial of a credential when the attempt is over, however it ends.
+/// Ends the probe of a credential when it is dropped.
 #[derive(Debug)]
 struct Probe(Arc<AtomicBool>);
 
@@ -78,7 +78,7 @@ impl Drop for Probe {
     }
 }
 
-/// Whether a rest is told to the log now, or will be by a later call.
+/// Whether a rest is logged now or by a later call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Announce {
     Now,
@@ -130,7 +130,7 @@ impl Balancer {
     /// Starts with the first of `configurations`, all of them healthy.
     ///
     /// # Panics
-    /// Without any configuration: the loader of the secrets file refuses that.
+    /// Without any configuration: the loader of the secrets file rejects that.
     pub fn new(configurations: &[Configuration]) -> Balancer {
         let mut state = State {
             entries: Vec::new(),
@@ -153,17 +153,17 @@ impl Balancer {
         self.lock().selection(now, tried)
     }
 
-    /// An attempt with `pick` got an answer that only an accepted credential gets.
+    /// An attempt with `selection` got a response that only an accepted credential gets.
     pub fn accepted(&self, selection: &Selection, now: Instant) -> Option<Event> {
         self.lock().restore(selection, now)
     }
 
-    /// `pick`'s credential was rejected, and another one was accepted for the same request.
+    /// `selection`'s credential was rejected, and another one was accepted for the same request.
     pub fn failed(&self, selection: &Selection, now: Instant) -> Option<Event> {
         self.lock().fail(selection, now)
     }
 
-    /// `pick`'s credential has reached a limit of the upstream's and rests at least for `rest`.
+    /// `selection`'s credential has reached a limit of the upstream's and rests at least for `rest`.
     pub fn limited(
         &self,
         selection: &Selection,
@@ -223,7 +223,7 @@ impl State {
             .find(|&entry| available(entry) && is_fresh(entry));
         let entry = match entry {
             Some(entry) => entry,
-            // The proxy never refuses on its own account what the upstream might accept.
+            // When every credential rests, use the one whose rest ends first: the upstream may accept it.
             None if tried.clone().into_iter().next().is_none() => {
                 order.min_by_key(|&entry| self.health(entry).cooldown_until())?
             }
@@ -248,7 +248,7 @@ impl State {
         &self.credentials[self.entries[entry].credential]
     }
 
-    /// The health of the credential of `pick`, unless a reload has removed it.
+    /// The health of the credential of `selection`, unless a reload has removed it.
     fn health_of(&mut self, selection: &Selection) -> Option<&mut Health> {
         self.credentials
             .iter_mut()

@@ -100,11 +100,7 @@ fn one_request_tries_a_failed_credential_and_restores_it() {
     assert_eq!(names(2), "bc");
     let probe = balancer.selection(now, &[]).unwrap();
     assert_eq!(&*probe.configuration.name, "a");
-    assert_eq!(
-        names(3),
-        "bcb",
-        "while it is tried by one, nobody else gets it"
-    );
+    assert_eq!(names(3), "bcb", "one request tries it, no other gets it");
     let event = balancer.accepted(&probe, now).unwrap();
     assert_eq!(
         event.to_string(),
@@ -263,7 +259,7 @@ fn over_random_sequences_the_rules_hold() {
         for _ in 0..200 {
             random_step(&mut random, &balancer, &mut now, &mut model, seed);
         }
-        // Everybody has rested: turns are fair among all that are not being tried.
+        // Every rest is over: turns are fair among all that are not being tried.
         now += seconds(3600);
         let mut counts = [0; 5];
         for _ in 0..50 {
@@ -283,7 +279,7 @@ fn random_step(
 ) {
     let selection = balancer
         .selection(*now, &[])
-        .expect("somebody is always picked");
+        .expect("a first attempt is always made");
     let picked = credential_of(&selection);
     let is_available = |credential: usize| model.until[credential] <= *now;
     if !is_available(picked) {
