@@ -17,7 +17,7 @@ use super::error::{ExchangeError, UpstreamError};
 use super::request::{Output, Request, RequestBody};
 use super::stream::{CallState, ReadMode, StopReason};
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, Parsed, ResponseBody, ResponseHead};
+use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
 
 /// How long an idle connection is kept. Most load balancers close theirs after 60 s.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(50);
@@ -39,7 +39,7 @@ pub struct UpstreamConnection {
 struct Connection {
     transport: Box<dyn Transport>,
     /// The part of the last response's body that has not been read.
-    body: ResponseBody,
+    body: BodyDecoder,
     /// Whether it can carry another request after that body.
     persists: bool,
     /// Whether a byte of the response to the current request has arrived.
@@ -163,7 +163,7 @@ impl UpstreamConnection {
         self.socket = self.call.upstream();
         Ok(Connection {
             transport,
-            body: ResponseBody::Ended,
+            body: BodyDecoder::Ended,
             persists: true,
             has_begun_response: false,
             is_reused: false,
@@ -275,7 +275,7 @@ impl Connection {
 
     /// Whether the last answer was taken whole, with nothing behind it.
     fn is_reusable(&mut self) -> bool {
-        let is_between = self.persists && matches!(self.body, ResponseBody::Ended);
+        let is_between = self.persists && matches!(self.body, BodyDecoder::Ended);
         is_between && self.transport.buffers().input().is_empty()
     }
 
@@ -299,7 +299,7 @@ impl Connection {
                     }
                     Parsed::Final(length, answer) => {
                         buffers.input_consume(length);
-                        self.body = ResponseBody::new(answer.framing);
+                        self.body = BodyDecoder::new(answer.framing);
                         self.persists = answer.persists;
                         return Ok(answer);
                     }
@@ -319,11 +319,11 @@ impl Connection {
         silence: NextTimeout,
     ) -> Result<BodyRead, ExchangeError> {
         loop {
-            if matches!(self.body, ResponseBody::Ended) {
+            if matches!(self.body, BodyDecoder::Ended) {
                 return Ok(BodyRead::End);
             }
             let buffers = self.transport.buffers();
-            let taken = self.body.take(buffers.input(), buffer);
+            let taken = self.body.decode(buffers.input(), buffer);
             let (used, filled) = taken.map_err(ExchangeError::NotHttp)?;
             buffers.input_consume(used);
             if filled > 0 {
@@ -334,8 +334,8 @@ impl Connection {
             }
             match self.transport.await_input(silence) {
                 Ok(true) => {}
-                Ok(false) if matches!(self.body, ResponseBody::UntilClose) => {
-                    self.body = ResponseBody::Ended
+                Ok(false) if matches!(self.body, BodyDecoder::UntilClose) => {
+                    self.body = BodyDecoder::Ended
                 }
                 Ok(false) => return Err(ExchangeError::ClosedEarly),
                 Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
