@@ -11,11 +11,11 @@ use super::error::HttpError;
 use super::headers::{HeaderBlock, KnownHeader, MAX_OPTIONS};
 
 /// The longest request line, in bytes. nginx allows 8 KiB, but there are longer queries.
-pub const MAX_REQUEST_LINE: usize = 16 * 1024;
+const MAX_REQUEST_LINE: usize = 16 * 1024;
 /// The longest head, in bytes, request line included. Leaves room for cookies and long tokens.
-pub const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 /// The most header lines in a head.
-pub const MAX_FIELDS: usize = 128;
+const MAX_HEADER_LINES: usize = 128;
 
 /// The complete, valid head of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +39,9 @@ pub struct RequestHead {
 /// What happens to the connection after the response (RFC 9112 section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
+    /// Another request may follow.
     KeepAlive,
+    /// The connection is closed.
     Close,
 }
 
@@ -177,13 +179,13 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-/// Enough header lines for nearly all heads. An array for all [`MAX_FIELDS`] would fill 4 KiB of stack,
+/// Enough header lines for nearly all heads. An array for all [`MAX_HEADER_LINES`] would fill 4 KiB of stack,
 /// which pushes other data out of the cache.
-const FEW_FIELDS: usize = 32;
+const FEW_HEADER_LINES: usize = 32;
 
 fn header_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {
-    match parse_lines::<FEW_FIELDS>(head, &mut spare) {
-        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_FIELDS>(head, &mut spare),
+    match parse_lines::<FEW_HEADER_LINES>(head, &mut spare) {
+        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_HEADER_LINES>(head, &mut spare),
         parsed => parsed,
     }
     .map_err(|error| match error {

@@ -8,10 +8,10 @@ use super::body::{ChunkDecoder, Decoded};
 use super::headers::{HeaderBlock, KnownHeader};
 
 /// The most header lines in a head.
-const MAX_FIELDS: usize = 128;
-/// Enough header lines for nearly all heads. An array for all [`MAX_FIELDS`] would take 4 KiB of stack,
+const MAX_HEADER_LINES: usize = 128;
+/// Enough header lines for nearly all heads. An array for all [`MAX_HEADER_LINES`] would take 4 KiB of stack,
 /// which pushes other data out of the cache.
-const FEW_FIELDS: usize = 32;
+const FEW_HEADER_LINES: usize = 32;
 
 /// The head of a final response.
 #[derive(Debug)]
@@ -59,13 +59,13 @@ pub fn parse(
     method: &Method,
     spare: &mut HeaderBlock,
 ) -> Result<Parsed, &'static str> {
-    match parse_lines::<FEW_FIELDS>(bytes, method, spare) {
-        Err(TOO_MANY_FIELDS) => parse_lines::<MAX_FIELDS>(bytes, method, spare),
+    match parse_lines::<FEW_HEADER_LINES>(bytes, method, spare) {
+        Err(TOO_MANY_LINES) => parse_lines::<MAX_HEADER_LINES>(bytes, method, spare),
         parsed => parsed,
     }
 }
 
-const TOO_MANY_FIELDS: &str = "its head has over 128 fields";
+const TOO_MANY_LINES: &str = "its head has over 128 fields";
 
 #[inline(never)]
 fn parse_lines<const MAX: usize>(
@@ -80,7 +80,7 @@ fn parse_lines<const MAX: usize>(
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(Parsed::NotYet),
-        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_LINES),
         Err(_) => return Err("its head is malformed"),
     };
     let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());

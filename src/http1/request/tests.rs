@@ -177,14 +177,14 @@ fn limits_apply_before_the_head_is_complete() {
     assert_eq!(rejected(&long_head), "headers_too_large");
     let many = format!(
         "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: 1\r\n".repeat(MAX_FIELDS)
+        "X: 1\r\n".repeat(MAX_HEADER_LINES)
     );
     assert_eq!(rejected(many.as_bytes()), "headers_too_large");
     let enough = format!(
         "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: 1\r\n".repeat(MAX_FIELDS - 1)
+        "X: 1\r\n".repeat(MAX_HEADER_LINES - 1)
     );
-    assert_eq!(parsed(enough.as_bytes()).fields.count(), MAX_FIELDS);
+    assert_eq!(parsed(enough.as_bytes()).fields.count(), MAX_HEADER_LINES);
 }
 
 #[test]
