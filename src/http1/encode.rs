@@ -52,14 +52,14 @@ const CHUNK_SUFFIX: usize = 2;
 /// Bytes to be sent to a client. Belongs to a worker, which reuses it for each response.
 #[derive(Debug, Default)]
 pub(crate) struct OutputBuffer {
-    /// Initialised memory, of which `start..end` is to be sent. Empty until the first response.
+    /// Initialised memory, of which `start..end` has not been sent. Empty until the first response.
     data: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl OutputBuffer {
-    /// Returns the bytes that are to be sent.
+    /// Returns the bytes that have not been sent.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
@@ -73,6 +73,7 @@ impl OutputBuffer {
         }
     }
 
+    /// Grows the buffer to at least `size` bytes.
     #[cold]
     fn reserve(&mut self, size: usize) {
         if self.data.is_empty() {
@@ -97,8 +98,8 @@ impl OutputBuffer {
         if self.data.len() < BUFFER_BYTES {
             self.reserve(BUFFER_BYTES);
         }
-        let room = self.data.len() - self.end;
-        let length = room
+        let free = self.data.len() - self.end;
+        let length = free
             .checked_sub(CHUNK_PREFIX + CHUNK_SUFFIX)?
             .min(MAX_CHUNK_BYTES);
         // A small space is not worth a read of its own.
@@ -188,7 +189,7 @@ impl OutputBuffer {
     }
 }
 
-/// Returns the line before a chunk of `size` bytes, at most [`MAX_CHUNK_BYTES`], and its length in bytes.
+/// Returns the line before a chunk of `size` bytes, at most [`MAX_CHUNK_BYTES`], and the line's length.
 fn chunk_size_line(size: usize) -> ([u8; CHUNK_PREFIX], usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (1..4)

@@ -179,8 +179,8 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-/// Enough header lines for nearly all heads. An array for all [`MAX_HEADER_LINES`] would fill 4 KiB of stack,
-/// which pushes other data out of the cache.
+/// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would fill 4 KiB of
+/// stack, which pushes other data out of the cache.
 const FEW_HEADER_LINES: usize = 32;
 
 fn header_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {

@@ -9,8 +9,8 @@ use super::headers::{HeaderBlock, KnownHeader};
 
 /// The most header lines in a head.
 const MAX_HEADER_LINES: usize = 128;
-/// Enough header lines for nearly all heads. An array for all [`MAX_HEADER_LINES`] would take 4 KiB of stack,
-/// which pushes other data out of the cache.
+/// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would take 4 KiB of
+/// stack, which pushes other data out of the cache.
 const FEW_HEADER_LINES: usize = 32;
 
 /// The head of a final response.
@@ -186,7 +186,9 @@ fn content_length(fields: &mut HeaderBlock) -> Result<Option<u64>, &'static str>
 pub enum BodyDecoder {
     /// The body has this number of bytes left.
     Length(u64),
+    /// The body has more chunks.
     Chunked(ChunkDecoder),
+    /// The body goes on until the connection is closed.
     UntilClose,
     /// The whole body has been decoded.
     Ended,
@@ -205,16 +207,16 @@ impl BodyDecoder {
         }
     }
 
-    /// Decodes as much of `input` as fits in `buffer`. Returns the number of bytes used of `input`, and the
-    /// number written to `buffer`. Both are 0 only if one of the two is empty or the body has ended.
+    /// Decodes as much of `input` as fits in `buffer`. Returns the number of bytes used of `input`, and
+    /// the number written to `buffer`. Both are 0 only if one of the two is empty or the body has ended.
     ///
     /// # Errors
     /// What is wrong with a chunk, once all data before it has been returned.
     pub fn decode(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
-        let most = input.len().min(buffer.len());
+        let max = input.len().min(buffer.len());
         match self {
             BodyDecoder::Length(left) => {
-                let length = usize::try_from(*left).map_or(most, |left| left.min(most));
+                let length = usize::try_from(*left).map_or(max, |left| left.min(max));
                 buffer[..length].copy_from_slice(&input[..length]);
                 *left -= length as u64;
                 if *left == 0 {
@@ -224,8 +226,8 @@ impl BodyDecoder {
             }
             BodyDecoder::Chunked(_) => self.decode_chunks(input, buffer),
             BodyDecoder::UntilClose => {
-                buffer[..most].copy_from_slice(&input[..most]);
-                Ok((most, most))
+                buffer[..max].copy_from_slice(&input[..max]);
+                Ok((max, max))
             }
             BodyDecoder::Ended => Ok((0, 0)),
             BodyDecoder::Malformed(reason) => Err(reason.clone()),
@@ -236,23 +238,23 @@ impl BodyDecoder {
         let (mut used, mut filled) = (0, 0);
         while let BodyDecoder::Chunked(decoder) = self {
             // Give the decoder no more than fits: it counts the data that it returns as consumed.
-            let most = (input.len() - used).min(buffer.len() - filled);
-            if most == 0 {
+            let max = (input.len() - used).min(buffer.len() - filled);
+            if max == 0 {
                 break;
             }
-            let piece = &input[used..used + most];
+            let piece = &input[used..used + max];
             match decoder.decode(piece) {
                 Ok(Decoded::Data { start, end }) => {
                     buffer[filled..filled + end - start].copy_from_slice(&piece[start..end]);
                     filled += end - start;
                     used += end;
                 }
-                Ok(Decoded::More) => used += most,
+                Ok(Decoded::More) => used += max,
                 Ok(Decoded::End { end }) => {
                     used += end;
                     *self = BodyDecoder::Ended;
                 }
-                // The client still gets the data before it.
+                // The data before the malformed chunk is returned first.
                 Err(error) => {
                     *self = BodyDecoder::Malformed(error.message.clone().into_owned());
                     if filled == 0 {

@@ -31,14 +31,14 @@ pub(super) fn resolve(
         80
     };
     let port = uri.port_u16().unwrap_or(default_port);
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse() {
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare_host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     wait::before_blocking();
     // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.
     let (sender, receiver) = mpsc::sync_channel(1);
-    let name = bare.to_owned();
+    let name = bare_host.to_owned();
     let look_up = move || {
         let addresses = (name.as_str(), port)
             .to_socket_addrs()

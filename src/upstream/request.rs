@@ -83,7 +83,7 @@ impl<'t> RequestWriter<'t> {
             if let Some(length) = encode_head(&mut head, request) {
                 return self.write(&head[..length]);
             }
-            // Ends soon, because the head of a client's request is limited.
+            // A client's head is limited, so this ends soon.
             head.resize(2 * head.len(), 0);
         }
     }

@@ -16,9 +16,14 @@ use super::call_state::CallState;
 use super::stream::TcpTransport;
 
 const VERSION: u8 = 5;
+// Authentication methods (RFC 1928 section 3).
 const NO_AUTHENTICATION: u8 = 0;
 const USER_AND_PASSWORD: u8 = 2;
+// The command and the address types (RFC 1928 sections 4 and 5).
 const CONNECT: u8 = 1;
+const IPV4: u8 = 1;
+const NAME: u8 = 3;
+const IPV6: u8 = 4;
 
 /// Connects through the SOCKS proxy of ureq's configuration, if it has one.
 #[derive(Debug)]
@@ -53,7 +58,7 @@ impl<In: Transport> Connector<In> for SocksConnector {
 /// Asks `proxy` to connect to `target` (RFC 1928 sections 3 to 6).
 ///
 /// # Errors
-/// The stream fails, or the proxy rejects the request or answers something else.
+/// The stream fails, or the proxy rejects the request or sends an invalid reply.
 fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> io::Result<()> {
     let credentials = proxy
         .username()
@@ -87,9 +92,9 @@ fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> i
     }
     // Skip the address that the proxy has bound, and its port of two bytes.
     let length = match address_type {
-        1 => 4,
-        4 => 16,
-        3 => usize::from(read_array::<1>(stream)?[0]),
+        IPV4 => 4,
+        IPV6 => 16,
+        NAME => usize::from(read_array::<1>(stream)?[0]),
         _ => return Err(io::Error::other("the SOCKS proxy's reply is malformed")),
     };
     let mut bound = [0; 255 + 2];
@@ -98,7 +103,8 @@ fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> i
 
 /// Sends user and password (RFC 1929 section 2).
 fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) -> io::Result<()> {
-    let mut request = vec![1];
+    const VERSION: u8 = 1;
+    let mut request = vec![VERSION];
     for text in [user, password] {
         let length = u8::try_from(text.len())
             .map_err(|_| io::Error::other("user or password of the SOCKS proxy is too long"))?;
@@ -117,27 +123,27 @@ fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) ->
 /// Encodes the request to connect to `target` (RFC 1928 section 4).
 fn connect_request(target: &Uri) -> io::Result<Vec<u8>> {
     let host = target.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
     let default_port = if target.scheme_str() == Some("https") {
         443
     } else {
         80
     };
     let mut request = vec![VERSION, CONNECT, 0];
-    match bare.parse() {
+    match bare_host.parse() {
         Ok(IpAddr::V4(address)) => {
-            request.push(1);
+            request.push(IPV4);
             request.extend_from_slice(&address.octets());
         }
         Ok(IpAddr::V6(address)) => {
-            request.push(4);
+            request.push(IPV6);
             request.extend_from_slice(&address.octets());
         }
         Err(_) => {
-            let length = u8::try_from(bare.len())
+            let length = u8::try_from(bare_host.len())
                 .map_err(|_| io::Error::other("the target's name is too long for SOCKS"))?;
-            request.extend_from_slice(&[3, length]);
-            request.extend_from_slice(bare.as_bytes());
+            request.extend_from_slice(&[NAME, length]);
+            request.extend_from_slice(bare_host.as_bytes());
         }
     }
     let port = target.port_u16().unwrap_or(default_port);

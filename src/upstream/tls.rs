@@ -41,8 +41,8 @@ impl TlsConnector {
         Ok(TlsConnector(Arc::new(config)))
     }
 
-    /// Not inlined: its stack frame is large, and a page of a worker's stack that has once been touched
-    /// stays in memory.
+    /// Does the TLS handshake over `transport`. Not inlined: its stack frame is large, and a page of a
+    /// worker's stack that has once been touched stays in memory.
     #[inline(never)]
     fn handshake(
         &self,
@@ -50,8 +50,8 @@ impl TlsConnector {
         transport: impl Transport,
     ) -> Result<TlsTransport, ureq::Error> {
         let host = details.uri.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare.to_owned())
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare_host.to_owned())
             .map_err(|_| ureq::Error::Tls("the target's host is no name for TLS"))?;
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name)?;
         let mut socket = TransportAdapter::new(
@@ -68,6 +68,7 @@ impl TlsConnector {
     }
 }
 
+/// Returns the Mozilla set and the roots in `ca_file`.
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),

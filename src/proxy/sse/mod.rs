@@ -1,5 +1,5 @@
-//! Server-sent events (WHATWG HTML section 9.2): finds where an event ends, and closes a stream that broke
-//! off with an error event.
+//! Server-sent events (WHATWG HTML section 9.2): finds where an event ends, and closes a broken stream
+//! with an error event.
 //!
 //! One frame makes both SDKs raise an error, `event: error` with Anthropic's error object: OpenAI's
 //! because the data has an `error` member, Anthropic's because of the event's name. It must be an event

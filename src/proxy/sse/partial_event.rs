@@ -97,9 +97,9 @@ impl PartialEvent {
 
     /// Returns bytes that complete a UTF-8 character which was cut, to any character.
     pub(super) fn rest_of_character(&self) -> &'static [u8] {
-        let [third, second, first] = self.last;
+        let [oldest, middle, newest] = self.last;
         // Unicode Standard, table 3-7: well-formed UTF-8 byte sequences.
-        match (third, second, first) {
+        match (oldest, middle, newest) {
             (_, _, 0xc2..=0xdf) => &[0x80],
             (_, _, 0xe0) => &[0xa0, 0x80],
             (_, _, 0xe1..=0xef) => &[0x80, 0x80],
