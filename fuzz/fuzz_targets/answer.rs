@@ -5,9 +5,7 @@
 #![no_main]
 
 use flow_proxy_fuzz::http1::headers::{HeaderBlock, KnownHeader};
-use flow_proxy_fuzz::http1::response::{
-    Parsed, ResponseBody, ResponseFraming, ResponseHead, parse,
-};
+use flow_proxy_fuzz::http1::response::{BodyDecoder, Parsed, ResponseFraming, ResponseHead, parse};
 use flow_proxy_fuzz::pieces;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
@@ -169,13 +167,13 @@ fn naive(mut input: &[u8]) -> Vec<u8> {
 
 /// The body's data, how many bytes of `input` it took, and whether it is complete.
 fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
-    let mut body = ResponseBody::new(framing);
+    let mut body = BodyDecoder::new(framing);
     let (mut data, mut used) = (Vec::new(), 0);
     let mut buffer = [0; 64];
     for piece in pieces(input, seed) {
         let mut rest = piece;
-        while !rest.is_empty() && !matches!(body, ResponseBody::Ended) {
-            let Ok((took, filled)) = body.take(rest, &mut buffer) else {
+        while !rest.is_empty() && !matches!(body, BodyDecoder::Ended) {
+            let Ok((took, filled)) = body.decode(rest, &mut buffer) else {
                 // How many bytes were taken before the error depends on the cut.
                 return (data, 0, false);
             };
@@ -185,5 +183,5 @@ fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize
             rest = &rest[took..];
         }
     }
-    (data, used, matches!(body, ResponseBody::Ended))
+    (data, used, matches!(body, BodyDecoder::Ended))
 }

@@ -1,13 +1,14 @@
-//! Answers to the client: the head, and the body in the framing that the client understands.
+//! Encodes responses to the client: the head, and the body in a framing that the client understands.
 //!
-//! Bytes gather in one buffer of the worker and go out in as few writes as the moment allows: the
-//! caller flushes when it would have to wait for more.
+//! The bytes collect in one buffer and go out in few writes: the caller sends them when the buffer is
+//! full or when it would have to wait for more. No I/O. Called by the worker that serves the request.
 
 use http::{HeaderName, HeaderValue, Version};
 
 use super::request::Persistence;
 
-/// Whole header lines of `fields`, in pieces.
+/// Encodes `fields` as header lines (RFC 9112 section 5). The pieces, joined, are `name: value` and CRLF
+/// for each.
 pub fn field_lines(fields: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item = &[u8]> {
     fields.iter().flat_map(|(name, value)| {
         let line: [&[u8]; 4] = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
@@ -15,62 +16,69 @@ pub fn field_lines(fields: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item =
     })
 }
 
-/// How the end of an answer's body is known.
+/// What is known about the length of a response body before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseLength {
-    /// No body follows, whatever the fields say: HEAD, 204, 304 (RFC 9110 section 6.4.1).
+    /// No body follows, whatever the header says: HEAD, 204, 304 (RFC 9110 section 6.4.1).
     None,
-    /// Exactly so many bytes.
+    /// The body has this number of bytes, which the header's Content-Length names.
     Length(u64),
-    /// Chunks for HTTP/1.1 clients; for HTTP/1.0 clients the end of the connection.
+    /// Unknown: an HTTP/1.1 client gets chunks, and for an HTTP/1.0 client the connection is closed at
+    /// the end of the body.
     Unknown,
 }
 
-/// The framing on the wire, once the client's version is known.
+/// How the body is encoded for the version of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyCoding {
+    /// The data as it is, with a Content-Length, or no body.
     Plain,
+    /// Chunks (RFC 9112 section 7.1).
     Chunked,
+    /// The data as it is, ended by the end of the connection.
     UntilClose,
 }
 
-/// Room for pieces of an answer before it must be flushed. Measured: more makes large answers no
-/// faster, and each worker has one.
-const OUT_SIZE: usize = MAX_PIECE + 64;
-/// The largest piece that is framed as one chunk; its size has four hexadecimal digits.
-const MAX_PIECE: usize = 0x4000;
-/// Bytes kept free before a chunk's data: four digits and CRLF.
+/// The usual size of the buffer, in bytes. Every worker has one, and a larger one makes large responses
+/// no faster (measured).
+const BUFFER_BYTES: usize = MAX_CHUNK_BYTES + 64;
+/// The most data in one chunk, in bytes. Its size has four hexadecimal digits.
+const MAX_CHUNK_BYTES: usize = 0x4000;
+/// Bytes kept free before the data of a chunk: four digits and CRLF.
 const CHUNK_PREFIX: usize = 6;
-/// Bytes kept free behind a chunk's data: CRLF.
+/// Bytes kept free after the data of a chunk: CRLF.
 const CHUNK_SUFFIX: usize = 2;
 
-/// Bytes on their way to the client. Belongs to a worker, is reused for each answer.
+/// Bytes to be sent to a client. Belongs to a worker, which reuses it for each response.
 #[derive(Debug, Default)]
 pub(crate) struct OutputBuffer {
-    /// All initialised; `start..end` waits to be sent. Empty until the first answer.
+    /// Initialised memory, of which `start..end` has not been sent. Empty until the first response.
     data: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl OutputBuffer {
+    /// Returns the bytes that have not been sent.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
 
+    /// Drops all bytes, and the memory of a buffer that has grown.
     pub(crate) fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
-        if self.data.len() > OUT_SIZE {
+        if self.data.len() > BUFFER_BYTES {
             self.data = Vec::new();
         }
     }
 
+    /// Grows the buffer to at least `size` bytes.
     #[cold]
     fn reserve(&mut self, size: usize) {
         if self.data.is_empty() {
-            // Zeroed by the allocator, as a rule without touching a page.
-            self.data = vec![0; size.max(OUT_SIZE)];
+            // The allocator usually takes zeroed pages from the system, so no page is touched.
+            self.data = vec![0; size.max(BUFFER_BYTES)];
         } else if self.data.len() < size {
             self.data.resize(size, 0);
         }
@@ -85,52 +93,52 @@ impl OutputBuffer {
         self.end = end;
     }
 
-    /// Where the next piece of the body is to be written; `None` where a flush must come first.
+    /// Returns the space for the next piece of the body, or `None` if the buffer must be sent first.
     pub(crate) fn space(&mut self) -> Option<&mut [u8]> {
-        if self.data.len() < OUT_SIZE {
-            self.reserve(OUT_SIZE);
+        if self.data.len() < BUFFER_BYTES {
+            self.reserve(BUFFER_BYTES);
         }
-        let room = self.data.len() - self.end;
-        let piece = room
+        let free = self.data.len() - self.end;
+        let length = free
             .checked_sub(CHUNK_PREFIX + CHUNK_SUFFIX)?
-            .min(MAX_PIECE);
-        // A small rest is not worth a read of its own.
-        if piece < MAX_PIECE / 4 && self.end > 0 {
+            .min(MAX_CHUNK_BYTES);
+        // A small space is not worth a read of its own.
+        if length < MAX_CHUNK_BYTES / 4 && self.end > 0 {
             return None;
         }
         let from = self.end + CHUNK_PREFIX;
-        Some(&mut self.data[from..from + piece])
+        Some(&mut self.data[from..from + length])
     }
 
-    /// Takes over `length` bytes that were written to [`Out::space`].
-    pub(crate) fn commit(&mut self, length: usize, framing: BodyCoding) {
+    /// Adds the first `length` bytes of [`OutputBuffer::space`] to the body, encoded with `coding`.
+    pub(crate) fn commit(&mut self, length: usize, coding: BodyCoding) {
         let data = self.end + CHUNK_PREFIX;
-        let prefix = match framing {
-            BodyCoding::Chunked => format_chunk_size(length),
+        let (prefix, prefix_length) = match coding {
+            BodyCoding::Chunked => chunk_size_line(length),
             BodyCoding::Plain | BodyCoding::UntilClose => ([0; CHUNK_PREFIX], 0),
         };
-        let gap = CHUNK_PREFIX - prefix.1;
-        self.data[data - prefix.1..data].copy_from_slice(&prefix.0[..prefix.1]);
+        let gap = CHUNK_PREFIX - prefix_length;
+        self.data[data - prefix_length..data].copy_from_slice(&prefix[..prefix_length]);
         if self.start == self.end {
-            // Nothing waits before this piece: leave the gap out instead of closing it.
+            // The buffer is empty: start after the gap instead of moving the data.
             self.start += gap;
             self.end = data + length;
         } else {
             let from = self.end + gap;
             self.data.copy_within(from..data + length, self.end);
-            self.end += prefix.1 + length;
+            self.end += prefix_length + length;
         }
-        if framing == BodyCoding::Chunked {
+        if coding == BodyCoding::Chunked {
             self.append(b"\r\n");
         }
     }
 
-    /// A piece that lies elsewhere, framed. For small ones: it is copied.
-    pub(crate) fn append_piece(&mut self, bytes: &[u8], framing: BodyCoding) {
-        for piece in bytes.chunks(MAX_PIECE) {
-            if framing == BodyCoding::Chunked {
-                let (prefix, length) = format_chunk_size(piece.len());
-                self.append(&prefix[..length]);
+    /// Copies `bytes` to the body, encoded with `coding`. For small pieces.
+    pub(crate) fn append_piece(&mut self, bytes: &[u8], coding: BodyCoding) {
+        for piece in bytes.chunks(MAX_CHUNK_BYTES) {
+            if coding == BodyCoding::Chunked {
+                let (prefix, prefix_length) = chunk_size_line(piece.len());
+                self.append(&prefix[..prefix_length]);
                 self.append(piece);
                 self.append(b"\r\n");
             } else {
@@ -139,20 +147,26 @@ impl OutputBuffer {
         }
     }
 
+    /// Ends a chunked body (RFC 9112 section 7.1).
     pub(crate) fn append_last_chunk(&mut self) {
         self.append(b"0\r\n\r\n");
     }
 
+    /// Appends the interim response that asks for the request body (RFC 9110 section 15.2.1).
     pub(crate) fn append_continue(&mut self) {
         self.append(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
-    /// RFC 9112 section 4. `fields` are pieces of whole field lines.
+    /// Appends the head of a response (RFC 9112 section 4).
+    ///
+    /// `fields` are pieces of complete header lines, Content-Length included; Transfer-Encoding and
+    /// Connection are added here. `connection` is the version of the request, and whether the
+    /// connection is kept after the response.
     pub(crate) fn append_head<'f>(
         &mut self,
         status: http::StatusCode,
         fields: impl Iterator<Item = &'f [u8]>,
-        framing: BodyCoding,
+        coding: BodyCoding,
         connection: (Version, Persistence),
     ) {
         self.append(b"HTTP/1.1 ");
@@ -161,7 +175,7 @@ impl OutputBuffer {
         self.append(status.canonical_reason().unwrap_or_default().as_bytes());
         self.append(b"\r\n");
         fields.for_each(|piece| self.append(piece));
-        if framing == BodyCoding::Chunked {
+        if coding == BodyCoding::Chunked {
             self.append(b"transfer-encoding: chunked\r\n");
         }
         match connection {
@@ -175,8 +189,8 @@ impl OutputBuffer {
     }
 }
 
-/// The chunk-size line of a piece of at most [`MAX_PIECE`] bytes, and how long the line is.
-fn format_chunk_size(size: usize) -> ([u8; CHUNK_PREFIX], usize) {
+/// Returns the line before a chunk of `size` bytes, at most [`MAX_CHUNK_BYTES`], and the line's length.
+fn chunk_size_line(size: usize) -> ([u8; CHUNK_PREFIX], usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = (1..4)
         .rev()
@@ -195,9 +209,9 @@ fn format_chunk_size(size: usize) -> ([u8; CHUNK_PREFIX], usize) {
 mod tests {
     use super::*;
 
-    fn put(out: &mut OutputBuffer, bytes: &[u8], framing: BodyCoding) {
-        out.space().expect("room")[..bytes.len()].copy_from_slice(bytes);
-        out.commit(bytes.len(), framing);
+    fn append_in_place(output: &mut OutputBuffer, bytes: &[u8], coding: BodyCoding) {
+        output.space().expect("space")[..bytes.len()].copy_from_slice(bytes);
+        output.commit(bytes.len(), coding);
     }
 
     #[test]
@@ -209,52 +223,52 @@ mod tests {
             (0xabc, "abc"),
             (0x4000, "4000"),
         ] {
-            let (bytes, length) = format_chunk_size(size);
+            let (bytes, length) = chunk_size_line(size);
             assert_eq!(&bytes[..length], format!("{line}\r\n").as_bytes());
         }
     }
 
     #[test]
-    fn pieces_are_framed_the_same_whether_something_waits_before_them_or_not() {
-        let mut out = OutputBuffer::default();
-        put(&mut out, b"first", BodyCoding::Chunked);
-        put(&mut out, &[b'x'; 17], BodyCoding::Chunked);
-        out.append_piece(b"copied", BodyCoding::Chunked);
-        out.append_last_chunk();
+    fn chunks_are_the_same_in_an_empty_buffer_and_after_other_bytes() {
+        let mut output = OutputBuffer::default();
+        append_in_place(&mut output, b"first", BodyCoding::Chunked);
+        append_in_place(&mut output, &[b'x'; 17], BodyCoding::Chunked);
+        output.append_piece(b"copied", BodyCoding::Chunked);
+        output.append_last_chunk();
         let expected = format!(
             "5\r\nfirst\r\n11\r\n{}\r\n6\r\ncopied\r\n0\r\n\r\n",
             "x".repeat(17)
         );
-        assert_eq!(out.pending(), expected.as_bytes());
+        assert_eq!(output.pending(), expected.as_bytes());
     }
 
     #[test]
-    fn plain_pieces_follow_a_head_without_a_gap() {
-        let mut out = OutputBuffer::default();
+    fn plain_data_follows_a_head_without_a_gap() {
+        let mut output = OutputBuffer::default();
         let status = http::StatusCode::OK;
         let connection = (Version::HTTP_11, Persistence::Close);
-        out.append_head(status, std::iter::empty(), BodyCoding::Plain, connection);
-        put(&mut out, b"body", BodyCoding::Plain);
+        output.append_head(status, std::iter::empty(), BodyCoding::Plain, connection);
+        append_in_place(&mut output, b"body", BodyCoding::Plain);
         assert_eq!(
-            out.pending(),
+            output.pending(),
             b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nbody"
         );
-        out.clear();
-        put(&mut out, b"next", BodyCoding::Plain);
-        assert_eq!(out.pending(), b"next");
+        output.clear();
+        append_in_place(&mut output, b"next", BodyCoding::Plain);
+        assert_eq!(output.pending(), b"next");
     }
 
     #[test]
-    fn a_full_buffer_asks_for_a_flush() {
-        let mut out = OutputBuffer::default();
+    fn a_full_buffer_has_no_space() {
+        let mut output = OutputBuffer::default();
         let mut pieces = 0;
-        while let Some(space) = out.space() {
+        while let Some(space) = output.space() {
             let length = space.len();
-            out.commit(length, BodyCoding::Chunked);
+            output.commit(length, BodyCoding::Chunked);
             pieces += 1;
             assert!(pieces < 10, "never full");
         }
-        assert!(out.pending().len() > OUT_SIZE / 2);
-        assert!(out.data.len() <= OUT_SIZE);
+        assert!(output.pending().len() > BUFFER_BYTES / 2);
+        assert!(output.data.len() <= BUFFER_BYTES);
     }
 }

@@ -1,28 +1,29 @@
-//! Responses that this program gives itself: what went wrong and what the client can do about it.
+//! The error responses of this program: what went wrong, and what the client can do about it.
 
 use std::borrow::Cow;
 
 use http::StatusCode;
 
-/// An error response of our own. Which side it is about follows from its status.
+/// An error response of this program. Its status tells which side is at fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpError {
     pub status: StatusCode,
-    /// Tells our errors from the upstream's; scripts match it.
+    /// Distinguishes our errors from the upstream's. Scripts match it.
     pub code: &'static str,
-    /// One sentence for the person who has to act on it. Holds nothing secret.
+    /// One sentence for the person who has to act on it. Contains nothing secret.
     pub message: Cow<'static, str>,
 }
 
+/// Defines one constructor for each error: its name is the code, and the status follows.
 macro_rules! errors {
-    ($($name:ident $status:ident)*) => {
+    ($($code:ident $status:ident)*) => {
         impl HttpError {
             $(
-                #[doc = concat!("An error with the code `", stringify!($name), "`.")]
-                pub fn $name(message: impl Into<Cow<'static, str>>) -> HttpError {
+                #[doc = concat!("Returns an error with the code `", stringify!($code), "`.")]
+                pub fn $code(message: impl Into<Cow<'static, str>>) -> HttpError {
                     HttpError {
                         status: StatusCode::$status,
-                        code: stringify!($name),
+                        code: stringify!($code),
                         message: message.into(),
                     }
                 }
@@ -31,7 +32,7 @@ macro_rules! errors {
     };
 }
 
-// RFC 9110 section 15 and, for 431, RFC 6585 section 5.
+// RFC 9110 section 15; 431 is from RFC 6585 section 5.
 errors! {
     bad_request BAD_REQUEST
     forbidden FORBIDDEN

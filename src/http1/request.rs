@@ -1,8 +1,8 @@
-//! The head of a request: bytes in, [`RequestHead`] or a error out. No I/O.
+//! Parses the head of a request: bytes in, [`RequestHead`] or an error out. No I/O.
 //!
-//! Strict where a lax proxy smuggles (RFC 9112 section 11.2): whatever two implementations could
-//! read in two ways is refused, and the connection is closed. Field lines are parsed by httparse;
-//! what it lets through and we must not (bare LF) is looked for here.
+//! Strict against request smuggling (RFC 9112 section 11.2): a head that two implementations could
+//! understand differently is rejected, and its connection is closed. Header lines are parsed by
+//! httparse; a bare LF, which it accepts, is rejected here.
 
 use http::{Method, Version};
 
@@ -10,45 +10,53 @@ use super::body::RequestFraming;
 use super::error::HttpError;
 use super::headers::{HeaderBlock, KnownHeader, MAX_OPTIONS};
 
-/// The longest request line, in bytes. nginx allows 8 KiB; long queries exist.
-pub const MAX_REQUEST_LINE: usize = 16 * 1024;
-/// The longest head, in bytes, request line included. Cookies and long tokens fit well.
-pub const MAX_HEAD: usize = 64 * 1024;
-/// The most field lines in a head.
-pub const MAX_FIELDS: usize = 128;
+/// The longest request line, in bytes. nginx allows 8 KiB, but there are longer queries.
+const MAX_REQUEST_LINE: usize = 16 * 1024;
+/// The longest head, in bytes, request line included. Leaves room for cookies and long tokens.
+const MAX_HEAD: usize = 64 * 1024;
+/// The most header lines in a head.
+const MAX_HEADER_LINES: usize = 128;
 
-/// A request's head, whole and well-formed.
+/// The complete, valid head of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: Method,
-    /// The request target as it was sent: origin-form, absolute-form, authority-form or `*`.
+    /// The request target as received: origin-form, absolute-form, authority-form or `*` (RFC 9112
+    /// section 3.2).
     pub target: Box<[u8]>,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
+    /// The header lines.
     pub fields: HeaderBlock,
+    /// How the end of the body is found.
     pub framing: RequestFraming,
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
-    /// Whether the client lets the connection live on (RFC 9112 section 9.3).
+    /// Whether the client lets another request follow on the connection.
     pub persistence: Persistence,
 }
 
-/// What the client wants to become of the connection after the answer.
+/// What happens to the connection after the response (RFC 9112 section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
+    /// Another request may follow.
     KeepAlive,
+    /// The connection is closed.
     Close,
 }
 
-/// Finds the end of the head that starts at `bytes[0]`: the index after its empty line.
+/// Returns the index after the empty line of the head that starts at `bytes[0]`, or `None` if the head
+/// is incomplete.
 ///
-/// `from` is how much of `bytes` an earlier call has already seen, so that a head that comes in
-/// small pieces is not searched anew each time. Line ends are checked on the way: a client that
-/// sends bare LF would otherwise wait for an answer that never comes.
+/// `from` is the number of bytes that an earlier call has searched, so that a head that arrives in
+/// small pieces is searched once. Line ends are checked here already: a client that sends bare LF
+/// would otherwise wait for a response that never comes.
 ///
 /// # Errors
-/// What can be refused before the head is whole: bare CR or LF, or a limit that is exceeded.
+/// `bad_request` for a bare CR or LF, `uri_too_long` and `headers_too_large` for a head above the
+/// limits, even if it is incomplete.
 pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
-    // The last three bytes may be the beginning of the end; and not in the middle of a CRLF.
+    // The last three bytes may belong to the empty line. Do not start in the middle of a CRLF.
     let mut index = from.saturating_sub(3);
     if index > 0 && bytes.get(index) == Some(&b'\n') {
         index -= 1;
@@ -56,8 +64,8 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
     while let Some(offset) = memchr::memchr2(b'\r', b'\n', &bytes[index..]) {
         let at = index + offset;
         if bytes[at] == b'\n' {
-            // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end. Not every front
-            // does, and that difference is what smuggling is made of.
+            // RFC 9112 section 2.2 allows a bare LF as line end. Not every server in front of this
+            // one accepts it, and smuggling uses such differences.
             return Err(HttpError::bad_request(
                 "a line ends with a bare LF, not CRLF",
             ));
@@ -78,7 +86,7 @@ pub fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
 }
 
 fn check_size(head: &[u8]) -> Result<(), HttpError> {
-    // A short head has no long line.
+    // A short head needs no search for a long line.
     if head.len() > MAX_REQUEST_LINE && !head[..MAX_REQUEST_LINE + 1].contains(&b'\r') {
         return Err(HttpError::uri_too_long("the request line is over 16 KiB"));
     }
@@ -90,12 +98,11 @@ fn check_size(head: &[u8]) -> Result<(), HttpError> {
     Ok(())
 }
 
-/// Parses a request head from the start of `bytes`. `Ok(None)`: it is not all there yet.
-///
-/// The index that comes with the head is where the body starts.
+/// Parses the head at the start of `bytes`. Returns it with the index of the body's first byte, or
+/// `None` if it is incomplete.
 ///
 /// # Errors
-/// A [`HttpError`], after which the connection cannot be used for another request.
+/// As [`find_end`] and [`parse_whole`].
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, HttpError> {
     let Some(end) = find_end(bytes, 0)? else {
         return Ok(None);
@@ -103,19 +110,21 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, HttpErro
     parse_whole(&bytes[..end], HeaderBlock::default()).map(|head| Some((end, head)))
 }
 
-/// Parses a head that [`find_end`] found to be whole. Its fields are put where `spare` ones were.
+/// Parses a complete head, which ends where [`find_end`] says. Its header lines reuse the memory of
+/// `spare`.
 ///
 /// # Errors
-/// As [`parse_head`].
+/// `bad_request`, `headers_too_large`, `expectation_failed`, `not_implemented` or
+/// `version_not_supported`. The connection cannot be used for another request afterwards.
 pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, HttpError> {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
     let (method, target, version) = request_line(&head[..line_end])?;
-    let fields = field_lines(&head[line_end + 2..], spare)?;
+    let fields = header_lines(&head[line_end + 2..], spare)?;
     let framing = RequestFraming::of(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
     let persistence = match method {
-        // A front that takes the tunnel for open would send its bytes as the next request.
+        // A client that believes the tunnel to be open would send its bytes as the next request.
         Method::CONNECT => Persistence::Close,
         _ => persistence(version, &fields)?,
     };
@@ -130,7 +139,7 @@ pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, HttpE
     })
 }
 
-/// RFC 9112 section 3: method SP request-target SP HTTP-version.
+/// Parses `method SP request-target SP HTTP-version` (RFC 9112 section 3).
 fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), HttpError> {
     let bad = |what| HttpError::bad_request(what);
     let mut parts = line.split(|&byte| byte == b' ');
@@ -147,7 +156,7 @@ fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), HttpError> 
     }
     let version = match version {
         b"HTTP/1.0" => Version::HTTP_10,
-        // RFC 9110 section 2.5: a higher minor version is read as the highest that one knows.
+        // RFC 9110 section 2.5: a higher minor version is treated as the highest known one.
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Version::HTTP_11,
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
@@ -162,7 +171,7 @@ fn request_line(line: &[u8]) -> Result<(Method, Box<[u8]>, Version), HttpError> 
 }
 
 fn not_http(line: &[u8]) -> &'static str {
-    // A TLS handshake record (RFC 8446 section 5.1) starts with type 22 and version 3.x.
+    // RFC 8446 section 5.1: a TLS handshake starts with record type 22 and version 3.x.
     if line.starts_with(&[22, 3]) {
         "this port speaks plain HTTP: use http:// in the base URL, not https://"
     } else {
@@ -170,13 +179,13 @@ fn not_http(line: &[u8]) -> &'static str {
     }
 }
 
-/// As many as nearly all heads have. Room for more would be four kilobytes of stack to fill, which
-/// each worker touches, and caches are what a worker runs out of.
-const FEW_FIELDS: usize = 32;
+/// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would fill 4 KiB of
+/// stack, which pushes other data out of the cache.
+const FEW_HEADER_LINES: usize = 32;
 
-fn field_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {
-    match parse_lines::<FEW_FIELDS>(head, &mut spare) {
-        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_FIELDS>(head, &mut spare),
+fn header_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {
+    match parse_lines::<FEW_HEADER_LINES>(head, &mut spare) {
+        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_HEADER_LINES>(head, &mut spare),
         parsed => parsed,
     }
     .map_err(|error| match error {
@@ -188,20 +197,20 @@ fn field_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpE
 }
 
 #[inline(never)]
-fn parse_lines<const MOST: usize>(
+fn parse_lines<const MAX: usize>(
     head: &[u8],
     spare: &mut HeaderBlock,
 ) -> Result<HeaderBlock, httparse::Error> {
-    let mut parsed = [httparse::EMPTY_HEADER; MOST];
-    // What its names and values may consist of is what RFC 9110 section 5.6.2 and 5.5 say.
+    let mut parsed = [httparse::EMPTY_HEADER; MAX];
+    // Accepts the names and values of RFC 9110 sections 5.6.2 and 5.5.
     match httparse::parse_headers(head, &mut parsed)? {
         httparse::Status::Complete((_, lines)) => Ok(std::mem::take(spare).reparse(head, lines)),
-        // It ends in the middle of a field.
+        // The head ends in the middle of a line.
         httparse::Status::Partial => Err(httparse::Error::HeaderName),
     }
 }
 
-/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1, and a valid one.
+/// RFC 9112 section 3.2: HTTP/1.1 has exactly one Host header, and its value is valid.
 fn check_host(version: Version, fields: &HeaderBlock) -> Result<(), HttpError> {
     let bad = |what| Err(HttpError::bad_request(what));
     let mut hosts = fields.values(KnownHeader::Host);
@@ -215,9 +224,9 @@ fn check_host(version: Version, fields: &HeaderBlock) -> Result<(), HttpError> {
     }
 }
 
-/// What can stand in `uri-host [ ":" port ]` (RFC 3986 section 3.2.2), userinfo left out.
+/// Whether `byte` may be part of `uri-host [ ":" port ]` (RFC 3986 section 3.2.2), without userinfo.
 fn is_host_byte(byte: u8) -> bool {
-    let is_other = matches!(
+    let is_punctuation = matches!(
         byte,
         b'-' | b'.'
             | b'_'
@@ -237,13 +246,14 @@ fn is_host_byte(byte: u8) -> bool {
             | b'['
             | b']'
     );
-    is_other || byte.is_ascii_alphanumeric()
+    is_punctuation || byte.is_ascii_alphanumeric()
 }
 
+/// Whether the client waits for `100 Continue`. HTTP/1.0 has no expectations.
 fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, HttpError> {
     let mut expects = false;
     for value in fields.values(KnownHeader::Expect) {
-        // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
+        // RFC 9110 section 10.1.1 defines no other expectation.
         if !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(HttpError::expectation_failed(
                 "the only expectation known here is 100-continue",
@@ -256,13 +266,13 @@ fn expectation(version: Version, fields: &HeaderBlock) -> Result<bool, HttpError
 
 /// RFC 9112 section 9.3.
 fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, HttpError> {
-    let asked = fields.connection();
-    if asked.are_too_many {
+    let options = fields.connection();
+    if options.too_many {
         return Err(HttpError::headers_too_large(format!(
             "more than {MAX_OPTIONS} options in Connection"
         )));
     }
-    let persists = !asked.closes && (version != Version::HTTP_10 || asked.keeps_alive);
+    let persists = !options.close && (version != Version::HTTP_10 || options.keep_alive);
     Ok(if persists {
         Persistence::KeepAlive
     } else {
@@ -271,7 +281,7 @@ fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, Ht
 }
 
 impl RequestFraming {
-    /// RFC 9112 section 6.3, with everything ambiguous refused.
+    /// RFC 9112 section 6.3, without its leniency: everything ambiguous is rejected.
     fn of(version: Version, fields: &HeaderBlock) -> Result<Self, HttpError> {
         let bad = |what| Err(HttpError::bad_request(what));
         let mut codings = fields.values(KnownHeader::TransferEncoding);

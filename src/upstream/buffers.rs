@@ -1,20 +1,22 @@
-//! ureq's buffers, as our transports have them.
+//! The input and output buffers of a connection. No I/O.
 
 use std::io;
 
 use ureq::unversioned::transport::Buffers;
 
-/// ureq's buffers without its zeroing: pages that are never used cost nothing.
+/// ureq's buffers, without its explicit zeroing: pages that are never used take no memory.
 pub(super) struct TransportBuffers {
     input: Vec<u8>,
-    /// `input[start..end]` has arrived and is not consumed.
+    /// `input[start..end]` is received and not yet consumed.
     start: usize,
     end: usize,
     pub(super) output: Vec<u8>,
+    /// Whether the last [`Buffers::input_consume`] consumed anything.
     progress: bool,
 }
 
 impl TransportBuffers {
+    /// Returns empty buffers with these sizes in bytes.
     pub(super) fn new(input_bytes: usize, output_bytes: usize) -> TransportBuffers {
         TransportBuffers {
             input: vec![0; input_bytes],
@@ -24,18 +26,16 @@ impl TransportBuffers {
             progress: false,
         }
     }
-}
 
-impl TransportBuffers {
-    /// Where received bytes are to be written.
+    /// Returns the space for received bytes, which is not empty.
     ///
     /// # Errors
-    /// There is no room: the head of an answer does not fit.
+    /// The buffer is full: the head of a response does not fit.
     pub(super) fn space(&mut self) -> Result<&mut [u8], ureq::Error> {
         let space = self.input_append_buf();
         if space.is_empty() {
-            let what = "the head of the answer is over 16 KiB";
-            return Err(ureq::Error::Io(io::Error::other(what)));
+            let message = "the head of the response is over 16 KiB";
+            return Err(ureq::Error::Io(io::Error::other(message)));
         }
         Ok(space)
     }

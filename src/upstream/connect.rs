@@ -1,4 +1,4 @@
-//! Names and connections, made for as long as the client waits for them.
+//! Resolves names and opens TCP connections. Both stop if the client disconnects.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -9,10 +9,16 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use ureq::http::Uri;
 
-use super::stream::CallState;
+use super::call_state::CallState;
 use crate::net::wait::{self, WaitError};
 
-/// Looks the host of `uri` up, for as long as the client waits.
+/// How often a thread that waits for the resolver checks the client.
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Resolves the host of `uri`, with its port or the default port of its scheme.
+///
+/// # Errors
+/// The name does not resolve, the deadline passes, or the client disconnects.
 pub(super) fn resolve(
     uri: &Uri,
     deadline: Instant,
@@ -25,19 +31,19 @@ pub(super) fn resolve(
         80
     };
     let port = uri.port_u16().unwrap_or(default_port);
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare.parse() {
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = bare_host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     wait::before_blocking();
-    // The system's resolver cannot be interrupted, so it runs in a thread that is left behind.
+    // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.
     let (sender, receiver) = mpsc::sync_channel(1);
-    let name = bare.to_owned();
+    let name = bare_host.to_owned();
     let look_up = move || {
         let addresses = (name.as_str(), port)
             .to_socket_addrs()
             .map(Iterator::collect::<Vec<_>>);
-        // The receiver is gone if the time was over.
+        // Fails if nothing waits for the addresses any more.
         let _ = sender.send(addresses);
     };
     thread::Builder::new()
@@ -45,43 +51,39 @@ pub(super) fn resolve(
         .spawn(look_up)
         .map_err(ureq::Error::Io)?;
     loop {
-        let step = Duration::from_millis(100);
-        match receiver.recv_timeout(step) {
+        match receiver.recv_timeout(CLIENT_CHECK_INTERVAL) {
             Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
             Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
-            Err(_) if Instant::now() >= deadline => {
-                return Err(call.failed_wait(WaitError::TimedOut));
-            }
-            Err(_)
-                if call
-                    .client()
-                    .is_some_and(|client| wait::peer_closed(&client)) =>
-            {
-                return Err(call.failed_wait(WaitError::ClientClosed));
-            }
+            Err(_) if Instant::now() >= deadline => return Err(call.stop(WaitError::TimedOut)),
+            Err(_) if call.has_client_closed() => return Err(call.stop(WaitError::ClientClosed)),
             Err(_) => {}
         }
     }
 }
 
-/// Connects to the first address that answers; the time that is left is shared among them.
+/// Connects to the first address that accepts. Each address gets an equal share of the time left.
+///
+/// # Errors
+/// The error of the last address, or the client disconnects.
 pub(super) fn connect_any(
     addresses: &[SocketAddr],
     deadline: Instant,
     call: &CallState,
 ) -> Result<TcpStream, ureq::Error> {
-    let mut last = ureq::Error::HostNotFound;
+    let mut last_error = ureq::Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         match connect(*address, Instant::now() + left / share, call) {
             Ok(socket) => return Ok(socket),
-            Err(WaitError::ClientClosed) => return Err(call.failed_wait(WaitError::ClientClosed)),
-            Err(WaitError::TimedOut) => last = ureq::Error::Io(io::ErrorKind::TimedOut.into()),
-            Err(WaitError::Io(error)) => last = ureq::Error::Io(error),
+            Err(WaitError::ClientClosed) => return Err(call.stop(WaitError::ClientClosed)),
+            Err(WaitError::TimedOut) => {
+                last_error = ureq::Error::Io(io::ErrorKind::TimedOut.into())
+            }
+            Err(WaitError::Io(error)) => last_error = ureq::Error::Io(error),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 fn connect(
@@ -94,8 +96,8 @@ fn connect(
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(WaitError::Io)?;
     socket.set_nonblocking(true).map_err(WaitError::Io)?;
     socket.set_tcp_nodelay(true).map_err(WaitError::Io)?;
-    // Finds peers that vanished without a word, and keeps middleboxes from forgetting a stream that
-    // is silent while the model thinks.
+    // Detects a peer that vanished, and keeps middleboxes from dropping a connection that is silent
+    // while the model thinks.
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     socket
         .set_tcp_keepalive(&keepalive)

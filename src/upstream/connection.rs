@@ -1,8 +1,9 @@
-//! Exchanges with the upstream, one after another on a connection that is kept for the next one.
+//! Exchanges with the upstream: one request and its response at a time, on a connection that is kept for
+//! the next exchange.
 //!
-//! TCP, TLS and proxies on the way are ureq's connectors and transports, some of them ours (`stream`,
-//! `tls`, `socks`); the messages are written and read here, in their buffers. ureq's own calls took two
-//! thirds of a request's instructions (measured). Called by the worker that serves the request.
+//! Connections are ureq transports (see `connector`). The messages are written and read here, in the
+//! transports' buffers, because ureq's own calls took two thirds of a request's instructions
+//! (measured). Called by the worker that serves the request.
 
 use std::io;
 use std::net::TcpStream;
@@ -12,111 +13,114 @@ use std::time::{Duration, Instant};
 use http::Method;
 use ureq::unversioned::transport::{NextTimeout, Transport};
 
+use super::call_state::{CallState, ReadMode, StopReason};
 use super::connector::{CONNECT_TIMEOUT, Upstream};
 use super::error::{ExchangeError, UpstreamError};
-use super::request::{Output, Request, RequestBody};
-use super::stream::{CallState, ReadMode, StopReason};
+use super::request::{Request, RequestBody, RequestWriter};
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, Parsed, ResponseBody, ResponseHead};
+use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
 
-/// How long an idle connection is kept. Most load balancers close theirs after 60 s.
-const MAX_IDLE_AGE: Duration = Duration::from_secs(50);
+/// The longest time for which an idle connection is kept. Most load balancers close theirs after 60 s.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 
-/// The upstream connection of a request context: open or not, used by one request at a time.
+/// The upstream connection of a request context, open or closed. One exchange at a time.
 pub struct UpstreamConnection {
     upstream: Arc<Upstream>,
     call: Arc<CallState>,
-    /// What `call` knows too, behind a lock.
+    /// The client of `call`, readable without its lock.
     client: Weak<TcpStream>,
-    /// The socket of the connection that was made last.
+    /// The socket of the newest connection.
     socket: Weak<TcpStream>,
-    connection: Option<Connection>,
-    /// Storage for the header fields of the next response.
-    fields: HeaderBlock,
+    open: Option<OpenConnection>,
+    /// Memory for the header lines of the next response.
+    spare_fields: HeaderBlock,
 }
 
-/// An open connection, in the middle of a response or idle.
-struct Connection {
+/// An open connection, in the middle of an exchange or idle.
+struct OpenConnection {
     transport: Box<dyn Transport>,
     /// The part of the last response's body that has not been read.
-    body: ResponseBody,
-    /// Whether it can carry another request after that body.
+    body: BodyDecoder,
+    /// Whether another request may follow after that body.
     persists: bool,
     /// Whether a byte of the response to the current request has arrived.
     has_begun_response: bool,
-    /// Whether it carried another request before this one.
+    /// Whether the current request is not the first one on the connection.
     is_reused: bool,
     last_used: Instant,
 }
 
-/// What a read of a response's body brought.
+/// The result of reading from a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyRead {
+    /// This number of bytes was read. Not 0.
     Data(usize),
-    /// Nothing has arrived; only from a read that does not wait.
+    /// Nothing has arrived. Only [`UpstreamConnection::try_read`] returns this.
     NotYet,
+    /// The body has been read completely.
     End,
 }
 
-/// The timeout of an exchange: of each read and write of the socket, however many a TLS record takes.
-fn each_time(longest: Duration) -> NextTimeout {
+/// Returns a timeout that applies to each read and write of the socket by itself.
+fn per_operation(timeout: Duration) -> NextTimeout {
     NextTimeout {
-        per_read: Some(longest.into()),
-        per_write: Some(longest.into()),
+        per_read: Some(timeout.into()),
+        per_write: Some(timeout.into()),
         ..NextTimeout::default()
     }
 }
 
 impl UpstreamConnection {
+    /// Returns a closed connection. [`UpstreamConnection::send`] opens it.
     pub fn new(upstream: &Arc<Upstream>) -> UpstreamConnection {
         UpstreamConnection {
             upstream: Arc::clone(upstream),
             call: Arc::new(CallState::default()),
             client: Weak::new(),
             socket: Weak::new(),
-            connection: None,
-            fields: HeaderBlock::default(),
+            open: None,
+            spare_fields: HeaderBlock::default(),
         }
     }
 
-    /// Sends a request, for as long as `client` waits. [`Upstream::receive`] is to follow.
+    /// Sends a request. Stops if `client` disconnects. [`UpstreamConnection::receive`] comes next.
     ///
-    /// An idle connection is used where there is one, but not for a streamed body: that could not be
-    /// sent once more if the connection turned out to be closed.
+    /// An idle connection is reused, but not for a streamed body, which could not be sent again if the
+    /// connection turned out to be closed.
     ///
     /// # Errors
-    /// A [`Failure`]; what happened to a streamed body its reader knows.
+    /// An [`UpstreamError`]. Errors of a streamed body's reader are known only to the reader.
     pub fn send<'f>(
         &mut self,
         mut request: Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         client: Option<&Arc<TcpStream>>,
     ) -> Result<(), UpstreamError> {
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
-        let silence = each_time(self.upstream.silence);
+        let timeout = per_operation(self.upstream.timeout);
         self.begin_call(client);
-        let idle = self.connection.as_mut().filter(|_| !is_streamed);
+        let idle = self.open.as_mut().filter(|_| !is_streamed);
         if let Some(connection) = idle
             && connection.is_still_usable()
         {
             connection.is_reused = true;
-            match connection.send(&mut request, silence) {
+            match connection.send(&mut request, timeout) {
                 Ok(()) => return Ok(()),
                 Err(error) if self.call.stop_reason() == StopReason::None => {
                     log::debug!("an idle upstream connection was closed: {error}");
                     self.call.begin();
                 }
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.close(error)),
             }
         }
-        self.connection = None;
-        let made = self.connect().map(|made| self.connection.insert(made));
-        let result = made.and_then(|connection| connection.send(&mut request, silence));
-        result.map_err(|error| self.failed(error))
+        self.open = None;
+        let connected = self.connect().map(|open| self.open.insert(open));
+        let result = connected.and_then(|connection| connection.send(&mut request, timeout));
+        result.map_err(|error| self.close(error))
     }
 
-    /// A call for `client` begins.
+    /// Begins a call for `client`.
     fn begin_call(&mut self, client: Option<&Arc<TcpStream>>) {
-        // As a rule it is the last call's client: a kit stays with its connection.
+        // Usually the client of the last call: a request context stays with its connection.
         if self.client.as_ptr() != client.map_or(Weak::new().as_ptr(), Arc::as_ptr) {
             self.client = client.map_or_else(Weak::new, Arc::downgrade);
             self.call.set_client(Weak::clone(&self.client));
@@ -124,46 +128,49 @@ impl UpstreamConnection {
         self.call.begin();
     }
 
-    /// Waits for the head of the answer to the request that was sent. `None`: the idle connection
-    /// that it went on turned out to be closed before a byte of an answer came, so it is to be sent
-    /// once more; that costs the client nothing.
+    /// Waits for the head of the response to the request that was sent with `method`.
+    ///
+    /// Returns `None` if the request went out on an idle connection that was closed before a byte of the
+    /// response came. The caller sends the request again, and the client notices nothing.
     ///
     /// # Errors
-    /// A [`Failure`].
+    /// An [`UpstreamError`].
     pub fn receive(&mut self, method: &Method) -> Result<Option<ResponseHead>, UpstreamError> {
-        let silence = each_time(self.upstream.silence);
-        let Some(connection) = &mut self.connection else {
+        let timeout = per_operation(self.upstream.timeout);
+        let Some(connection) = &mut self.open else {
             return Err(UpstreamError::Broke("nothing was sent".into()));
         };
-        match connection.read_head(method, silence, &mut self.fields) {
-            Ok(answer) => {
-                self.call.head_is_whole();
-                Ok(Some(answer))
+        match connection.read_head(method, timeout, &mut self.spare_fields) {
+            Ok(response) => {
+                self.call.set_head_received();
+                Ok(Some(response))
             }
             Err(error)
                 if connection.was_idle_and_silent()
                     && self.call.stop_reason() == StopReason::None =>
             {
                 log::debug!("an idle upstream connection was closed: {error}");
-                self.connection = None;
+                self.open = None;
                 Ok(None)
             }
-            Err(error) => Err(self.failed(error)),
+            Err(error) => Err(self.close(error)),
         }
     }
 
-    /// The socket on which an answer comes.
+    /// Returns the socket of the newest connection, on which the response arrives.
     pub fn socket(&self) -> &Weak<TcpStream> {
         &self.socket
     }
 
-    fn connect(&mut self) -> Result<Connection, ExchangeError> {
-        let made = self.upstream.connect(&self.call);
-        let transport = made.map_err(ExchangeError::Connecting)?;
+    fn connect(&mut self) -> Result<OpenConnection, ExchangeError> {
+        let transport = self
+            .upstream
+            .connect(&self.call)
+            .map_err(ExchangeError::Connecting)?;
         self.socket = self.call.upstream();
-        Ok(Connection {
+        Ok(OpenConnection {
             transport,
-            body: ResponseBody::Ended,
+            body: BodyDecoder::Ended,
             persists: true,
             has_begun_response: false,
             is_reused: false,
@@ -171,60 +178,62 @@ impl UpstreamConnection {
         })
     }
 
-    /// Reads a piece of the answer's body, waiting for one as long as the client does.
+    /// Reads a piece of the response body into `buffer`. Waits for it unless the client disconnects.
     ///
     /// # Errors
-    /// A [`Failure`]: what was read so far is not the whole body.
+    /// An [`UpstreamError`]. The body has not been read completely.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
-        self.call.set_mode(ReadMode::Wait);
+        self.call.set_read_mode(ReadMode::Blocking);
         self.read_decoded(buffer)
     }
 
-    /// As [`Upstream::read`], of what is there already.
+    /// Reads a piece of the response body that has arrived already, without waiting.
     ///
     /// # Errors
-    /// As [`Upstream::read`].
+    /// As [`UpstreamConnection::read`].
     pub fn try_read(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
-        self.call.set_mode(ReadMode::Look);
+        self.call.set_read_mode(ReadMode::NonBlocking);
         self.read_decoded(buffer)
     }
 
     fn read_decoded(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = &mut self.open else {
             return Ok(BodyRead::End);
         };
-        let result = connection.read_body(buffer, each_time(self.upstream.silence));
-        result.map_err(|error| self.failure(error))
+        let result = connection.read_body(buffer, per_operation(self.upstream.timeout));
+        result.map_err(|error| self.upstream_error(error))
     }
 
-    /// Takes back the header fields of a response, whose memory the next response uses.
+    /// Keeps the memory of `fields` for the header lines of the next response.
     pub fn reuse_fields(&mut self, fields: HeaderBlock) {
-        self.fields = fields.reusable();
+        self.spare_fields = fields.reusable();
     }
 
-    /// Ends the exchange. Closes a connection that cannot be used again.
+    /// Ends the exchange, and closes a connection that cannot be used again. Also called after requests
+    /// that needed no upstream: they do not make an idle connection younger.
     pub fn end_exchange(&mut self) {
-        let Some(connection) = &mut self.connection else {
+        let Some(connection) = &mut self.open else {
             return;
         };
         let was_used = std::mem::take(&mut connection.has_begun_response);
         if was_used {
             connection.last_used = Instant::now();
         }
-        if !connection.is_reusable() || !(was_used || connection.is_young()) {
-            self.connection = None;
+        if !connection.is_reusable() || !(was_used || connection.is_recent()) {
+            self.open = None;
         }
     }
 
-    /// The exchange has failed; its connection is closed.
+    /// Closes the connection because of `error`.
     #[cold]
-    fn failed(&mut self, error: ExchangeError) -> UpstreamError {
-        self.connection = None;
-        self.failure(error)
+    fn close(&mut self, error: ExchangeError) -> UpstreamError {
+        self.open = None;
+        self.upstream_error(error)
     }
 
+    /// Classifies `error`, together with the reason why the call stopped.
     #[cold]
-    fn failure(&self, error: ExchangeError) -> UpstreamError {
+    fn upstream_error(&self, error: ExchangeError) -> UpstreamError {
         use rustix::io::Errno;
         let is_connecting = matches!(error, ExchangeError::Connecting(_));
         if let ExchangeError::Connecting(ureq::Error::Io(error)) = &error
@@ -247,84 +256,84 @@ impl UpstreamConnection {
     }
 }
 
-impl Connection {
-    /// Whether it was idle and still is.
+impl OpenConnection {
+    /// Whether the connection is idle, open and not too old.
     fn is_still_usable(&mut self) -> bool {
-        self.is_young() && self.is_reusable() && self.transport.is_open()
+        self.is_recent() && self.is_reusable() && self.transport.is_open()
     }
 
-    fn is_young(&self) -> bool {
-        self.last_used.elapsed() < MAX_IDLE_AGE
+    fn is_recent(&self) -> bool {
+        self.last_used.elapsed() < MAX_IDLE_TIME
     }
 
     fn send<'f>(
         &mut self,
         request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
-        silence: NextTimeout,
+        timeout: NextTimeout,
     ) -> Result<(), ExchangeError> {
         self.has_begun_response = false;
-        // Until its answer has been taken whole, no other request may use it.
+        // No other request may follow until the response has been read completely.
         self.persists = false;
-        Ok(Output::new(&mut *self.transport, silence).send(request)?)
+        Ok(RequestWriter::new(&mut *self.transport, timeout).send(request)?)
     }
 
-    /// Whether it can have been closed before the request came to it.
+    /// Whether the upstream may have closed the idle connection before the request arrived.
     fn was_idle_and_silent(&self) -> bool {
         self.is_reused && !self.has_begun_response
     }
 
-    /// Whether the last answer was taken whole, with nothing behind it.
+    /// Whether the last response has been read completely, and no bytes after it have arrived.
     fn is_reusable(&mut self) -> bool {
-        let is_between = self.persists && matches!(self.body, ResponseBody::Ended);
-        is_between && self.transport.buffers().input().is_empty()
+        let is_idle = self.persists && matches!(self.body, BodyDecoder::Ended);
+        is_idle && self.transport.buffers().input().is_empty()
     }
 
-    /// Reads until the head of the final answer is whole.
+    /// Reads until the head of the final response is complete. Drops interim responses.
     fn read_head(
         &mut self,
         method: &Method,
-        silence: NextTimeout,
+        timeout: NextTimeout,
         spare: &mut HeaderBlock,
     ) -> Result<ResponseHead, ExchangeError> {
         loop {
             let buffers = self.transport.buffers();
             if !buffers.input().is_empty() {
                 let parsed = response::parse(buffers.input(), method, spare);
-                match parsed.map_err(|what| ExchangeError::NotHttp(what.into()))? {
+                match parsed.map_err(|reason| ExchangeError::NotHttp(reason.into()))? {
                     Parsed::NotYet => {}
-                    // RFC 9110 section 15.2: as many as it likes.
+                    // RFC 9110 section 15.2: any number of interim responses. `CallState` limits it.
                     Parsed::Interim(length) => {
                         buffers.input_consume(length);
                         continue;
                     }
-                    Parsed::Final(length, answer) => {
+                    Parsed::Final(length, response) => {
                         buffers.input_consume(length);
-                        self.body = ResponseBody::new(answer.framing);
-                        self.persists = answer.persists;
-                        return Ok(answer);
+                        self.body = BodyDecoder::new(response.framing);
+                        self.persists = response.persists;
+                        return Ok(response);
                     }
                 }
             }
-            if !self.transport.await_input(silence)? {
+            if !self.transport.await_input(timeout)? {
                 return Err(ExchangeError::ClosedEarly);
             }
             self.has_begun_response = true;
         }
     }
 
-    /// Takes a piece of the body from what has arrived, or from what arrives next.
+    /// Decodes a piece of the body into `buffer`, and receives more input if necessary.
     fn read_body(
         &mut self,
         buffer: &mut [u8],
-        silence: NextTimeout,
+        timeout: NextTimeout,
     ) -> Result<BodyRead, ExchangeError> {
         loop {
-            if matches!(self.body, ResponseBody::Ended) {
+            if matches!(self.body, BodyDecoder::Ended) {
                 return Ok(BodyRead::End);
             }
             let buffers = self.transport.buffers();
-            let taken = self.body.take(buffers.input(), buffer);
-            let (used, filled) = taken.map_err(ExchangeError::NotHttp)?;
+            let decoded = self.body.decode(buffers.input(), buffer);
+            let (used, filled) = decoded.map_err(ExchangeError::NotHttp)?;
             buffers.input_consume(used);
             if filled > 0 {
                 return Ok(BodyRead::Data(filled));
@@ -332,10 +341,10 @@ impl Connection {
             if used > 0 {
                 continue;
             }
-            match self.transport.await_input(silence) {
+            match self.transport.await_input(timeout) {
                 Ok(true) => {}
-                Ok(false) if matches!(self.body, ResponseBody::UntilClose) => {
-                    self.body = ResponseBody::Ended
+                Ok(false) if matches!(self.body, BodyDecoder::UntilClose) => {
+                    self.body = BodyDecoder::Ended
                 }
                 Ok(false) => return Err(ExchangeError::ClosedEarly),
                 Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,4 +1,4 @@
-//! What all upstream connections share, and how one is made.
+//! The settings that all upstream connections share, and how a connection is made.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,36 +12,38 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Timeout};
 
+use super::call_state::CallState;
 use super::proxy_env::ProxySettings;
-use super::socks::Socks;
-use super::stream::{CallState, LateResolver, Tcp};
-use super::tls::Tls;
+use super::socks::SocksConnector;
+use super::stream::{DeferredResolver, TcpConnector};
+use super::tls::TlsConnector;
 use crate::config::target::Target;
 
-/// Resolving, connecting and the TLS handshake together may take no longer.
+/// The longest time for resolving, connecting and the TLS handshake together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a connection's input and output buffers. A response's head must fit in one.
+/// The size of a connection's input and output buffers, in bytes. A response's head must fit in one.
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The settings that all upstream connections share.
 pub struct Upstream {
     config: Config,
-    tls: Tls,
+    tls: TlsConnector,
     /// Scheme and authority of the target.
     uri: Uri,
-    pub(super) silence: Duration,
+    /// The longest time without a byte from the upstream.
+    pub(super) timeout: Duration,
 }
 
 impl Upstream {
-    /// `silence` is the longest time without a byte from the upstream, `ca_file` holds PEM roots to
-    /// trust beside the Mozilla set.
+    /// `timeout` is the longest time without a byte from the upstream. `ca_file` has PEM roots that are
+    /// trusted beside the Mozilla set.
     ///
     /// # Errors
-    /// The CA file cannot be read or holds no certificate; the environment names a proxy whose
-    /// URL is invalid; the target's host cannot stand in a URL.
+    /// One line for the user: the CA file cannot be read or has no certificate, the environment names a
+    /// proxy whose URL is invalid, or the target's host is not valid in a URL.
     pub fn new(
         target: &Target,
-        silence: Duration,
+        timeout: Duration,
         ca_file: Option<&Path>,
         proxy_settings: &ProxySettings,
     ) -> Result<Arc<Upstream>, String> {
@@ -55,16 +57,16 @@ impl Upstream {
         let uri = format!("{scheme}://{}/", target.authority);
         Ok(Arc::new(Upstream {
             config,
-            tls: Tls::new(ca_file)?,
+            tls: TlsConnector::new(ca_file)?,
             uri: uri
                 .parse()
                 .map_err(|_| format!("'{}' is not a host", target.authority))?,
-            silence,
+            timeout,
         }))
     }
 
-    /// Makes a connection. Not inlined: its stack frames are large, and every page of a stack that a
-    /// worker ever touches stays in memory.
+    /// Makes a connection. Not inlined: its stack frames are large, and a page of a worker's stack that
+    /// has once been touched stays in memory.
     #[inline(never)]
     pub(super) fn connect(
         self: &Arc<Self>,
@@ -72,14 +74,14 @@ impl Upstream {
     ) -> Result<Box<dyn Transport>, ureq::Error> {
         let (tls, call) = (self.tls.clone(), Arc::clone(call));
         let run = move |details: &ConnectionDetails| {
-            let tcp = Tcp {
+            let tcp = TcpConnector {
                 call: Arc::clone(&call),
             };
-            let made = if details.config.proxy().is_none() {
+            let transport = if details.config.proxy().is_none() {
                 let chain = ().chain(tcp).chain(tls.clone());
                 chain.connect(details, None)?.map(Transport::boxed)
             } else {
-                let socks = Socks {
+                let socks = SocksConnector {
                     call: Arc::clone(&call),
                 };
                 let chain =
@@ -89,30 +91,30 @@ impl Upstream {
                         .chain(tls.clone());
                 chain.connect(details, None)?.map(Transport::boxed)
             };
-            made.ok_or(ureq::Error::ConnectionFailed)
+            transport.ok_or(ureq::Error::ConnectionFailed)
         };
         let run = Arc::new(run);
         let details = ConnectionDetails {
             uri: &self.uri,
-            addrs: LateResolver.empty(),
+            addrs: DeferredResolver.empty(),
             config: &self.config,
             request_level: false,
-            resolver: &LateResolver,
+            resolver: &DeferredResolver,
             now: time::Instant::now(),
-            timeout: in_all(CONNECT_TIMEOUT),
+            timeout: total_timeout(CONNECT_TIMEOUT),
             current_time: Arc::new(time::Instant::now),
             run_connector: Arc::clone(&run) as _,
-            // A call is not interrupted from outside: its waits watch the client themselves.
+            // No call is shut down from outside: its waits watch the client.
             register_shutdown: Arc::new(|_| Ok(())),
         };
         run(&details)
     }
 }
 
-/// The timeout for making a connection, all steps together.
-fn in_all(longest: Duration) -> NextTimeout {
+/// Returns a timeout for all steps of making a connection together.
+fn total_timeout(timeout: Duration) -> NextTimeout {
     NextTimeout {
-        after: longest.into(),
+        after: timeout.into(),
         reason: Timeout::Connect,
         ..NextTimeout::default()
     }

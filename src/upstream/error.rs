@@ -2,27 +2,30 @@
 
 use std::fmt;
 
-/// Why there is no response, or no more of it.
+/// Why there is no response, or no more of it. The texts are a reason for the user, without secrets.
 #[derive(Debug)]
 pub enum UpstreamError {
-    /// The client disconnected while the upstream was waited for.
+    /// The client disconnected while this side waited for the upstream.
     ClientClosed,
-    /// The upstream was silent for too long.
+    /// The upstream sent nothing for longer than its timeout.
     TimedOut,
-    /// No connection: DNS, TCP, TLS, a proxy in between.
+    /// There is no connection, because of DNS, TCP, TLS or a proxy in between.
     Unreachable(String),
-    /// No connection, because this process may open no more files.
+    /// There is no connection, because this process may not open more files.
     NoDescriptors,
-    /// The upstream closed too early, or sent something that is no HTTP response.
+    /// The upstream closed too early, or sent something that is not a valid HTTP response.
     Broke(String),
 }
 
-/// What went wrong on the connection. Holds no value of a request.
+/// What went wrong on the connection. Contains nothing of a request.
 pub(super) enum ExchangeError {
-    /// While the connection was made.
+    /// No connection could be made.
     Connecting(ureq::Error),
+    /// Reading or writing failed.
     Exchanging(ureq::Error),
+    /// The response is malformed, for this reason.
     NotHttp(String),
+    /// The upstream closed in the middle of a response, or before it.
     ClosedEarly,
 }
 
@@ -46,7 +49,9 @@ impl fmt::Display for ExchangeError {
             ExchangeError::Connecting(error) | ExchangeError::Exchanging(error) => {
                 write!(formatter, "{error}")
             }
-            ExchangeError::NotHttp(what) => write!(formatter, "not a valid HTTP answer: {what}"),
+            ExchangeError::NotHttp(reason) => {
+                write!(formatter, "not a valid HTTP response: {reason}")
+            }
             ExchangeError::ClosedEarly => formatter.write_str("it closed the connection too early"),
         }
     }

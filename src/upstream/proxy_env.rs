@@ -1,4 +1,4 @@
-//! Whether a proxy lies on the way to the upstream, and which: what the environment says.
+//! Which proxy is used for the target, if any, according to the environment.
 
 use std::env;
 
@@ -6,16 +6,16 @@ use ureq::Proxy;
 
 use crate::config::target::Target;
 
-/// Whether a proxy lies on the way to the upstream.
+/// Where the choice of a proxy comes from.
 #[derive(Debug, Clone)]
 pub enum ProxySettings {
-    /// None, whatever the environment says.
+    /// No proxy, whatever the environment says.
     Direct,
-    /// The one that the environment names for this target, if any.
+    /// The proxy that the environment names for this target, if any.
     FromEnvironment(Target),
 }
 
-/// The variables that can name a proxy, as the HTTP client reads them: the first one counts.
+/// The variables that can name a proxy, in ureq's order: the first one that is set counts.
 const PROXY_VARIABLES: [&str; 6] = [
     "ALL_PROXY",
     "all_proxy",
@@ -26,12 +26,16 @@ const PROXY_VARIABLES: [&str; 6] = [
 ];
 
 impl ProxySettings {
+    /// Returns the proxy for the target, if there is one.
+    ///
+    /// # Errors
+    /// One line for the user: a variable names SOCKS version 4 or is not the URL of a proxy.
     pub(super) fn proxy(&self) -> Result<Option<Proxy>, String> {
         let ProxySettings::FromEnvironment(target) = self else {
             return Ok(None);
         };
         for name in PROXY_VARIABLES {
-            // The value is not quoted: it may hold a password.
+            // The messages do not quote the value, which may have a password.
             match env::var(name) {
                 Ok(value) if value.to_ascii_lowercase().starts_with("socks4") => {
                     return Err(format!(
@@ -50,10 +54,10 @@ impl ProxySettings {
         Ok(Proxy::try_from_env().filter(|proxy| !proxy.is_no_proxy(&uri)))
     }
 
-    /// The proxy on the way as `host:port`, if there is one.
+    /// Returns the proxy for the target as `host:port`, if there is one.
     ///
     /// # Errors
-    /// The environment names one that makes no sense.
+    /// One line for the user: a variable names SOCKS version 4 or is not the URL of a proxy.
     pub fn proxy_name(&self) -> Result<Option<String>, String> {
         let proxy = self.proxy()?;
         Ok(proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())))

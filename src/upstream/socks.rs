@@ -1,7 +1,6 @@
-//! A SOCKS version 5 proxy before the upstream (RFC 1928, RFC 1929).
+//! Connects through a SOCKS version 5 proxy (RFC 1928, RFC 1929). The proxy resolves the target's name.
 //!
-//! ureq has a connector for this, on a transport that waits without seeing the client; this one
-//! speaks the same few bytes over ours. The proxy resolves the target's name.
+//! ureq's own connector for this uses a transport that does not watch the client.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -13,20 +12,26 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Proxy, ProxyProtocol};
 
-use super::stream::{CallState, TcpTransport};
+use super::call_state::CallState;
+use super::stream::TcpTransport;
 
 const VERSION: u8 = 5;
+// Authentication methods (RFC 1928 section 3).
 const NO_AUTHENTICATION: u8 = 0;
 const USER_AND_PASSWORD: u8 = 2;
+// The command and the address types (RFC 1928 sections 4 and 5).
 const CONNECT: u8 = 1;
+const IPV4: u8 = 1;
+const NAME: u8 = 3;
+const IPV6: u8 = 4;
 
-/// Connects through the SOCKS proxy of the configuration, if it has one.
+/// Connects through the SOCKS proxy of ureq's configuration, if it has one.
 #[derive(Debug)]
-pub(super) struct Socks {
+pub(super) struct SocksConnector {
     pub(super) call: Arc<CallState>,
 }
 
-impl<In: Transport> Connector<In> for Socks {
+impl<In: Transport> Connector<In> for SocksConnector {
     type Out = Either<In, TcpTransport>;
 
     fn connect(
@@ -50,6 +55,10 @@ impl<In: Transport> Connector<In> for Socks {
     }
 }
 
+/// Asks `proxy` to connect to `target` (RFC 1928 sections 3 to 6).
+///
+/// # Errors
+/// The stream fails, or the proxy rejects the request or sends an invalid reply.
 fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> io::Result<()> {
     let credentials = proxy
         .username()
@@ -77,24 +86,25 @@ fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> i
     let [version, reply, _, address_type] = read_array(stream)?;
     if version != VERSION || reply != 0 {
         return Err(io::Error::other(format!(
-            "the SOCKS proxy refuses: {}",
+            "the SOCKS proxy rejects the connection: {}",
             reason(reply)
         )));
     }
-    // The address that the proxy bound is of no use here, but it must be read.
+    // Skip the address that the proxy has bound, and its port of two bytes.
     let length = match address_type {
-        1 => 4,
-        4 => 16,
-        3 => usize::from(read_array::<1>(stream)?[0]),
-        _ => return Err(io::Error::other("the SOCKS proxy's answer is malformed")),
+        IPV4 => 4,
+        IPV6 => 16,
+        NAME => usize::from(read_array::<1>(stream)?[0]),
+        _ => return Err(io::Error::other("the SOCKS proxy's reply is malformed")),
     };
     let mut bound = [0; 255 + 2];
     stream.read_exact(&mut bound[..length + 2])
 }
 
-/// RFC 1929 section 2.
+/// Sends user and password (RFC 1929 section 2).
 fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) -> io::Result<()> {
-    let mut request = vec![1];
+    const VERSION: u8 = 1;
+    let mut request = vec![VERSION];
     for text in [user, password] {
         let length = u8::try_from(text.len())
             .map_err(|_| io::Error::other("user or password of the SOCKS proxy is too long"))?;
@@ -110,30 +120,30 @@ fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) ->
     }
 }
 
-/// RFC 1928 section 4.
+/// Encodes the request to connect to `target` (RFC 1928 section 4).
 fn connect_request(target: &Uri) -> io::Result<Vec<u8>> {
     let host = target.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
     let default_port = if target.scheme_str() == Some("https") {
         443
     } else {
         80
     };
     let mut request = vec![VERSION, CONNECT, 0];
-    match bare.parse() {
+    match bare_host.parse() {
         Ok(IpAddr::V4(address)) => {
-            request.push(1);
+            request.push(IPV4);
             request.extend_from_slice(&address.octets());
         }
         Ok(IpAddr::V6(address)) => {
-            request.push(4);
+            request.push(IPV6);
             request.extend_from_slice(&address.octets());
         }
         Err(_) => {
-            let length = u8::try_from(bare.len())
+            let length = u8::try_from(bare_host.len())
                 .map_err(|_| io::Error::other("the target's name is too long for SOCKS"))?;
-            request.extend_from_slice(&[3, length]);
-            request.extend_from_slice(bare.as_bytes());
+            request.extend_from_slice(&[NAME, length]);
+            request.extend_from_slice(bare_host.as_bytes());
         }
     }
     let port = target.port_u16().unwrap_or(default_port);
@@ -147,7 +157,7 @@ fn read_array<const LENGTH: usize>(stream: &mut impl Read) -> io::Result<[u8; LE
     Ok(bytes)
 }
 
-/// RFC 1928 section 6.
+/// Describes the reply of a proxy that has not connected (RFC 1928 section 6).
 fn reason(reply: u8) -> &'static str {
     match reply {
         1 => "general failure",
@@ -166,21 +176,21 @@ fn reason(reply: u8) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Answers from a script, and keeps what it was sent.
-    struct Script {
-        answers: io::Cursor<Vec<u8>>,
-        sent: Vec<u8>,
+    /// A proxy that sends prepared replies, and keeps what it receives.
+    struct ScriptedProxy {
+        replies: io::Cursor<Vec<u8>>,
+        received: Vec<u8>,
     }
 
-    impl Read for Script {
+    impl Read for ScriptedProxy {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.answers.read(buffer)
+            self.replies.read(buffer)
         }
     }
 
-    impl Write for Script {
+    impl Write for ScriptedProxy {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.sent.write(bytes)
+            self.received.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -188,35 +198,40 @@ mod tests {
         }
     }
 
-    fn shake(proxy: &str, target: &'static str, answers: &[u8]) -> (io::Result<()>, Vec<u8>) {
-        let answers = io::Cursor::new(answers.to_vec());
-        let mut script = Script {
-            answers,
-            sent: Vec::new(),
+    /// Returns the result of a handshake, and the bytes that the proxy received.
+    fn shake_hands(
+        proxy_url: &str,
+        target: &'static str,
+        replies: &[u8],
+    ) -> (io::Result<()>, Vec<u8>) {
+        let mut stream = ScriptedProxy {
+            replies: io::Cursor::new(replies.to_vec()),
+            received: Vec::new(),
         };
-        let proxy = Proxy::new(proxy).unwrap();
-        let result = handshake(&mut script, &proxy, &Uri::from_static(target));
-        (result, script.sent)
+        let proxy = Proxy::new(proxy_url).unwrap();
+        let result = handshake(&mut stream, &proxy, &Uri::from_static(target));
+        (result, stream.received)
     }
 
     #[test]
     fn the_proxy_is_asked_to_connect_to_the_name() {
-        let answers = [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        let (result, sent) = shake("socks5://127.0.0.1:1", "https://flow.example/x", &answers);
+        let replies = [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let (result, received) =
+            shake_hands("socks5://127.0.0.1:1", "https://flow.example/x", &replies);
         result.unwrap();
         assert_eq!(
-            sent,
+            received,
             b"\x05\x01\x00\x05\x01\x00\x03\x0cflow.example\x01\xbb"
         );
     }
 
     #[test]
-    fn user_and_password_are_given_where_the_url_has_them() {
-        let answers = [5, 2, 1, 0, 5, 0, 0, 3, 1, b'x', 0, 0];
-        let (result, sent) = shake(
+    fn user_and_password_of_the_url_are_sent() {
+        let replies = [5, 2, 1, 0, 5, 0, 0, 3, 1, b'x', 0, 0];
+        let (result, received) = shake_hands(
             "socks5://me:fake@127.0.0.1:1",
             "https://[::1]:8443",
-            &answers,
+            &replies,
         );
         result.unwrap();
         let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
@@ -225,12 +240,12 @@ mod tests {
             &address,
             b"\x20\xfb",
         ];
-        assert_eq!(sent, expected.concat());
+        assert_eq!(received, expected.concat());
     }
 
     #[test]
-    fn every_refusal_is_an_error() {
-        for answers in [
+    fn rejections_and_malformed_replies_are_errors() {
+        for replies in [
             &[4, 0][..],
             &[5, 255],
             &[5, 2],
@@ -240,10 +255,10 @@ mod tests {
             &[],
         ] {
             assert!(
-                shake("socks5://127.0.0.1:1", "http://a", answers)
+                shake_hands("socks5://127.0.0.1:1", "http://a", replies)
                     .0
                     .is_err(),
-                "{answers:?}"
+                "{replies:?}"
             );
         }
     }

@@ -1,7 +1,7 @@
-//! TLS to the upstream: rustls with the Mozilla roots and, beside them, those of `--ca-file`.
+//! TLS to the upstream: rustls with the Mozilla roots and those of `--ca-file`.
 //!
-//! One client configuration for all workers: one set of roots, one store of resumable sessions.
-//! ureq's own connector keeps a configuration for each agent, takes other roots only instead of the
+//! All workers share one client configuration, with one set of roots and one store of resumable
+//! sessions. ureq's own connector has a configuration per agent, accepts other roots only instead of the
 //! Mozilla set, and writes zeros to buffers that are hardly used.
 
 use std::fmt;
@@ -21,16 +21,16 @@ use ureq::unversioned::transport::{
 use super::buffers::TransportBuffers;
 use super::tls_sessions::TicketStore;
 
-/// Wraps connections to `https` targets. Cheap to clone.
+/// Adds TLS to connections to `https` targets. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Tls(Arc<ClientConfig>);
+pub(super) struct TlsConnector(Arc<ClientConfig>);
 
-impl Tls {
-    /// With the roots in the PEM file `ca_file`, if there is one, beside the Mozilla set.
+impl TlsConnector {
+    /// `ca_file` is a PEM file with roots that are trusted beside the Mozilla set.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no certificate that can be a root.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Tls, String> {
+    /// One line for the user: the file cannot be read, or has no certificate that can be a root.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -38,11 +38,11 @@ impl Tls {
             .with_root_certificates(roots(ca_file)?)
             .with_no_client_auth();
         config.resumption = Resumption::store(Arc::new(TicketStore::new()));
-        Ok(Tls(Arc::new(config)))
+        Ok(TlsConnector(Arc::new(config)))
     }
 
-    /// Apart, because of its large stack frame: every page of it that a worker ever touches stays in
-    /// memory.
+    /// Does the TLS handshake over `transport`. Not inlined: its stack frame is large, and a page of a
+    /// worker's stack that has once been touched stays in memory.
     #[inline(never)]
     fn handshake(
         &self,
@@ -50,8 +50,8 @@ impl Tls {
         transport: impl Transport,
     ) -> Result<TlsTransport, ureq::Error> {
         let host = details.uri.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare.to_owned())
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare_host.to_owned())
             .map_err(|_| ureq::Error::Tls("the target's host is no name for TLS"))?;
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name)?;
         let mut socket = TransportAdapter::new(
@@ -68,13 +68,14 @@ impl Tls {
     }
 }
 
+/// Returns the Mozilla set and the roots in `ca_file`.
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
     if let Some(path) = ca_file {
         add_roots(&mut roots, path)
-            .map_err(|what| format!("--ca-file {}: {what}", path.display()))?;
+            .map_err(|error| format!("--ca-file {}: {error}", path.display()))?;
     }
     Ok(roots)
 }
@@ -95,7 +96,7 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-impl<In: Transport> Connector<In> for Tls {
+impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
 
     fn connect(
@@ -137,15 +138,14 @@ impl Transport for TlsTransport {
         Ok(amount > 0)
     }
 
-    /// Nothing may be left anywhere: not in the socket, nor undecrypted in the buffer below, nor
-    /// decrypted in rustls. It would be taken for the next answer.
+    /// Whether the connection is open and has no received bytes left: not in the socket, not encrypted
+    /// in the transport below, not decrypted in rustls. They would be read as the next response.
     fn is_open(&mut self) -> bool {
         let below = self.stream.sock.get_mut();
-        let is_quiet_below = below.buffers().input().is_empty() && below.is_open();
+        let is_open_below = below.buffers().input().is_empty() && below.is_open();
         let decrypted = self.stream.conn.reader().fill_buf().map(|_| ());
-        let is_idle_and_open =
-            decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        is_idle_and_open && is_quiet_below
+        let is_open = decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        is_open && is_open_below
     }
 
     fn is_tls(&self) -> bool {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_adds_roots_to_the_mozilla_set() {
+    fn the_ca_file_adds_roots_to_the_mozilla_set() {
         let path = std::env::temp_dir().join(format!("flow-proxy-ca-{}.pem", std::process::id()));
         let certified = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
         fs::write(&path, certified.cert.pem()).unwrap();
@@ -176,6 +176,6 @@ mod tests {
         assert!(mozilla > 50);
         assert_eq!(both, mozilla + 1);
         assert!(without.unwrap_err().contains("holds no certificate"));
-        assert!(roots(Some(&path)).is_err(), "a file that is not there");
+        assert!(roots(Some(&path)).is_err(), "a missing file");
     }
 }

@@ -1,8 +1,8 @@
-//! TLS sessions that new connections resume.
+//! Stores the TLS sessions that new connections resume.
 //!
-//! A ticket of TLS 1.3 is good for one connection (RFC 8446, appendix C.4), and rustls's own store
-//! keeps eight of them for a server: when more connections than that are made at once most of them
-//! need a full handshake. This store keeps more of them, and leaves all else to rustls's.
+//! A TLS 1.3 ticket serves one connection (RFC 8446 appendix C.4), and rustls's own store keeps eight
+//! per server: of more connections made at once, most need a full handshake. This store keeps more
+//! tickets and leaves everything else to rustls's store. Any thread may call it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,31 +14,31 @@ use rustls::client::{
 };
 use rustls::pki_types::ServerName;
 
-/// As many as `--workers` connections at once need, by default. Each holds a copy of the server's
-/// certificates, so a few KiB.
+/// The most tickets: enough for the default of `--workers`. Each takes a few KiB, because it contains a
+/// copy of the server's certificates.
 const MAX_TICKETS: usize = 256;
-/// The target, and a proxy before it: for the session of TLS 1.2 and the key exchange of each.
+/// The most servers whose TLS 1.2 session and key exchange group are kept: the target and a proxy.
 const MAX_SERVERS: usize = 2;
 
-/// See the module's documentation.
+/// A session store with many TLS 1.3 tickets.
 pub(super) struct TicketStore {
-    /// Oldest first. Nearly always of one server.
+    /// Oldest first. Nearly all are of one server. The lock is not held during I/O.
     tickets: Mutex<VecDeque<(ServerName<'static>, Tls13ClientSessionValue)>>,
-    /// Of all servers, but for their tickets.
-    others: ClientSessionMemoryCache,
+    /// Everything but the tickets.
+    rest: ClientSessionMemoryCache,
 }
 
 impl TicketStore {
     pub(super) fn new() -> TicketStore {
         TicketStore {
             tickets: Mutex::default(),
-            // It counts in eighths of servers.
-            others: ClientSessionMemoryCache::new(8 * MAX_SERVERS),
+            // rustls divides this size by the eight tickets per server.
+            rest: ClientSessionMemoryCache::new(8 * MAX_SERVERS),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(ServerName<'static>, Tls13ClientSessionValue)>> {
-        // Nothing that can panic runs under this lock, so a poisoned one is whole.
+        // Nothing that can panic runs under this lock, so the tickets are consistent.
         self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -52,37 +52,37 @@ impl ClientSessionStore for TicketStore {
         tickets.push_back((server, ticket));
     }
 
-    /// The newest: it is valid for longest.
+    /// Takes the newest ticket, which stays valid for longest.
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let mut tickets = self.lock();
-        let newest = tickets.iter().rposition(|(of, _)| of == server)?;
+        let newest = tickets.iter().rposition(|(owner, _)| owner == server)?;
         tickets.remove(newest).map(|(_, ticket)| ticket)
     }
 
     fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
-        self.others.set_kx_hint(server, group);
+        self.rest.set_kx_hint(server, group);
     }
 
     fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
-        self.others.kx_hint(server)
+        self.rest.kx_hint(server)
     }
 
     fn set_tls12_session(&self, server: ServerName<'static>, session: Tls12ClientSessionValue) {
-        self.others.set_tls12_session(server, session);
+        self.rest.set_tls12_session(server, session);
     }
 
     fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.others.tls12_session(server)
+        self.rest.tls12_session(server)
     }
 
     fn remove_tls12_session(&self, server: &ServerName<'static>) {
-        self.others.remove_tls12_session(server);
+        self.rest.remove_tls12_session(server);
     }
 }
 
-/// Tickets are secret.
+/// Shows the name only, because tickets are secret.
 impl fmt::Debug for TicketStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Sessions")
+        formatter.write_str("TicketStore")
     }
 }

@@ -1,14 +1,15 @@
 use super::*;
 
-fn refused(head: &[u8]) -> &'static str {
+/// The code of the error for `head`.
+fn rejected(head: &[u8]) -> &'static str {
     match parse_head(head) {
         Err(error) => error.code,
-        other => panic!("not refused: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }
 
 fn parsed(head: &[u8]) -> RequestHead {
-    let (end, parsed) = parse_head(head).unwrap().expect("a whole head");
+    let (end, parsed) = parse_head(head).unwrap().expect("a complete head");
     assert_eq!(end, head.len());
     parsed
 }
@@ -16,7 +17,7 @@ fn parsed(head: &[u8]) -> RequestHead {
 const GET: &[u8] = b"GET /v1/models?x=1 HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
 
 #[test]
-fn a_head_is_taken_apart() {
+fn a_head_is_parsed() {
     let head = parsed(GET);
     assert_eq!(head.method, Method::GET);
     assert_eq!(*head.target, *b"/v1/models?x=1");
@@ -28,7 +29,7 @@ fn a_head_is_taken_apart() {
 }
 
 #[test]
-fn every_prefix_of_a_head_is_not_yet_a_head() {
+fn every_prefix_of_a_head_is_incomplete() {
     for length in 0..GET.len() {
         assert!(
             parse_head(&GET[..length]).unwrap().is_none(),
@@ -39,31 +40,27 @@ fn every_prefix_of_a_head_is_not_yet_a_head() {
         }
     }
     for from in 0..GET.len() {
-        assert_eq!(
-            find_end(GET, from).unwrap(),
-            Some(GET.len()),
-            "seen before: {from}"
-        );
+        assert_eq!(find_end(GET, from).unwrap(), Some(GET.len()), "from {from}");
     }
 }
 
 #[test]
-fn bytes_after_the_head_are_left_alone() {
+fn bytes_after_the_head_are_ignored() {
     let mut bytes = GET.to_vec();
     bytes.extend_from_slice(b"GET / HT\n\r");
     assert_eq!(parse_head(&bytes).unwrap().unwrap().0, GET.len());
 }
 
 #[test]
-fn bare_line_ends_are_refused_as_soon_as_they_are_seen() {
-    assert_eq!(refused(b"GET / HTTP/1.1\n"), "bad_request");
-    assert_eq!(refused(b"GET / HTTP/1.1\r\nHost: a\nX: b"), "bad_request");
-    assert_eq!(refused(b"GET / HTTP/1.1\r\nHost: a\rb"), "bad_request");
+fn bare_line_ends_are_rejected_before_the_head_is_complete() {
+    assert_eq!(rejected(b"GET / HTTP/1.1\n"), "bad_request");
+    assert_eq!(rejected(b"GET / HTTP/1.1\r\nHost: a\nX: b"), "bad_request");
+    assert_eq!(rejected(b"GET / HTTP/1.1\r\nHost: a\rb"), "bad_request");
 }
 
 #[test]
-fn ambiguous_framing_is_refused() {
-    for (fields, reason) in [
+fn ambiguous_framing_is_rejected() {
+    for (fields, code) in [
         (
             "Content-Length: 1\r\nTransfer-Encoding: chunked",
             "bad_request",
@@ -85,16 +82,16 @@ fn ambiguous_framing_is_refused() {
         ),
     ] {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
-        assert_eq!(refused(head.as_bytes()), reason, "{fields}");
+        assert_eq!(rejected(head.as_bytes()), code, "{fields}");
     }
     assert_eq!(
-        refused(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        rejected(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
         "bad_request"
     );
 }
 
 #[test]
-fn malformed_field_lines_are_refused() {
+fn malformed_header_lines_are_rejected() {
     for line in [
         "X : 1",
         ": 1",
@@ -109,7 +106,7 @@ fn malformed_field_lines_are_refused() {
         "X: \x7f",
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
-        assert_eq!(refused(head.as_bytes()), "bad_request", "{line:?}");
+        assert_eq!(rejected(head.as_bytes()), "bad_request", "{line:?}");
     }
 }
 
@@ -128,13 +125,13 @@ fn request_lines_are_strict() {
         "",
     ] {
         let head = format!("{line}\r\nHost: a\r\n\r\n");
-        assert_eq!(refused(head.as_bytes()), "bad_request", "{line:?}");
+        assert_eq!(rejected(head.as_bytes()), "bad_request", "{line:?}");
     }
     assert_eq!(
-        refused(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
+        rejected(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
         "version_not_supported"
     );
-    assert_eq!(refused(b"PRI * HTTP/2.0\r\n\r\n"), "version_not_supported");
+    assert_eq!(rejected(b"PRI * HTTP/2.0\r\n\r\n"), "version_not_supported");
     assert_eq!(
         parsed(b"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n")
             .method
@@ -150,18 +147,18 @@ fn a_tls_client_is_told_that_this_is_plain_http() {
 }
 
 #[test]
-fn host_is_required_once_and_must_be_a_host() {
-    assert_eq!(refused(b"GET / HTTP/1.1\r\n\r\n"), "bad_request");
+fn http_1_1_requires_exactly_one_valid_host() {
+    assert_eq!(rejected(b"GET / HTTP/1.1\r\n\r\n"), "bad_request");
     assert_eq!(
-        refused(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        rejected(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
         "bad_request"
     );
     assert_eq!(
-        refused(b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
+        rejected(b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
         "bad_request"
     );
     assert_eq!(
-        refused(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+        rejected(b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
         "bad_request"
     );
     assert_eq!(
@@ -172,30 +169,30 @@ fn host_is_required_once_and_must_be_a_host() {
 }
 
 #[test]
-fn limits_hold_before_the_head_is_whole() {
+fn limits_apply_before_the_head_is_complete() {
     let long_line = [b"GET /".as_slice(), &[b'a'; MAX_REQUEST_LINE]].concat();
-    assert_eq!(refused(&long_line), "uri_too_long");
+    assert_eq!(rejected(&long_line), "uri_too_long");
     let mut long_head = b"GET / HTTP/1.1\r\nX: ".to_vec();
     long_head.resize(MAX_HEAD + 1, b'a');
-    assert_eq!(refused(&long_head), "headers_too_large");
+    assert_eq!(rejected(&long_head), "headers_too_large");
     let many = format!(
         "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: 1\r\n".repeat(MAX_FIELDS)
+        "X: 1\r\n".repeat(MAX_HEADER_LINES)
     );
-    assert_eq!(refused(many.as_bytes()), "headers_too_large");
+    assert_eq!(rejected(many.as_bytes()), "headers_too_large");
     let enough = format!(
         "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X: 1\r\n".repeat(MAX_FIELDS - 1)
+        "X: 1\r\n".repeat(MAX_HEADER_LINES - 1)
     );
-    assert_eq!(parsed(enough.as_bytes()).fields.count(), MAX_FIELDS);
+    assert_eq!(parsed(enough.as_bytes()).fields.count(), MAX_HEADER_LINES);
 }
 
 #[test]
-fn expectations_and_connection_options_are_read() {
+fn expectations_and_connection_options_are_recognized() {
     let head = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
     assert!(parsed(head("Expect: 100-Continue").as_bytes()).expects_continue);
     assert_eq!(
-        refused(head("Expect: a-miracle").as_bytes()),
+        rejected(head("Expect: a-miracle").as_bytes()),
         "expectation_failed"
     );
     let close = parsed(head("Connection: x, Close").as_bytes());

@@ -1,136 +1,141 @@
-//! Server-sent events: where an event ends, and how a stream that broke off is ended honestly.
+//! Server-sent events (WHATWG HTML section 9.2): finds where an event ends, and closes a broken stream
+//! with an error event.
 //!
-//! Both SDKs raise on one frame, `event: error` with Anthropic's error object: OpenAI's because the
-//! data has an `error` member, Anthropic's because of the event's name. It must stand alone, and what
-//! was sent of an event before the break must not be taken for a whole one. No I/O.
+//! One frame makes both SDKs raise an error, `event: error` with Anthropic's error object: OpenAI's
+//! because the data has an `error` member, Anthropic's because of the event's name. It must be an event
+//! of its own, and a part of an event before it must not pass for a complete event.
+//!
+//! No I/O. Called by the worker that relays the response.
 
 use self::partial_event::{DONE, Data, PartialEvent};
 
 mod partial_event;
 mod partial_json;
 
-/// How much of an unfinished event is kept before it is worked into [`OpenEvent`]. Most events are
-/// shorter and whole, and so are never looked at more closely.
+/// The most bytes of an incomplete event that are kept before [`PartialEvent`] scans them. Most events
+/// are shorter, so they are never scanned.
 const MAX_TAIL: usize = 64 * 1024;
 
-/// Follows a stream and keeps what matters of what was sent since its last event boundary.
+/// Follows a stream, and remembers the incomplete event at its end.
 #[derive(Debug, Default)]
 pub struct EventScanner {
-    /// The latest bytes of the event that is not complete yet, at most [`MAX_TAIL`] of them.
+    /// The part of the incomplete event before `tail`.
+    partial: PartialEvent,
+    /// The last bytes of the incomplete event, at most [`MAX_TAIL`].
     tail: Vec<u8>,
-    /// What was before `tail`.
-    open: PartialEvent,
-    line: Line,
+    position: Position,
 }
 
-/// Where in a line the stream is. A line ends with LF, CR or CRLF.
+/// The position of the end of the stream in a line. A line ends with LF, CR or CRLF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Line {
-    /// At the start of the stream or behind an empty line: a boundary.
+enum Position {
+    /// At the start of the stream or after an empty line: an event boundary.
     #[default]
     Boundary,
-    /// Behind a CR that ended an empty line: a boundary, an LF may still belong to it.
+    /// After a CR that ended an empty line: a boundary, to which an LF may still belong.
     BoundaryCr,
-    /// At the start of a line of an event.
+    /// At the start of a line within an event.
     Start,
-    /// Behind a CR that ended a line.
+    /// After a CR that ended a line.
     StartCr,
+    /// Inside a line.
     Inside,
 }
 
 impl EventScanner {
-    /// Takes note of a piece that was sent.
+    /// Scans the next piece of the stream.
     pub fn feed(&mut self, piece: &[u8]) {
         let mut boundary = None;
         for (index, &byte) in piece.iter().enumerate() {
-            self.line = match (self.line, byte) {
-                (Line::BoundaryCr, b'\n') => Line::Boundary,
-                (Line::StartCr, b'\n') => Line::Start,
-                (Line::Boundary | Line::Start, b'\n') => Line::Boundary,
-                (Line::StartCr, b'\r') => Line::BoundaryCr,
-                (Line::Boundary | Line::BoundaryCr | Line::Start, b'\r') => Line::BoundaryCr,
-                (Line::Inside, b'\n') => Line::Start,
-                (Line::Inside, b'\r') => Line::StartCr,
-                (_, _) => Line::Inside,
+            self.position = match (self.position, byte) {
+                (Position::BoundaryCr, b'\n') => Position::Boundary,
+                (Position::StartCr, b'\n') => Position::Start,
+                (Position::Boundary | Position::Start, b'\n') => Position::Boundary,
+                (Position::StartCr, b'\r') => Position::BoundaryCr,
+                (Position::Boundary | Position::BoundaryCr | Position::Start, b'\r') => {
+                    Position::BoundaryCr
+                }
+                (Position::Inside, b'\n') => Position::Start,
+                (Position::Inside, b'\r') => Position::StartCr,
+                (_, _) => Position::Inside,
             };
-            if matches!(self.line, Line::Boundary | Line::BoundaryCr) {
+            if matches!(self.position, Position::Boundary | Position::BoundaryCr) {
                 boundary = Some(index + 1);
             }
         }
         let rest = match boundary {
             Some(end) => {
                 self.tail.clear();
-                self.open = PartialEvent::default();
+                self.partial = PartialEvent::default();
                 &piece[end..]
             }
             None => piece,
         };
         if self.tail.len() + rest.len() > MAX_TAIL {
-            self.open.take(&self.tail);
+            self.partial.feed(&self.tail);
             self.tail.clear();
-            self.open.take(rest);
+            self.partial.feed(rest);
         } else {
             self.tail.extend_from_slice(rest);
         }
     }
 
-    /// Whether everything that was sent is whole events.
+    /// Whether the stream ends with a complete event, or is empty.
     pub fn is_at_boundary(&self) -> bool {
-        matches!(self.line, Line::Boundary | Line::BoundaryCr)
+        matches!(self.position, Position::Boundary | Position::BoundaryCr)
     }
 
-    /// Returns the bytes that end a broken stream: they close what is open as an error with `message`,
-    /// then comes an event `error` with `data`, a JSON object.
+    /// Returns the bytes that close a broken stream: the end of the incomplete event, as an error with
+    /// `message`, and an `error` event whose data is `data`, a JSON object in one line.
     pub fn closing_frames(&self, message: &str, data: &str) -> Vec<u8> {
-        let mut closing_frames = Vec::new();
+        let mut frames = Vec::new();
         if !self.is_at_boundary() {
-            self.close_event(message, &mut closing_frames);
+            self.close_event(message, &mut frames);
         }
-        closing_frames.extend_from_slice(b"event: error\ndata: ");
-        closing_frames.extend_from_slice(data.as_bytes());
-        closing_frames.extend_from_slice(b"\n\n");
-        closing_frames
+        frames.extend_from_slice(b"event: error\ndata: ");
+        frames.extend_from_slice(data.as_bytes());
+        frames.extend_from_slice(b"\n\n");
+        frames
     }
 
-    /// Ends the event that is open so that no decoder takes it for a whole one of its kind, and each
-    /// finds our message in it.
+    /// Appends the end of the incomplete event to `frames`. No decoder takes the event for a complete
+    /// one of its kind, and every decoder finds `message` in it.
     ///
-    /// Its data, if it is the beginning of a JSON object, becomes an object with an `error` member,
-    /// so that decoders that parse every event's data raise an error with our message; and its name
-    /// becomes `error`, for those that go by the name. The mark of the end, once begun, is ended: all
-    /// events were sent before it.
-    fn close_event(&self, message: &str, closing_frames: &mut Vec<u8>) {
-        let mut open = self.open.clone();
-        open.take(&self.tail);
-        let in_line = self.line == Line::Inside;
-        let in_data = in_line && open.is_in_data();
+    /// Data that begins a JSON object becomes an object with an `error` member, for decoders that parse
+    /// the data of every event. The event's name becomes `error`, for decoders that look at the name.
+    /// A partial `[DONE]` is completed: all events have been sent before it.
+    fn close_event(&self, message: &str, frames: &mut Vec<u8>) {
+        let mut event = self.partial.clone();
+        event.feed(&self.tail);
+        let in_line = self.position == Position::Inside;
+        let in_data = in_line && event.is_in_data();
         if in_line {
-            // Python's decoders fail on half a character, in comments too.
-            closing_frames.extend_from_slice(open.rest_of_character());
+            // Python's decoders fail on half a character, even in a comment.
+            frames.extend_from_slice(event.rest_of_character());
         }
-        let end_line = |closing_frames: &mut Vec<u8>| {
+        let end_line = |frames: &mut Vec<u8>| {
             if in_line {
-                closing_frames.push(b'\n');
+                frames.push(b'\n');
             }
         };
-        match open.data {
-            // No data yet: the frame's own lines make this event the error.
-            Data::Blank => end_line(closing_frames),
+        match event.data {
+            // Without data, this event becomes the error event that follows.
+            Data::Blank => end_line(frames),
             Data::DoneMarker { seen } if in_data => {
-                closing_frames.extend_from_slice(&DONE[seen..]);
-                closing_frames.extend_from_slice(b"\nevent: error\n\n");
+                frames.extend_from_slice(&DONE[seen..]);
+                frames.extend_from_slice(b"\nevent: error\n\n");
             }
-            Data::Json(json) if !json.is_whole() => {
+            Data::Json(json) if !json.is_complete() => {
                 if !in_data {
-                    end_line(closing_frames);
-                    closing_frames.extend_from_slice(b"data: ");
+                    end_line(frames);
+                    frames.extend_from_slice(b"data: ");
                 }
-                closing_frames.extend_from_slice(json.completion(message).as_bytes());
-                closing_frames.extend_from_slice(b"\nevent: error\n\n");
+                frames.extend_from_slice(json.completion(message).as_bytes());
+                frames.extend_from_slice(b"\nevent: error\n\n");
             }
             Data::Json(_) | Data::DoneMarker { .. } | Data::Other => {
-                end_line(closing_frames);
-                closing_frames.extend_from_slice(b"event: error\n\n");
+                end_line(frames);
+                frames.extend_from_slice(b"event: error\n\n");
             }
         }
     }

@@ -1,53 +1,55 @@
-//! What an unfinished event holds, so far as its honest ending depends on it. Takes bytes in pieces
-//! and keeps little of them. No I/O.
+//! The state of an incomplete event, as far as it decides how the event is closed. Takes little memory,
+//! however long the event is. No I/O.
 
-use super::partial_json::{PartialJson, is_space};
+use super::partial_json::{PartialJson, is_whitespace};
 
-/// What OpenAI's streams send as data behind their last event.
+/// The data of the last event in OpenAI's streams.
 pub(super) const DONE: &[u8] = b"[DONE]";
+/// The start of a line with data.
 const DATA: &[u8] = b"data:";
-/// U+FEFF in UTF-8.
-const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+/// The byte order mark, U+FEFF, in UTF-8.
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
+/// An event whose end has not been sent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PartialEvent {
     pub(super) data: Data,
-    /// How many bytes of the line have been taken.
+    /// The number of bytes in the current line.
     column: usize,
     kind: LineKind,
     has_data_line: bool,
     is_past_first_line: bool,
-    /// The last bytes, the latest at the end: a character may be cut.
+    /// The last three bytes, in order: they may be a part of a character.
     last: [u8; 3],
 }
 
-/// What the line is, as far as it goes.
+/// The kind of the current line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum LineKind {
-    /// The beginning of `data:`, or all of it.
+    /// A prefix of [`DATA`], or a line that starts with it.
     #[default]
     Data,
     Other,
 }
 
-/// The event's data, lines joined with LF as decoders do it.
+/// The data of the event so far, its lines joined with LF as decoders do it.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Data {
-    /// Nothing, or white space.
+    /// Nothing but white space.
     #[default]
     Blank,
     /// The first `seen` bytes of [`DONE`].
     DoneMarker {
         seen: usize,
     },
-    /// An object, or its beginning.
+    /// A JSON object, or the beginning of one.
     Json(PartialJson),
     Other,
 }
 
 impl PartialEvent {
-    /// Takes the event's next bytes.
-    pub(super) fn take(&mut self, piece: &[u8]) {
+    /// Scans the event's next bytes.
+    pub(super) fn feed(&mut self, piece: &[u8]) {
         for &byte in piece {
             self.last = [self.last[1], self.last[2], byte];
             if byte == b'\n' || byte == b'\r' {
@@ -56,47 +58,48 @@ impl PartialEvent {
                 self.is_past_first_line = true;
                 continue;
             }
-            if !self.is_past_first_line && self.column == 2 && self.last == MARK {
-                // Decoders do not read a byte order mark at the start of a stream. Elsewhere they
-                // take it for part of the field's name, and so for no data: no harm either way.
+            if !self.is_past_first_line && self.column == 2 && self.last == BYTE_ORDER_MARK {
+                // Decoders drop a byte order mark at the start of a stream. Elsewhere it makes the line
+                // one without data, and closing it as data does no harm.
                 self.column = 0;
                 self.kind = LineKind::Data;
                 continue;
             }
             match DATA.get(self.column) {
                 Some(&expected) if byte != expected => self.kind = LineKind::Other,
-                Some(_) if self.is_complete_name(byte) => {
+                Some(_) if self.completes_name(byte) => {
                     if self.has_data_line {
-                        self.data.take(b'\n');
+                        self.data.feed(b'\n');
                     }
                     self.has_data_line = true;
                 }
-                None if self.is_value(byte) => self.data.take(byte),
+                None if self.is_value(byte) => self.data.feed(byte),
                 _ => {}
             }
             self.column = self.column.saturating_add(1);
         }
     }
 
-    /// Whether the line that was begun is one of data.
+    /// Whether the current line is one with data.
     pub(super) fn is_in_data(&self) -> bool {
         self.kind == LineKind::Data && self.column >= DATA.len()
     }
 
-    fn is_complete_name(&self, byte: u8) -> bool {
+    /// Whether `byte`, next in the line, is the last one of [`DATA`].
+    fn completes_name(&self, byte: u8) -> bool {
         self.kind == LineKind::Data && byte == b':'
     }
 
-    /// One space behind the colon does not belong to the value.
+    /// Whether `byte`, next in the line, belongs to the data. One space after the colon does not.
     fn is_value(&self, byte: u8) -> bool {
         self.kind == LineKind::Data && !(self.column == DATA.len() && byte == b' ')
     }
 
-    /// What makes the character that was cut a whole one; which one does not matter.
+    /// Returns bytes that complete a UTF-8 character which was cut, to any character.
     pub(super) fn rest_of_character(&self) -> &'static [u8] {
-        let [third, second, first] = self.last;
-        // The Unicode Standard, table 3-7: well-formed UTF-8 byte sequences.
-        match (third, second, first) {
+        let [oldest, middle, newest] = self.last;
+        // Unicode Standard, table 3-7: well-formed UTF-8 byte sequences.
+        match (oldest, middle, newest) {
             (_, _, 0xc2..=0xdf) => &[0x80],
             (_, _, 0xe0) => &[0xa0, 0x80],
             (_, _, 0xe1..=0xef) => &[0x80, 0x80],
@@ -111,14 +114,14 @@ impl PartialEvent {
 }
 
 impl Data {
-    fn take(&mut self, byte: u8) {
+    fn feed(&mut self, byte: u8) {
         match self {
-            Data::Blank if is_space(byte) => {}
+            Data::Blank if is_whitespace(byte) => {}
             Data::Blank if byte == DONE[0] => *self = Data::DoneMarker { seen: 1 },
             Data::DoneMarker { seen } if DONE.get(*seen) == Some(&byte) => *seen += 1,
             Data::Blank if byte == b'{' => *self = Data::Json(PartialJson::default()),
             Data::Json(json) => {
-                if json.take(byte).is_none() {
+                if json.feed(byte).is_none() {
                     *self = Data::Other;
                 }
             }

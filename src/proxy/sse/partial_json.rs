@@ -1,83 +1,75 @@
-//! The beginning of a JSON object, and what makes it a whole one. Byte by byte. No I/O.
+//! The beginning of a JSON object (RFC 8259), scanned byte by byte, and the text that completes it. No
+//! I/O.
 
 use serde_json::json;
 
-/// Deeper objects are not followed: this bounds what is kept of them.
+/// The deepest nesting that is followed, in brackets. Bounds the memory.
 const MAX_DEPTH: usize = 1024;
 
-/// An object of which the opening brace, and perhaps more, has been taken.
+/// The beginning of a JSON object, at least its opening brace.
 #[derive(Debug, Clone)]
 pub(super) struct PartialJson {
     state: State,
-    /// The brackets that close what is open, the outermost first. Empty: the object is whole.
-    open: Vec<u8>,
+    /// The closing brackets that are missing, the outermost first. Empty if the object is complete.
+    missing_brackets: Vec<u8>,
 }
 
-/// Where in a JSON text its end fell.
+/// The position of the end of the text in the JSON grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before a value.
     Value,
-    /// Behind `{`, or behind a comma in an object: before a member's name.
-    Name {
-        first: bool,
-    },
-    /// Behind a member's name.
+    /// Before a member's name: after `{`, or after a comma in an object.
+    Name { first: bool },
+    /// After a member's name.
     Colon,
-    /// Behind `[`.
+    /// After `[`.
     FirstElement,
-    /// Behind a value.
+    /// After a value.
     After,
-    String {
-        is_name: bool,
-    },
-    Escape {
-        is_name: bool,
-    },
-    Unicode {
-        is_name: bool,
-        left: u8,
-    },
-    /// In true, false or null; what is missing of it.
-    Literal {
-        rest: &'static [u8],
-    },
-    /// In a number. After a sign, a point or an exponent a digit must follow.
-    Number {
-        needs_digit: bool,
-    },
+    /// In a string, which is a member's name or a value.
+    String { is_name: bool },
+    /// After a backslash.
+    Escape { is_name: bool },
+    /// In a `\u` escape, with `left` digits to come.
+    Unicode { is_name: bool, left: u8 },
+    /// In true, false or null, with `rest` to come.
+    Literal { rest: &'static [u8] },
+    /// In a number. After a sign, a point or an exponent it needs a digit.
+    Number { needs_digit: bool },
 }
 
 impl Default for PartialJson {
     fn default() -> Self {
         PartialJson {
             state: State::Name { first: true },
-            open: vec![b'}'],
+            missing_brackets: vec![b'}'],
         }
     }
 }
 
 impl PartialJson {
-    pub(super) fn is_whole(&self) -> bool {
-        self.open.is_empty()
+    /// Whether the object's closing brace has been fed.
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing_brackets.is_empty()
     }
 
-    /// Takes the next byte. `None`: this is not JSON.
-    pub(super) fn take(&mut self, byte: u8) -> Option<()> {
+    /// Scans the next byte. Returns `None` if the text is not JSON, or nested too deeply.
+    pub(super) fn feed(&mut self, byte: u8) -> Option<()> {
         self.state = self.step(byte)?;
         Some(())
     }
 
-    /// What must follow to make this an object with an `error` member. Must not be whole.
+    /// Returns the text that completes an incomplete object and gives it an `error` member.
     ///
-    /// Anthropic's SDK for Node takes its message from a `message` at the top, where one of its
-    /// events has something else: of two members of one name decoders take the last.
+    /// Anthropic's SDK for Node reads the text of an error from a top-level `message`, which one of its
+    /// events has for something else. Of two members with one name, decoders take the last.
     pub(super) fn completion(&self, message: &str) -> String {
         let mut completion = self.rest_of_value();
-        for &bracket in self.open.iter().skip(1).rev() {
+        for &bracket in self.missing_brackets.iter().skip(1).rev() {
             completion.push(bracket.into());
         }
-        if self.open.len() > 1 || self.state != (State::Name { first: true }) {
+        if self.missing_brackets.len() > 1 || self.state != (State::Name { first: true }) {
             completion.push(',');
         }
         let error = json!({"type": "api_error", "message": message});
@@ -86,16 +78,16 @@ impl PartialJson {
         completion
     }
 
-    /// One byte further.
+    /// Returns the state after `byte`, or `None` if it is not allowed.
     fn step(&mut self, byte: u8) -> Option<State> {
-        if let Some(state) = self.step_in_word(byte) {
+        if let Some(state) = self.step_in_token(byte) {
             return Some(state);
         }
         let state = match self.state {
             State::Number { needs_digit: false } => State::After,
             state => state,
         };
-        if is_space(byte) {
+        if is_whitespace(byte) {
             return match state {
                 State::Number { .. } | State::Literal { .. } => None,
                 state => Some(state),
@@ -111,26 +103,26 @@ impl PartialJson {
                 State::FirstElement
             }
             (State::FirstElement, b']') | (State::Name { first: true }, b'}') => {
-                self.open.pop();
+                self.missing_brackets.pop();
                 State::After
             }
-            (State::Value | State::FirstElement, _) => begin_word(byte)?,
+            (State::Value | State::FirstElement, _) => begin_token(byte)?,
             (State::Name { .. }, b'"') => State::String { is_name: true },
             (State::Colon, b':') => State::Value,
-            (State::After, b',') => match self.open.last()? {
+            (State::After, b',') => match self.missing_brackets.last()? {
                 b'}' => State::Name { first: false },
                 _ => State::Value,
             },
-            (State::After, _) if self.open.last() == Some(&byte) => {
-                self.open.pop();
+            (State::After, _) if self.missing_brackets.last() == Some(&byte) => {
+                self.missing_brackets.pop();
                 State::After
             }
             _ => return None,
         })
     }
 
-    /// One byte further in a string, number or literal. `None`: it is not in one, or at its end.
-    fn step_in_word(&self, byte: u8) -> Option<State> {
+    /// Returns the state after `byte` in a string, number or literal, or `None` if `byte` is not in one.
+    fn step_in_token(&self, byte: u8) -> Option<State> {
         Some(match (self.state, byte) {
             (State::String { is_name: true }, b'"') => State::Colon,
             (State::String { is_name: false }, b'"') => State::After,
@@ -156,14 +148,14 @@ impl PartialJson {
     }
 
     fn push(&mut self, bracket: u8) -> Option<()> {
-        if self.open.len() == MAX_DEPTH {
+        if self.missing_brackets.len() == MAX_DEPTH {
             return None;
         }
-        self.open.push(bracket);
+        self.missing_brackets.push(bracket);
         Some(())
     }
 
-    /// What ends the value, or the member, in whose middle the text broke off.
+    /// Returns the text that completes the value or member at the end.
     fn rest_of_value(&self) -> String {
         let quote = |is_name: bool| if is_name { "\":null" } else { "\"" };
         match self.state {
@@ -180,12 +172,13 @@ impl PartialJson {
     }
 }
 
-/// RFC 8259 section 2: white space. A form feed is none.
-pub(super) fn is_space(byte: u8) -> bool {
+/// Whether `byte` is white space (RFC 8259 section 2). A form feed is not.
+pub(super) fn is_whitespace(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-fn begin_word(byte: u8) -> Option<State> {
+/// Returns the state after `byte` as the first one of a string, number or literal.
+fn begin_token(byte: u8) -> Option<State> {
     Some(match byte {
         b'"' => State::String { is_name: false },
         b'-' => State::Number { needs_digit: true },

@@ -2,7 +2,7 @@ use super::partial_json::PartialJson;
 use super::*;
 use serde_json::Value;
 
-/// The events of a stream as the SDKs decode them: name and joined data.
+/// Decodes a stream as the SDKs do. Returns the name and the joined data of each event.
 fn decode(stream: &str) -> Vec<(String, String)> {
     let mut events = Vec::new();
     let (mut name, mut data) = (String::new(), Vec::new());
@@ -27,41 +27,43 @@ fn error_data(message: &str) -> String {
     format!(r#"{{"type":"error","error":{{"type":"api_error","message":{message}}}}}"#)
 }
 
-/// The bytes that end `scanner`'s stream.
+/// The bytes that close the stream of `scanner`.
 fn closing_frames(scanner: &EventScanner, message: &str) -> Vec<u8> {
     scanner.closing_frames(message, &error_data(message))
 }
 
+/// The stream that broke off after `stream`, with its closing frames.
 fn broken_after(stream: &str) -> String {
-    let mut tail = EventScanner::default();
-    tail.feed(stream.as_bytes());
-    stream.to_owned() + std::str::from_utf8(&closing_frames(&tail, "it \"broke\"")).unwrap()
+    let mut scanner = EventScanner::default();
+    scanner.feed(stream.as_bytes());
+    let frames = closing_frames(&scanner, "it \"broke\"");
+    stream.to_owned() + std::str::from_utf8(&frames).unwrap()
 }
 
-const WHOLE: &str = concat!(
+const STREAM: &str = concat!(
     ": hello\n\nevent: delta\r\ndata: {\"a\":[1,-2.5e3,true,{\"b\\n\\u00e9\":\"c, }\\\"\"}],\"d\":",
     "{\"e\":[],\"f\":{}}, \"g\":null}\r\n\r\ndata: [DONE]\n\n"
 );
 
 #[test]
 fn boundaries_are_found_in_pieces_of_any_size() {
-    for size in 1..WHOLE.len() {
-        let mut tail = EventScanner::default();
+    for size in 1..STREAM.len() {
+        let mut scanner = EventScanner::default();
         let mut sent = 0;
-        for piece in WHOLE.as_bytes().chunks(size) {
-            tail.feed(piece);
+        for piece in STREAM.as_bytes().chunks(size) {
+            scanner.feed(piece);
             sent += piece.len();
-            let text = &WHOLE[..sent];
-            let whole = ["\n\n", "\r\n\r\n", "\r\n\r"]
+            let text = &STREAM[..sent];
+            let is_boundary = ["\n\n", "\r\n\r\n", "\r\n\r"]
                 .iter()
                 .any(|end| text.ends_with(end));
-            assert_eq!(tail.is_at_boundary(), whole, "{text:?}");
+            assert_eq!(scanner.is_at_boundary(), is_boundary, "{text:?}");
         }
     }
 }
 
 #[test]
-fn a_stream_that_breaks_at_a_boundary_gets_just_the_frame() {
+fn a_stream_that_breaks_at_a_boundary_gets_only_the_error_event() {
     let stream = broken_after("data: {\"a\":1}\n\n");
     let expected = concat!(
         "data: {\"a\":1}\n\nevent: error\ndata: ",
@@ -71,13 +73,13 @@ fn a_stream_that_breaks_at_a_boundary_gets_just_the_frame() {
 }
 
 #[test]
-fn wherever_a_stream_breaks_the_decoder_sees_whole_events_and_then_the_error() {
-    let whole: Vec<_> = decode(WHOLE);
-    for length in 0..WHOLE.len() {
-        if !WHOLE.is_char_boundary(length) {
+fn wherever_a_stream_breaks_a_decoder_sees_complete_events_and_then_the_error() {
+    let complete = decode(STREAM);
+    for length in 0..STREAM.len() {
+        if !STREAM.is_char_boundary(length) {
             continue;
         }
-        let stream = broken_after(&WHOLE[..length]);
+        let stream = broken_after(&STREAM[..length]);
         let events = decode(&stream);
         let first_error = events
             .iter()
@@ -86,7 +88,7 @@ fn wherever_a_stream_breaks_the_decoder_sees_whole_events_and_then_the_error() {
         assert!(
             events[..first_error]
                 .iter()
-                .all(|event| whole.contains(event)),
+                .all(|event| complete.contains(event)),
             "{stream:?}"
         );
         let (_, last) = events.last().unwrap();
@@ -97,20 +99,20 @@ fn wherever_a_stream_breaks_the_decoder_sees_whole_events_and_then_the_error() {
     }
 }
 
-/// The object that `text` begins; `None`: it begins none.
+/// The object that begins with `text`, or `None` if no object does.
 fn object(text: &str) -> Option<PartialJson> {
     let mut object = PartialJson::default();
     let rest = text.strip_prefix('{')?;
-    rest.bytes().try_for_each(|byte| object.take(byte))?;
+    rest.bytes().try_for_each(|byte| object.feed(byte))?;
     Some(object)
 }
 
 #[test]
 fn an_object_that_breaks_anywhere_is_completed_with_an_error_member() {
-    let whole = "{\"a\":[1,-2.5e3,0,true,false,null,{\"b\\n\\u00e9\":\"c, }\\\"\"}],\"d\":{\"e\":[],\
+    let complete = "{\"a\":[1,-2.5e3,0,true,false,null,{\"b\\n\\u00e9\":\"c, }\\\"\"}],\"d\":{\"e\":[],\
                  \"f\":{}}, \"g\":\"\u{4f60}\"}";
-    for length in 1..whole.len() {
-        let Some(start) = whole.get(..length) else {
+    for length in 1..complete.len() {
+        let Some(start) = complete.get(..length) else {
             continue;
         };
         let text = start.to_owned() + &object(start).expect(start).completion("m");
@@ -119,14 +121,14 @@ fn an_object_that_breaks_anywhere_is_completed_with_an_error_member() {
         assert_eq!(value["error"]["message"], "m", "{text}");
         assert_eq!(value["message"], "m", "{text}");
     }
-    assert!(object(whole).unwrap().is_whole());
+    assert!(object(complete).unwrap().is_complete());
     for other in ["{]", "{\"a\" 1", "{\"a\":tru,", "{\"a\":- ", "{} {", "{,"] {
         assert!(object(other).is_none(), "{other}");
     }
 }
 
 #[test]
-fn a_character_that_was_cut_is_made_whole() {
+fn a_character_that_was_cut_is_completed() {
     for character in [
         "\u{e3}",
         "\u{800}",
@@ -137,11 +139,11 @@ fn a_character_that_was_cut_is_made_whole() {
     ] {
         for start in ["data: {\"a\":\"", ": a comment ", "data: hello "] {
             for length in 1..character.len() {
-                let mut tail = EventScanner::default();
+                let mut scanner = EventScanner::default();
                 let mut stream = start.as_bytes().to_vec();
                 stream.extend_from_slice(&character.as_bytes()[..length]);
-                tail.feed(&stream);
-                stream.extend(closing_frames(&tail, "m"));
+                scanner.feed(&stream);
+                stream.extend(closing_frames(&scanner, "m"));
                 assert!(std::str::from_utf8(&stream).is_ok(), "{stream:?}");
             }
         }
@@ -149,7 +151,7 @@ fn a_character_that_was_cut_is_made_whole() {
 }
 
 #[test]
-fn data_that_is_no_object_is_not_taken_for_a_whole_event() {
+fn data_that_is_not_an_object_does_not_pass_for_a_complete_event() {
     for stream in [
         "data: hel",
         "data: [1,",
@@ -163,7 +165,7 @@ fn data_that_is_no_object_is_not_taken_for_a_whole_event() {
 }
 
 #[test]
-fn data_without_anything_in_it_becomes_the_error() {
+fn an_event_without_data_becomes_the_error() {
     for stream in [
         "dat",
         "data",
@@ -181,7 +183,7 @@ fn data_without_anything_in_it_becomes_the_error() {
 }
 
 #[test]
-fn data_that_is_whole_is_an_error_all_the_same_without_its_empty_line() {
+fn complete_data_without_its_empty_line_becomes_an_error() {
     for stream in ["event: x\ndata: {\"a\":1}", "data: [DON", "data: [DONE]"] {
         for end in ["", "\n", "\r"] {
             if stream.ends_with('N') && !end.is_empty() {
@@ -195,7 +197,7 @@ fn data_that_is_whole_is_an_error_all_the_same_without_its_empty_line() {
 }
 
 #[test]
-fn an_object_in_several_lines_is_completed_in_a_line_of_its_own() {
+fn an_object_in_several_lines_is_completed_in_another_line() {
     for stream in [
         "data: {\"a\":\n",
         "data: {\"a\":\r\ndat",
@@ -212,14 +214,14 @@ fn an_object_in_several_lines_is_completed_in_a_line_of_its_own() {
 }
 
 #[test]
-fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
-    let mut tail = EventScanner::default();
+fn an_event_that_is_too_long_to_keep_is_completed_too() {
+    let mut scanner = EventScanner::default();
     let mut stream = b"data: {\"a\":\"".to_vec();
     stream.resize(3 * MAX_TAIL + 7, b'x');
     for piece in stream.chunks(1000) {
-        tail.feed(piece);
+        scanner.feed(piece);
     }
-    stream.extend(closing_frames(&tail, "m"));
+    stream.extend(closing_frames(&scanner, "m"));
     let events = decode(std::str::from_utf8(&stream).unwrap());
     assert_eq!(events.len(), 2);
     let data: Value = serde_json::from_str(&events[0].1).unwrap();
@@ -227,8 +229,8 @@ fn an_event_that_is_too_long_to_keep_is_completed_all_the_same() {
 }
 
 #[test]
-fn a_form_feed_is_no_white_space_of_json() {
-    // The frame must not become another line of this event's data: no decoder could parse that.
+fn a_form_feed_is_not_json_white_space() {
+    // The error must not become another line of this event's data, which no decoder could parse.
     let events = decode(&broken_after("data: \u{c}"));
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(serde_json::from_str::<Value>(&events[1].1).is_ok());
@@ -236,8 +238,8 @@ fn a_form_feed_is_no_white_space_of_json() {
 }
 
 #[test]
-fn data_behind_a_byte_order_mark_is_data() {
-    // As decoders that follow the standard see it: without the mark.
+fn data_after_a_byte_order_mark_is_data() {
+    // Decoders that follow the standard drop the mark.
     let stream = broken_after("\u{feff}data: {\"a\":1");
     let events = decode(stream.strip_prefix('\u{feff}').unwrap());
     assert_eq!(events.len(), 2, "{events:?}");

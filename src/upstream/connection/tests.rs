@@ -7,103 +7,106 @@ use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-/// Chunks of one byte with a kilobyte of extension: almost only framing.
+/// The number of chunks. Each has one byte of data and a kilobyte of extension.
 const CHUNKS: usize = 180;
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn answer() -> String {
+fn response() -> String {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunk = format!("1;{}\r\nx\r\n", "e".repeat(1000));
     head.to_owned() + &chunk.repeat(CHUNKS)
 }
 
-/// An upstream that reads a request and sends the answer when it is told to.
-fn on_command() -> (Target, Sender<()>) {
+/// Starts an upstream that reads a request, and sends the response at the first message of the sender.
+fn start_upstream() -> (Target, Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (go, told) = channel();
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         let mut request = [0; 1024];
         assert!(socket.read(&mut request).unwrap() > 0);
-        told.recv().unwrap();
-        socket.write_all(answer().as_bytes()).unwrap();
-        // Open until the test is over.
-        let _ = told.recv();
+        receiver.recv().unwrap();
+        socket.write_all(response().as_bytes()).unwrap();
+        // Keeps the socket open until the test ends.
+        let _ = receiver.recv();
     });
-    (Target::parse(&url).unwrap(), go)
+    (Target::parse(&url).unwrap(), sender)
 }
 
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// A way to `target`, to which a GET was sent.
-fn asked(target: &Target) -> UpstreamConnection {
-    let factory = Upstream::new(target, SILENCE, None, &ProxySettings::Direct).unwrap();
-    let mut upstream = UpstreamConnection::new(&factory);
+/// Connects to `target` and sends a GET.
+fn send_get(target: &Target) -> UpstreamConnection {
+    let upstream = Upstream::new(target, TIMEOUT, None, &ProxySettings::Direct).unwrap();
+    let mut connection = UpstreamConnection::new(&upstream);
     let request = Request {
         method: &Method::GET,
         target: b"/",
         fields: std::iter::empty(),
         body: RequestBody::None,
     };
-    upstream.send(request, None).unwrap();
-    upstream
+    connection.send(request, None).unwrap();
+    connection
 }
 
 #[test]
-fn what_has_come_is_passed_on_after_some_reads_however_much_is_still_there() {
-    let (target, go) = on_command();
-    let mut upstream = asked(&target);
-    let socket = upstream.socket().upgrade().unwrap();
-    let roomy = socket2::SockRef::from(&*socket).set_recv_buffer_size(1 << 20);
-    roomy.unwrap();
-    go.send(()).unwrap();
-    let deadline = Instant::now() + SILENCE;
-    let mut look = vec![0; 1 << 20];
-    while peek(&socket, &mut look) < answer().len() {
-        assert!(Instant::now() < deadline, "not all of it came");
+fn data_is_passed_on_after_some_reads_even_if_more_has_arrived() {
+    let (target, sender) = start_upstream();
+    let mut connection = send_get(&target);
+    let socket = connection.socket().upgrade().unwrap();
+    socket2::SockRef::from(&*socket)
+        .set_recv_buffer_size(1 << 20)
+        .unwrap();
+    sender.send(()).unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    let mut peeked = vec![0; 1 << 20];
+    while peek(&socket, &mut peeked) < response().len() {
+        assert!(Instant::now() < deadline, "not all of it arrived");
         thread::yield_now();
     }
 
-    assert!(upstream.receive(&Method::GET).unwrap().is_some());
-    let mut room = [0; 16 * 1024];
-    let mut taken = 0;
-    while let BodyRead::Data(length) = upstream.try_read(&mut room).unwrap() {
-        taken += length;
+    assert!(connection.receive(&Method::GET).unwrap().is_some());
+    let mut buffer = [0; 16 * 1024];
+    let mut received = 0;
+    while let BodyRead::Data(length) = connection.try_read(&mut buffer).unwrap() {
+        received += length;
     }
-    assert!(taken > 0 && taken < CHUNKS, "{taken} at once");
-    while taken < CHUNKS {
-        match upstream.read(&mut room).unwrap() {
-            BodyRead::Data(length) => taken += length,
-            other => panic!("{other:?} after {taken}"),
+    assert!(
+        received > 0 && received < CHUNKS,
+        "{received} without a pause"
+    );
+    while received < CHUNKS {
+        match connection.read(&mut buffer).unwrap() {
+            BodyRead::Data(length) => received += length,
+            other => panic!("{other:?} after {received}"),
         }
     }
 }
 
-/// One exchange with an upstream that answers at once, then whatever `between` does to the connection,
-/// then the end of an exchange that needed no upstream. Returns for how long the connection that is
-/// left has been idle.
-fn idle_after_own_answer(between: impl FnOnce(&mut Connection)) -> Option<Duration> {
+/// Makes one exchange, changes the idle connection with `change`, and ends an exchange that needed no
+/// upstream. Returns how long the connection has been idle, or `None` if it was closed.
+fn idle_time_after_own_response(change: impl FnOnce(&mut OpenConnection)) -> Option<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let target = Target::parse(&url).unwrap();
-    let mut upstream = asked(&target);
+    let mut connection = send_get(&target);
     let (mut socket, _) = listener.accept().unwrap();
-    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-    socket.write_all(answer).unwrap();
-    assert!(upstream.receive(&Method::GET).unwrap().is_some());
-    upstream.end_exchange();
-    between(upstream.connection.as_mut().unwrap());
-    upstream.end_exchange();
-    let connection = upstream.connection.as_ref();
-    connection.map(|connection| connection.last_used.elapsed())
+    socket
+        .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+        .unwrap();
+    assert!(connection.receive(&Method::GET).unwrap().is_some());
+    connection.end_exchange();
+    change(connection.open.as_mut().unwrap());
+    connection.end_exchange();
+    let open = connection.open.as_ref();
+    open.map(|open| open.last_used.elapsed())
 }
 
 #[test]
-fn an_answer_of_our_own_makes_no_idle_connection_younger_and_drops_an_old_one() {
-    let fresh = idle_after_own_answer(|_| {});
-    assert!(fresh.is_some_and(|idle| idle < MAX_IDLE_AGE / 2));
-    let half = idle_after_own_answer(|connection| connection.last_used -= MAX_IDLE_AGE / 2);
-    assert!(half.is_some_and(|idle| idle >= MAX_IDLE_AGE / 2));
-    let old = idle_after_own_answer(|connection| connection.last_used -= MAX_IDLE_AGE);
+fn a_response_of_our_own_does_not_make_an_idle_connection_younger_and_closes_an_old_one() {
+    let recent = idle_time_after_own_response(|_| {});
+    assert!(recent.is_some_and(|idle| idle < MAX_IDLE_TIME / 2));
+    let half = idle_time_after_own_response(|open| open.last_used -= MAX_IDLE_TIME / 2);
+    assert!(half.is_some_and(|idle| idle >= MAX_IDLE_TIME / 2));
+    let old = idle_time_after_own_response(|open| open.last_used -= MAX_IDLE_TIME);
     assert_eq!(old, None);
 }
