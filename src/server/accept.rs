@@ -23,7 +23,7 @@ use super::limits::{
     QUEUE_TIMEOUT, head_timeout_error,
 };
 use super::reject::reject;
-use super::workers::Workers;
+use super::workers::pool::Workers;
 use crate::http1::error::HttpError;
 use crate::net::socket::ReadTimeout;
 use crate::net::wait;

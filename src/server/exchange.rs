@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Version};
 
 use super::admission::Admission;
-use super::client::Client;
 use super::connection::WritePolicy;
+use super::connection::client::Client;
 use super::limits::{BODY_GRACE, MIN_BODY_RATE};
 use crate::http1::body::{ChunkDecoder, Decoded, RequestFraming};
 use crate::http1::encode::{BodyCoding, OutputBuffer, ResponseLength};

@@ -15,13 +15,10 @@ use std::time::Duration;
 
 mod accept;
 mod admission;
-mod client;
 mod connection;
-mod contexts;
 mod event_loops;
 mod exchange;
 mod handler;
-mod leadership;
 pub mod limits;
 mod reject;
 #[cfg(test)]
@@ -35,7 +32,7 @@ pub use limits::Limits;
 use crate::net::listener;
 use accept::Acceptor;
 use admission::Admission;
-use workers::Workers;
+use workers::pool::Workers;
 
 /// A bound listener, not yet serving.
 #[derive(Debug)]

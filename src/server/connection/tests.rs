@@ -1,6 +1,6 @@
-use super::super::tests::{admission, connection};
 use super::*;
 use crate::net::buffer::READ_BUFFER_BYTES;
+use crate::server::tests::{admission, connection};
 use std::io::Write;
 use std::time::Duration;
 

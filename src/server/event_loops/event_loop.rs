@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::poller::{Poller, Side, Token};
 use crate::server::connection::Connection;
 use crate::server::handler::Handler;
-use crate::server::leadership::NoSlot;
+use crate::server::workers::leader::NoSlot;
 
 /// How often the lane looks for what has waited long. Waits are counted in these.
 const TICK: Duration = Duration::from_millis(10);

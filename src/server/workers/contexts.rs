@@ -5,32 +5,32 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::limits::CONTEXT_IDLE_TIMEOUT;
+use crate::server::limits::CONTEXT_IDLE_TIMEOUT;
 
 /// A stack of contexts, each with the time since which it is unused: the last one is the warmest.
-pub(super) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);
+pub(crate) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);
 
 impl<C> Contexts<C> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Contexts(Mutex::default())
     }
 
-    pub(super) fn put(&self, context: Box<C>) {
+    pub(crate) fn put(&self, context: Box<C>) {
         let since = Instant::now();
         self.lock().push((context, since));
     }
 
     /// Takes the context that was used most recently.
-    pub(super) fn take(&self) -> Option<Box<C>> {
+    pub(crate) fn take(&self) -> Option<Box<C>> {
         self.lock().pop().map(|(context, _)| context)
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
 
     /// Drops the contexts that have been unused for [`KIT_IDLE`]: buffers and upstream connections.
-    pub(super) fn drop_idle(&self, now: Instant) {
+    pub(crate) fn drop_idle(&self, now: Instant) {
         let mut contexts = self.lock();
         let is_idle =
             |(_, since): &(_, Instant)| now.duration_since(*since) >= CONTEXT_IDLE_TIMEOUT;

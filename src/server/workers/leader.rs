@@ -4,17 +4,17 @@ use std::cell::Cell;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::connection::Connection;
-use super::event_loops::event_loop::EventLoop;
-use super::handler::Handler;
-use super::workers::Workers;
+use super::pool::Workers;
 use crate::net::wait::Leadership;
+use crate::server::connection::Connection;
+use crate::server::event_loops::event_loop::EventLoop;
+use crate::server::handler::Handler;
 
 /// A connection and its kit, for which there is no place.
-pub(super) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
+pub(crate) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
 
 /// A thread's turn at leading. Belongs to one thread.
-pub(super) struct Leader<H: Handler> {
+pub(crate) struct Leader<H: Handler> {
     workers: Arc<Workers<H>>,
     thread: usize,
     /// The lane's number.
@@ -24,7 +24,7 @@ pub(super) struct Leader<H: Handler> {
 }
 
 impl<H: Handler> Leader<H> {
-    pub(super) fn new(workers: Arc<Workers<H>>, thread: usize) -> Self {
+    pub(crate) fn new(workers: Arc<Workers<H>>, thread: usize) -> Self {
         Leader {
             workers,
             thread,
@@ -34,7 +34,7 @@ impl<H: Handler> Leader<H> {
     }
 
     /// The thread leads `lane` from now on.
-    pub(super) fn take(&self, event_loop: usize) {
+    pub(crate) fn take(&self, event_loop: usize) {
         self.event_loop.set(Some(event_loop));
         self.slot_index.set(None);
     }
@@ -46,12 +46,12 @@ impl<H: Handler> Leader<H> {
     }
 
     /// The thread works on the connection in `place`.
-    pub(super) fn enter(&self, slot_index: usize) {
+    pub(crate) fn enter(&self, slot_index: usize) {
         self.slot_index.set(Some(slot_index));
     }
 
     /// The thread works on a connection that comes from elsewhere, if it leads a lane.
-    pub(super) fn enter_lane_with(&self, client: &Arc<TcpStream>) {
+    pub(crate) fn enter_lane_with(&self, client: &Arc<TcpStream>) {
         let Some(event_loop) = self.led() else { return };
         match event_loop.adopt_taken(client) {
             Ok(slot_index) => self.slot_index.set(Some(slot_index)),
@@ -63,7 +63,7 @@ impl<H: Handler> Leader<H> {
     }
 
     /// The connection has no place in the lane any more.
-    pub(super) fn leave_lane(&self) {
+    pub(crate) fn leave_lane(&self) {
         if let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.take()) {
             event_loop.forget(slot_index);
         }
@@ -74,7 +74,7 @@ impl<H: Handler> Leader<H> {
     ///
     /// # Errors
     /// It has no place.
-    pub(super) fn put_idle(
+    pub(crate) fn put_idle(
         &self,
         connection: Box<Connection>,
         context: Box<H::Context>,
@@ -97,7 +97,7 @@ impl<H: Handler> Leader<H> {
     ///
     /// # Errors
     /// It has no place, or what it waits for cannot be watched.
-    pub(super) fn put_waiting(
+    pub(crate) fn put_waiting(
         &self,
         connection: Box<Connection>,
         context: Box<H::Context>,

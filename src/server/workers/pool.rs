@@ -1,8 +1,8 @@
 //! The worker threads, and what they work on.
 //!
 //! A connection has a worker only while it has a request: between requests, and while its head is
-//! incomplete, it is parked with the acceptor ([`super::accept`]) or, for a moment, in a lane
-//! ([`super::event_loops`]). So idle and slow clients give way to the others all the time, and nobody's
+//! incomplete, it is parked with the acceptor ([`crate::server::accept`]) or, for a moment, in a lane
+//! ([`crate::server::event_loops`]). So idle and slow clients give way to the others all the time, and nobody's
 //! idle connection is closed for it.
 //!
 //! There are as many threads as there may be requests in flight, and one more for each lane. The
@@ -18,17 +18,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use super::admission::Admission;
-use super::client::ReadOutcome;
-use super::connection::{
+use super::contexts::Contexts;
+use super::leader::Leader;
+use crate::net::wait::{self, Leadership};
+use crate::server::admission::Admission;
+use crate::server::connection::client::ReadOutcome;
+use crate::server::connection::{
     self, Buffers, CloseReason, Connection, ConnectionFate, Served, WritePolicy,
 };
-use super::contexts::Contexts;
-use super::event_loops::EventLoops;
-use super::event_loops::event_loop::Work;
-use super::handler::Handler;
-use super::leadership::Leader;
-use crate::net::wait::{self, Leadership};
+use crate::server::event_loops::EventLoops;
+use crate::server::event_loops::event_loop::Work;
+use crate::server::handler::Handler;
 
 /// The stack of a worker. Its deepest work is a TLS handshake; debug builds need more for it.
 const STACK_SIZE: usize = if cfg!(debug_assertions) {
@@ -38,10 +38,10 @@ const STACK_SIZE: usize = if cfg!(debug_assertions) {
 };
 
 /// The threads and what they share. One for the server.
-pub(super) struct Workers<H: Handler> {
-    pub(super) admission: Arc<Admission>,
-    pub(super) handler: Arc<H>,
-    pub(super) event_loops: EventLoops<H>,
+pub(crate) struct Workers<H: Handler> {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) handler: Arc<H>,
+    pub(crate) event_loops: EventLoops<H>,
     /// Spare kits: what requests need while they are in flight.
     contexts: Contexts<H::Context>,
     threads: Mutex<Threads>,
@@ -71,14 +71,14 @@ enum Task {
 
 impl<H: Handler> Workers<H> {
     /// With a lane or two for each processor, if the system has such a thing.
-    pub(super) fn new(admission: Arc<Admission>, handler: Arc<H>) -> Self {
+    pub(crate) fn new(admission: Arc<Admission>, handler: Arc<H>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let most = EventLoops::<H>::count_for(processors, admission.limits.max_connections);
         Workers::with_event_loops(most, admission, handler)
     }
 
     /// With `most` lanes, if the system allows.
-    pub(super) fn with_event_loops(
+    pub(crate) fn with_event_loops(
         most: usize,
         admission: Arc<Admission>,
         handler: Arc<H>,
@@ -105,7 +105,7 @@ impl<H: Handler> Workers<H> {
     ///
     /// # Errors
     /// The system allows no further thread; the process is to end.
-    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         let threads = self.wake.len();
         for index in 0..threads {
             let workers = Arc::clone(self);
@@ -131,7 +131,7 @@ impl<H: Handler> Workers<H> {
     /// Where there are no spare kits its request will wait for a connection to the upstream to be
     /// made: it gets a thread at once, so that many at the same time need not pass a lane on one by
     /// one.
-    pub(super) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+    pub(crate) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_for_a_lane = self.admission.has_room()
             && !self.admission.is_pressed()
             && self.contexts.count() > self.event_loops.population();
@@ -148,7 +148,7 @@ impl<H: Handler> Workers<H> {
     }
 
     /// Lets `connection`, which has a request, wait for its turn.
-    pub(super) fn enqueue(&self, connection: Box<Connection>) {
+    pub(crate) fn enqueue(&self, connection: Box<Connection>) {
         self.admission.enqueue(connection);
         // Somebody may have finished meanwhile.
         if let Some(connection) = self.admission.admit_next() {
@@ -173,7 +173,7 @@ impl<H: Handler> Workers<H> {
     }
 
     /// Gives `lane` to another thread.
-    pub(super) fn hand_over_loop(&self, event_loop: usize) {
+    pub(crate) fn hand_over_loop(&self, event_loop: usize) {
         self.assign(Task::Lead(event_loop));
     }
 
@@ -190,7 +190,7 @@ impl<H: Handler> Workers<H> {
     }
 
     /// `thread` serves the client of this socket without a lane, if it is at one.
-    pub(super) fn set_serving(&self, thread: usize, client: Option<Arc<TcpStream>>) {
+    pub(crate) fn set_serving(&self, thread: usize, client: Option<Arc<TcpStream>>) {
         self.lock().serving[thread].clone_from(&client);
         if let Some(client) = client.filter(|_| self.admission.is_aborting()) {
             // Whoever cuts all off may have looked before it was there.
@@ -200,7 +200,7 @@ impl<H: Handler> Workers<H> {
 
     /// Cuts off all requests in flight: their handlers see a client that left, and can still tell
     /// it why.
-    pub(super) fn cut_off(&self) {
+    pub(crate) fn cut_off(&self) {
         for event_loop in self.event_loops.iter() {
             event_loop.cut_off();
         }
@@ -211,7 +211,7 @@ impl<H: Handler> Workers<H> {
     }
 
     /// Gives up kits that nobody has needed for long.
-    pub(super) fn drop_idle_contexts(&self) {
+    pub(crate) fn drop_idle_contexts(&self) {
         self.contexts.drop_idle(Instant::now());
     }
 
@@ -458,4 +458,5 @@ fn guarded<H: Handler>(serve: impl FnOnce() -> Served<H>) -> Served<H> {
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
 mod tests;

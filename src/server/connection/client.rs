@@ -10,12 +10,12 @@ use crate::net::wait::{self, WaitError, WaitOptions};
 
 /// See the module's documentation.
 pub(crate) struct Client {
-    pub(super) socket: Arc<TcpStream>,
+    pub(crate) socket: Arc<TcpStream>,
     /// Its address, as it stands in the log.
-    pub(super) peer: Arc<str>,
-    pub(super) input: ReadBuffer,
+    pub(crate) peer: Arc<str>,
+    pub(crate) input: ReadBuffer,
     /// A read for the next head might find bytes. Reads of a body do not change it.
-    pub(super) has_input: bool,
+    pub(crate) has_input: bool,
     read_timeout: ReadTimeout,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum ReadOutcome {
 }
 
 impl Client {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, read_timeout: ReadTimeout) -> Self {
+    pub(crate) fn new(socket: TcpStream, peer: SocketAddr, read_timeout: ReadTimeout) -> Self {
         Client {
             socket: Arc::new(socket),
             peer: peer.to_string().into(),
@@ -39,7 +39,7 @@ impl Client {
     }
 
     /// Takes in what is here of a head, without waiting. A socket that failed has come to its end.
-    pub(super) fn read_head(&mut self) -> ReadOutcome {
+    pub(crate) fn read_head(&mut self) -> ReadOutcome {
         let space = self.input.space();
         let room = space.len();
         match socket::try_read(&self.socket, space) {
@@ -62,7 +62,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`socket::read`].
-    pub(super) fn read_body(
+    pub(crate) fn read_body(
         &mut self,
         direct: Option<&mut [u8]>,
         timeout: Duration,
@@ -94,7 +94,7 @@ impl Client {
 
     /// Takes in what has arrived, and only that: a connection that waits keeps no buffer. `spare` is
     /// the thread's.
-    pub(super) fn take_in(&mut self, spare: &mut Vec<u8>) -> ReadOutcome {
+    pub(crate) fn take_in(&mut self, spare: &mut Vec<u8>) -> ReadOutcome {
         if !self.input.bytes().is_empty() {
             return ReadOutcome::Something;
         }
@@ -106,7 +106,7 @@ impl Client {
 
     /// Lets the client see a reset: the only way to tell it that a body which ends with the
     /// connection is not whole.
-    pub(super) fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         if let Err(error) = socket2::SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)) {
             log::debug!("{}: no reset on close: {error}", self.peer);
         }

@@ -4,12 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::admission::{Admission, OpenGuard};
-use super::client::{Client, ReadOutcome};
-use super::exchange::{Exchange, Outcome, PendingRequest};
-use super::handler::{Handler, Progress};
-use super::limits::{HEAD_TIMEOUT, MAX_DRAINED_BYTES, head_timeout_error};
-use super::reject::reject;
+use self::client::{Client, ReadOutcome};
 use crate::http1::encode::OutputBuffer;
 use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
@@ -17,19 +12,26 @@ use crate::http1::request::{self, RequestHead};
 use crate::net::buffer::ReadBuffer;
 use crate::net::socket::{self, ReadTimeout};
 use crate::net::wait;
+use crate::server::admission::{Admission, OpenGuard};
+use crate::server::exchange::{Exchange, Outcome, PendingRequest};
+use crate::server::handler::{Handler, Progress};
+use crate::server::limits::{HEAD_TIMEOUT, MAX_DRAINED_BYTES, head_timeout_error};
+use crate::server::reject::reject;
+
+pub(super) mod client;
 
 /// So many requests of one connection are served while others in the lane wait; then it gets a thread.
 const MAX_IN_A_ROW: u64 = 16;
 
 /// A client's connection between and during its requests.
 pub(crate) struct Connection {
-    pub(super) client: Client,
+    pub(crate) client: Client,
     /// The request that is being answered, or waits for somebody else.
-    pub(super) request: Option<PendingRequest>,
+    pub(crate) request: Option<PendingRequest>,
     /// How much of `input` has been searched for the end of the head.
     searched: usize,
     /// When the first byte of the head that is being read arrived.
-    pub(super) head_since: Option<Instant>,
+    pub(crate) head_since: Option<Instant>,
     /// Requests answered so far.
     answered: u64,
     _open: OpenGuard,
@@ -199,7 +201,7 @@ fn reject_now<H: Handler>(
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         socket: TcpStream,
         peer: SocketAddr,
         read_timeout: ReadTimeout,
@@ -281,13 +283,13 @@ impl Connection {
     }
 
     /// Takes in what has arrived, and only that: a connection that waits keeps no buffer.
-    pub(super) fn take_in(&mut self, buffers: &mut Buffers) -> ReadOutcome {
+    pub(crate) fn take_in(&mut self, buffers: &mut Buffers) -> ReadOutcome {
         self.client.take_in(&mut buffers.spare)
     }
 
     /// Whether a whole head has arrived that `handler` handles without a permit. Only a request that
     /// begins like one is read.
-    pub(super) fn needs_permit<H: Handler>(&mut self, handler: &H) -> bool {
+    pub(crate) fn needs_permit<H: Handler>(&mut self, handler: &H) -> bool {
         let client = &mut self.client;
         if client.input.bytes().is_empty() {
             let mut start = [0; 16];
@@ -320,13 +322,13 @@ impl Connection {
     }
 
     /// No request of this connection is looked at any more: its memory is given up.
-    pub(super) fn forget_request(&mut self) {
+    pub(crate) fn forget_request(&mut self) {
         self.client.input = ReadBuffer::default();
         self.request = None;
     }
 
     /// Reads and drops what the client still sends. `None`: more may come; else how it ended.
-    pub(super) fn drain(&self, drained: &mut usize) -> Option<CloseReason> {
+    pub(crate) fn drain(&self, drained: &mut usize) -> Option<CloseReason> {
         let mut scratch = [0; 4096];
         loop {
             match socket::try_read(&self.client.socket, &mut scratch) {
@@ -341,7 +343,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn log_close(&self, reason: CloseReason) {
+    pub(crate) fn log_close(&self, reason: CloseReason) {
         log::debug!(
             "{}: closed, {reason} after {} requests",
             self.client.peer,
