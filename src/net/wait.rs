@@ -5,7 +5,7 @@
 //! A thread that leads an event loop hands it over before it waits ([`before_blocking`]).
 //!
 //! Called by the worker threads, on sockets that they own at that moment. An event loop waits for many
-//! connections at once; it has its own poller in [`crate::server`].
+//! connections at once; it has a poller of its own, in `server`.
 
 use std::cell::RefCell;
 use std::io;

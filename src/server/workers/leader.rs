@@ -1,113 +1,114 @@
-//! Which lane the calling thread leads, and at which of its connections it is.
+//! A thread's leadership: which event loop it leads, and which of its connections it works on.
+//!
+//! Called by the thread itself: by its [`worker`](super::worker), and through [`Leadership`] by all code
+//! that is about to block.
 
 use std::cell::Cell;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use super::pool::Workers;
+use super::pool::{Task, Workers};
 use crate::net::wait::Leadership;
 use crate::server::connection::Connection;
-use crate::server::event_loops::event_loop::EventLoop;
+use crate::server::event_loops::event_loop::{EventLoop, NoSlot};
 use crate::server::handler::Handler;
 
-/// A connection and its kit, for which there is no place.
-pub(crate) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
-
-/// A thread's turn at leading. Belongs to one thread.
-pub(crate) struct Leader<H: Handler> {
+/// The leadership of one thread.
+pub(super) struct Leader<H: Handler> {
     workers: Arc<Workers<H>>,
     thread: usize,
-    /// The lane's number.
+    /// The index of the event loop that the thread leads.
     event_loop: Cell<Option<usize>>,
-    /// The place in it of the connection that the thread works on.
-    slot_index: Cell<Option<usize>>,
+    /// The slot there of the connection that the thread works on.
+    slot: Cell<Option<usize>>,
 }
 
 impl<H: Handler> Leader<H> {
-    pub(crate) fn new(workers: Arc<Workers<H>>, thread: usize) -> Self {
+    pub(super) fn new(workers: Arc<Workers<H>>, thread: usize) -> Self {
         Leader {
             workers,
             thread,
             event_loop: Cell::new(None),
-            slot_index: Cell::new(None),
+            slot: Cell::new(None),
         }
     }
 
-    /// The thread leads `lane` from now on.
-    pub(crate) fn take(&self, event_loop: usize) {
+    /// Makes the thread the leader of an event loop.
+    pub(super) fn lead(&self, event_loop: usize) {
         self.event_loop.set(Some(event_loop));
-        self.slot_index.set(None);
+        self.slot.set(None);
     }
 
-    fn led(&self) -> Option<&EventLoop<H>> {
-        self.event_loop
-            .get()
-            .map(|event_loop| &self.workers.event_loops[event_loop])
+    fn event_loop(&self) -> Option<&EventLoop<H>> {
+        let index = self.event_loop.get()?;
+        Some(&self.workers.event_loops[index])
     }
 
-    /// The thread works on the connection in `place`.
-    pub(crate) fn enter(&self, slot_index: usize) {
-        self.slot_index.set(Some(slot_index));
+    /// Records that the thread works on the connection in `slot`.
+    pub(super) fn set_slot(&self, slot: usize) {
+        self.slot.set(Some(slot));
     }
 
-    /// The thread works on a connection that comes from elsewhere, if it leads a lane.
-    pub(crate) fn enter_lane_with(&self, client: &Arc<TcpStream>) {
-        let Some(event_loop) = self.led() else { return };
-        match event_loop.adopt_taken(client) {
-            Ok(slot_index) => self.slot_index.set(Some(slot_index)),
+    /// Gives a connection from elsewhere, which the thread works on, a slot. Does nothing if the thread
+    /// leads no event loop; hands it over if it cannot watch the socket.
+    pub(super) fn take_slot(&self, client: &Arc<TcpStream>) {
+        let Some(event_loop) = self.event_loop() else {
+            return;
+        };
+        match event_loop.add_busy(client) {
+            Ok(slot) => self.slot.set(Some(slot)),
             Err(error) => {
-                log::debug!("a connection is served outside the lanes: {error}");
+                log::debug!("a connection is served outside the event loops: {error}");
                 self.hand_over();
             }
         }
     }
 
-    /// The connection has no place in the lane any more.
-    pub(crate) fn leave_lane(&self) {
-        if let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.take()) {
-            event_loop.forget(slot_index);
+    /// Frees the slot of the connection that the thread works on.
+    pub(super) fn free_slot(&self) {
+        if let (Some(event_loop), Some(slot)) = (self.event_loop(), self.slot.take()) {
+            event_loop.remove(slot);
         }
     }
 
-    /// The connection stays in its place and waits for its next request. It keeps `kit`, unless so
-    /// many do that there would be more of them than requests that may be in flight.
+    /// Leaves the connection in its slot, where it waits for its next request. It keeps its context,
+    /// unless contexts would then outnumber the permits; returns a context that it does not keep.
     ///
     /// # Errors
-    /// It has no place.
-    pub(crate) fn put_idle(
+    /// It has no slot.
+    pub(super) fn put_idle(
         &self,
         connection: Box<Connection>,
         context: Box<H::Context>,
     ) -> Result<Option<Box<H::Context>>, NoSlot<H>> {
-        let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.take()) else {
+        let (Some(event_loop), Some(slot)) = (self.event_loop(), self.slot.take()) else {
             return Err((connection, context));
         };
-        let has_room =
-            self.workers.event_loops.population() <= self.workers.admission.limits.workers;
-        let (kept, spare) = if has_room {
+        let permits = self.workers.admission.limits.workers;
+        let (kept, spare) = if self.workers.event_loops.connections() <= permits {
             (Some(context), None)
         } else {
             (None, Some(context))
         };
-        event_loop.put_idle(slot_index, connection, kept);
+        event_loop.put_idle(slot, connection, kept);
         Ok(spare)
     }
 
-    /// The connection stays in its place until the upstream has sent something.
+    /// Leaves the connection in its slot, where its request waits for the upstream.
     ///
     /// # Errors
-    /// It has no place, or what it waits for cannot be watched.
-    pub(crate) fn put_waiting(
+    /// It has no slot, or its upstream connection cannot be watched.
+    pub(super) fn put_awaiting_upstream(
         &self,
         connection: Box<Connection>,
         context: Box<H::Context>,
         handler: &H,
     ) -> Result<(), NoSlot<H>> {
-        let (Some(event_loop), Some(slot_index)) = (self.led(), self.slot_index.get()) else {
+        let (Some(event_loop), Some(slot)) = (self.event_loop(), self.slot.get()) else {
             return Err((connection, context));
         };
-        event_loop.put_waiting(slot_index, connection, context, handler)?;
-        self.slot_index.set(None);
+        event_loop.put_awaiting_upstream(slot, connection, context, handler)?;
+        self.slot.set(None);
         Ok(())
     }
 }
@@ -117,17 +118,16 @@ impl<H: Handler> Leadership for Leader<H> {
         self.event_loop.get().is_some()
     }
 
-    /// The lane gets another leader; the connection that the thread works on stays with it.
+    /// Hands the event loop to another thread. The connection that this thread works on leaves its slot
+    /// and stays with the thread.
     fn hand_over(&self) {
-        let Some(event_loop) = self.event_loop.get() else {
+        let Some(index) = self.event_loop.get() else {
             return;
         };
-        let client = self
-            .slot_index
-            .take()
-            .and_then(|slot_index| self.workers.event_loops[event_loop].forget(slot_index));
+        let event_loop = &self.workers.event_loops[index];
+        let client = self.slot.take().and_then(|slot| event_loop.remove(slot));
         self.event_loop.set(None);
         self.workers.set_serving(self.thread, client);
-        self.workers.hand_over_loop(event_loop);
+        self.workers.schedule(Task::Lead(index));
     }
 }
