@@ -1,8 +1,8 @@
 //! The accept thread: takes new connections and keeps those that wait without a worker.
 //!
 //! It polls the listener and all [`WaitingConnections`], and blocks nowhere else. A connection that has
-//! something to read goes to the workers. When the system has no descriptor left, the thread closes the
-//! connection that has waited longest, or pauses.
+//! something to read goes to the workers. When there are too many connections, or the system has no
+//! descriptor left, the one that has waited longest is closed, or accepting pauses.
 
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -50,7 +50,7 @@ pub(super) struct Acceptor<H: Handler> {
     /// For the requests that this thread serves, which need no permit.
     buffers: Buffers,
     context: Option<Box<H::Context>>,
-    /// No connection is accepted before.
+    /// Until when accepting is paused.
     paused_until: Option<Instant>,
 }
 
@@ -97,7 +97,7 @@ impl<H: Handler> Acceptor<H> {
     /// Accepts no more connections, and ends those without a request and those that queue.
     fn stop(&mut self) {
         self.listener = None;
-        while let Some(waiting) = self.waiting.remove_undrained() {
+        while let Some(waiting) = self.waiting.remove_not_draining() {
             waiting.connection.log_close(CloseReason::Stopping);
         }
         while let Some((connection, since)) = self.admission.take_overdue(Instant::now()) {
@@ -156,7 +156,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// Takes the connections that the workers have returned.
     fn take_returned(&mut self) {
-        // The bytes say nothing: a full buffer and an empty one both mean to look.
+        // The bytes have ended the poll and say no more than that.
         let _ = self.wakes.read(&mut [0; 64]);
         for fate in self.admission.take_returned() {
             self.take_back(fate);
@@ -190,7 +190,7 @@ impl<H: Handler> Acceptor<H> {
     /// Gives the connections on which a request, or a part of it, has arrived to the workers.
     fn serve_ready(&mut self, ready: &[usize]) {
         let mut connections = Vec::with_capacity(ready.len());
-        // Backwards: a removal moves the last connection, whose index has been handled.
+        // Backwards: a removal moves the last connection, so the indices still to come stay valid.
         for &index in ready.iter().rev() {
             let waiting = self.waiting.get_mut(index);
             let WaitState::Draining { drained } = &mut waiting.state else {

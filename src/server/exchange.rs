@@ -40,7 +40,7 @@ pub struct Exchange<'a> {
 
 /// Whether the thread may wait for the client to take a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WritePolicy {
+pub(super) enum WritePolicy {
     MayWait,
     NeverWait,
 }
@@ -58,11 +58,11 @@ enum ResponseState {
 pub(super) enum Outcome {
     /// The next request may follow.
     KeepAlive,
-    /// The connection ends after the response. Of an incomplete response its framing tells. The client
-    /// may still be sending.
+    /// The connection ends after what has been sent. If that is not the whole response, its framing
+    /// shows it. The client may still be sending.
     Close,
-    /// The connection ends at once: there is no response, or the client does not take it. `by_reset`
-    /// where the body ends with the connection, so that only a reset tells that it is incomplete.
+    /// The connection ends at once: there is no response, or the client does not take it. `by_reset`:
+    /// the body would have ended with the connection, so only a reset shows that it is incomplete.
     Abandoned { by_reset: bool },
 }
 

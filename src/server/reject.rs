@@ -31,7 +31,7 @@ pub(super) fn reject<H: Handler>(
     since: Instant,
 ) -> ConnectionFate {
     let client = &connection.client;
-    let readable = match &connection.request {
+    let part = match &connection.request {
         Some(pending) => {
             let head = &pending.head;
             ReadablePart {
@@ -43,12 +43,12 @@ pub(super) fn reject<H: Handler>(
         None => readable_part(client.input.bytes()),
     };
     // RFC 9110 section 9.3.2: a response to HEAD has no content.
-    let is_head = readable.method == Method::HEAD;
+    let is_head = part.method == Method::HEAD;
     let response = handler.reject(&RejectedRequest {
         peer: Arc::clone(&client.peer),
-        method: readable.method,
-        target: readable.target,
-        id: readable.id,
+        method: part.method,
+        target: part.target,
+        id: part.id,
         since,
         error: &error,
     });
@@ -142,10 +142,10 @@ mod tests {
                 None,
             ),
         ] {
-            let readable = readable_part(head.as_bytes());
-            assert_eq!(readable.method, method, "{head:?}");
-            assert_eq!(*readable.target, *target.as_bytes(), "{head:?}");
-            assert_eq!(readable.id.as_deref(), id.map(str::as_bytes), "{head:?}");
+            let part = readable_part(head.as_bytes());
+            assert_eq!(part.method, method, "{head:?}");
+            assert_eq!(*part.target, *target.as_bytes(), "{head:?}");
+            assert_eq!(part.id.as_deref(), id.map(str::as_bytes), "{head:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Serving a connection: read a head, call the handler, keep the connection or close it.
 //!
 //! [`serve()`] is the main loop of a connection. It runs in a worker thread, and in the accept thread for
-//! requests that need no permit. A request that waits for the upstream leaves it and comes back later.
+//! requests that need no permit. A request that waits for the upstream returns from it and is served
+//! again later.
 
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ const MAX_SPARE_HEADERS: usize = 16;
 
 /// The buffers of a thread, used for the request that it works on.
 #[derive(Default)]
-pub(crate) struct Buffers {
+pub(super) struct Buffers {
     output: OutputBuffer,
     /// Storage for received bytes, see [`crate::net::buffer`].
     pub(super) storage: Vec<u8>,
@@ -36,17 +37,17 @@ pub(crate) struct Buffers {
 }
 
 /// What came of serving a connection.
-pub(crate) enum Served<H: Handler> {
+pub(super) enum Served<H: Handler> {
     Done(ConnectionFate, Box<H::Context>),
     /// Its request waits for the upstream, and goes on later with the same context.
     AwaitingUpstream(Box<Connection>, Box<H::Context>),
-    /// The handler panicked; connection and context are dropped.
+    /// The handler has panicked; connection and context are dropped.
     Panicked,
 }
 
 /// Goes on with the request of `connection` that has waited for the upstream, if there is one, and serves
 /// the requests that have arrived. This is the main loop of a connection.
-pub(crate) fn serve<H: Handler>(
+pub(super) fn serve<H: Handler>(
     mut connection: Box<Connection>,
     mut context: Box<H::Context>,
     write_policy: WritePolicy,
@@ -78,7 +79,7 @@ pub(crate) fn serve<H: Handler>(
         }
         buffers.keep_headers(connection.request.take());
         match outcome {
-            Outcome::KeepAlive => connection.requests += 1,
+            Outcome::KeepAlive => connection.served_requests += 1,
             Outcome::Close => return Served::Done(ConnectionFate::Drain(connection), context),
             Outcome::Abandoned { by_reset } => {
                 if by_reset {
@@ -127,7 +128,7 @@ fn exchange<'c>(
         client, request, ..
     } = connection;
     let Some(pending) = request else {
-        unreachable!("the caller has read a request");
+        unreachable!("the caller has read a head");
     };
     buffers.output.clear();
     Exchange::new(

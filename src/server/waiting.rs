@@ -119,7 +119,7 @@ impl WaitingConnections {
     }
 
     /// Takes out one connection that is not draining, if there is one.
-    pub(super) fn remove_undrained(&mut self) -> Option<WaitingConnection> {
+    pub(super) fn remove_not_draining(&mut self) -> Option<WaitingConnection> {
         let index = self
             .list
             .iter()

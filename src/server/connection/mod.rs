@@ -30,8 +30,7 @@ pub(crate) struct Connection {
     searched: usize,
     /// When the first byte of the head that is being read arrived.
     pub(crate) head_since: Option<Instant>,
-    /// Requests served so far.
-    pub(crate) requests: u64,
+    pub(crate) served_requests: u64,
     _open: OpenGuard,
 }
 
@@ -100,7 +99,7 @@ impl Connection {
             request: None,
             searched: 0,
             head_since: None,
-            requests: 0,
+            served_requests: 0,
             _open: open,
         })
     }
@@ -183,7 +182,7 @@ impl Connection {
         log::debug!(
             "{}: closed after {} requests: {reason}",
             self.client.peer,
-            self.requests
+            self.served_requests
         );
     }
 }

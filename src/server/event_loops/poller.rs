@@ -53,7 +53,7 @@ mod epoll {
             Ok(epoll::add(
                 &self.epoll,
                 socket,
-                EventData::new_u64(token.to_u64()),
+                EventData::new_u64(token.0),
                 flags,
             )?)
         }
@@ -92,7 +92,7 @@ mod epoll {
             let sockets = ready.iter().filter_map(|event| {
                 // A copy: the field of a packed struct cannot be borrowed.
                 let data = event.data;
-                (data.u64() != WAKER).then(|| Token::from_u64(data.u64()))
+                (data.u64() != WAKER).then(|| Token(data.u64()))
             });
             tokens.extend(sockets);
             Ok(())

@@ -2,7 +2,7 @@
 
 /// Identifies the source of an event: the slot of a connection and one of its sockets, or the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Token(u64);
+pub(crate) struct Token(pub(super) u64);
 
 /// What an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +20,6 @@ impl Token {
     pub(crate) fn new(index: usize, generation: u32, source: EventSource) -> Token {
         debug_assert!(index < 1 << SLOT_BITS, "more slots than descriptors");
         Token(u64::from(generation) << 32 | (index as u64) << 2 | source as u64)
-    }
-
-    pub(crate) fn from_u64(bits: u64) -> Token {
-        Token(bits)
-    }
-
-    pub(crate) fn to_u64(self) -> u64 {
-        self.0
     }
 
     pub(crate) fn index(self) -> usize {

@@ -71,8 +71,8 @@ impl<H: Handler> Leader<H> {
         }
     }
 
-    /// Leaves the connection in its slot, where it waits for its next request. It keeps its context,
-    /// unless contexts would then outnumber the permits; returns a context that it does not keep.
+    /// Leaves the connection in its slot, where it waits for its next request. It keeps its context unless
+    /// the event loops have more connections than there are permits. Returns a context that is not kept.
     ///
     /// # Errors
     /// It has no slot.

@@ -77,7 +77,7 @@ impl<H: Handler> Workers<H> {
         }
     }
 
-    /// How many threads there are to be.
+    /// How many threads to start.
     pub(super) fn thread_count(&self) -> usize {
         self.wake.len()
     }
@@ -85,8 +85,8 @@ impl<H: Handler> Workers<H> {
     /// Gives `connection`, on which something has arrived, to an event loop or a thread. Returns it if no
     /// permit is free.
     pub(crate) fn dispatch(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
-        // Without a spare context the request has to wait for a new upstream connection. A thread of its
-        // own avoids that many such requests hand an event loop over one after the other.
+        // Without a spare context the request has to wait for a new upstream connection. It gets a thread
+        // at once, so that many such requests do not pass an event loop from thread to thread.
         let is_for_event_loop = self.admission.has_free_permit()
             && !self.admission.has_queue()
             && self.contexts.count() > self.event_loops.connections();

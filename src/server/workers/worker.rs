@@ -172,7 +172,7 @@ impl<'w, H: Handler> Worker<'w, H> {
         self.finish(served);
     }
 
-    /// Concludes a request, and serves the connections that have waited for its permit.
+    /// Concludes a request that had a permit, then serves the connections that have waited for it.
     fn finish(&mut self, mut served: Served<H>) {
         // A request that waits keeps its permit.
         while !matches!(served, Served::AwaitingUpstream(..)) {
@@ -214,6 +214,7 @@ impl<'w, H: Handler> Worker<'w, H> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or(Served::Panicked)
     }
 
+    /// Puts a connection that has been served, and its context, where they belong next.
     fn conclude(&mut self, served: Served<H>) {
         match served {
             Served::Done(fate, context) => self.put(fate, context),
@@ -226,7 +227,6 @@ impl<'w, H: Handler> Worker<'w, H> {
         }
     }
 
-    /// Puts a connection that has been served where it waits next.
     fn put(&self, fate: ConnectionFate, context: Box<H::Context>) {
         if let ConnectionFate::Idle(connection) = fate {
             return self.put_idle(connection, context);
