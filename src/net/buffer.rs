@@ -1,13 +1,16 @@
-//! What a client has sent and nobody has used yet. The buffer is the thread's, lent to a connection
-//! while it is served; one that waits keeps only what it has received. No I/O.
+//! Received bytes that are not yet used. No I/O.
+//!
+//! The storage belongs to the thread, which lends it to the connection that it serves. A connection
+//! that waits keeps only the bytes themselves, so that idle connections take little memory.
 
-/// Room for received bytes; grows while a head is longer. Also the largest piece of a chunked body.
+/// The storage that a thread lends, in bytes. It grows for a longer head. Also the largest piece of a
+/// chunked body.
 pub(crate) const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Received bytes that are not yet used.
 #[derive(Default)]
 pub(crate) struct ReadBuffer {
-    /// All initialised; `start..end` is received and not used.
+    /// `start..end` is received and not yet used; the rest is initialised, without meaning.
     data: Vec<u8>,
     start: usize,
     end: usize,
@@ -18,6 +21,7 @@ impl ReadBuffer {
         &self.data[self.start..self.end]
     }
 
+    /// Drops the first `length` bytes: they have been used.
     pub(crate) fn consume(&mut self, length: usize) {
         self.start += length;
         if self.start == self.end {
@@ -26,7 +30,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Moves bytes to `buffer`, as many as there are and fit.
+    /// Moves as many bytes to `buffer` as there are and fit. Returns how many.
     pub(crate) fn take_into(&mut self, buffer: &mut [u8]) -> usize {
         let length = self.bytes().len().min(buffer.len());
         buffer[..length].copy_from_slice(&self.bytes()[..length]);
@@ -34,8 +38,8 @@ impl ReadBuffer {
         length
     }
 
-    /// Where received bytes are to be written; never empty. Grows only as far as bytes arrive, and
-    /// the limit on heads bounds that.
+    /// Returns the space for the next bytes; never empty. It grows only after bytes have filled it, so
+    /// the limit on heads bounds it.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.data.copy_within(self.start..self.end, 0);
@@ -43,7 +47,7 @@ impl ReadBuffer {
             self.start = 0;
         }
         if self.data.is_empty() {
-            self.data = untouched(READ_BUFFER_BYTES);
+            self.data = zeroed(READ_BUFFER_BYTES);
         } else if self.end == self.data.len() {
             self.data
                 .resize((self.data.len() * 2).max(READ_BUFFER_BYTES), 0);
@@ -51,11 +55,12 @@ impl ReadBuffer {
         &mut self.data[self.end..]
     }
 
+    /// Adds the first `length` bytes of [`ReadBuffer::space`] to the received ones.
     pub(crate) fn filled(&mut self, length: usize) {
         self.end += length;
     }
 
-    /// Takes the worker's buffer for as long as the connection is served.
+    /// Takes the thread's storage for the time in which the connection is served.
     pub(crate) fn borrow_storage(&mut self, spare: &mut Vec<u8>) {
         if self.data.len() < READ_BUFFER_BYTES && spare.len() == READ_BUFFER_BYTES {
             let length = self.bytes().len();
@@ -66,22 +71,22 @@ impl ReadBuffer {
         }
     }
 
-    /// Gives the buffer back; a connection that waits keeps only what it has received.
+    /// Gives the storage back and keeps a copy of the received bytes, exactly as large as they are.
     pub(crate) fn return_storage(&mut self, spare: &mut Vec<u8>) {
-        let rest = self.bytes().to_vec();
+        let unused = self.bytes().to_vec();
         let data = std::mem::take(&mut self.data);
         if data.len() == READ_BUFFER_BYTES {
             *spare = data;
         }
         self.start = 0;
-        self.end = rest.len();
-        self.data = rest;
+        self.end = unused.len();
+        self.data = unused;
     }
 }
 
-/// Zeroed by the allocator, as a rule without touching a page. Apart, since a compiler that sees more
-/// of it may write the zeros itself.
+/// Allocates memory that the system zeroes when it is first touched. Not inlined: a compiler that sees
+/// the use may write the zeros itself.
 #[inline(never)]
-fn untouched(bytes: usize) -> Vec<u8> {
+fn zeroed(bytes: usize) -> Vec<u8> {
     vec![0; bytes]
 }

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-/// Connections that the kernel completes before they are accepted.
+/// Connections that the kernel holds, completed and not yet accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds `address`, port 0 being any free one. Accepting never blocks.
+/// Binds `address` and listens; port 0 means any free port. Accepting never blocks.
 ///
 /// # Errors
-/// What the system says: address in use, no permission, no such address.
+/// The error of the operating system: address in use, no permission, no such address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(

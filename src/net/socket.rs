@@ -1,7 +1,7 @@
-//! Reads and writes on a socket of either side, blocking or not. Knows no HTTP.
+//! Reads from and writes to a socket of either side, blocking or not.
 //!
-//! A blocking read is one system call that blocks for a moment, then a [`wait`] that watches the client
-//! too. Called by the workers, on sockets that they own at that moment.
+//! A blocking read is one system call that blocks for a moment, then a [`wait()`] that also watches the
+//! client. Called by the worker threads and the accept thread, on sockets that they own at that moment.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,26 +13,30 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::wait::{WaitError, WaitOptions, Watched, before_blocking, is_leading, wait};
 
-/// How long a plain read of a socket blocks before both sides are watched: its SO_RCVTIMEO.
+/// How long one `recv` of a socket blocks, before the client is watched too: its SO_RCVTIMEO.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadTimeout {
-    /// Zero: a plain read does not block.
+    /// Zero: the first `recv` is skipped.
     blocks_for: Duration,
 }
 
 impl ReadTimeout {
-    /// Sets the timeout of plain reads of `socket`. A client's departure is noticed this much later, and
-    /// a read may overshoot its deadline by this much.
+    /// Sets the timeout on `socket`. A client that disconnects is noticed this much later, and a read
+    /// may exceed its own timeout by this much.
     ///
     /// # Errors
-    /// The system rejects the timeout.
+    /// The error of the operating system.
     pub fn set(socket: &TcpStream, blocks_for: Duration) -> io::Result<ReadTimeout> {
         socket.set_read_timeout(Some(blocks_for))?;
         Ok(ReadTimeout { blocks_for })
     }
 }
 
-/// Reads what has arrived, without waiting. `Ok(None)`: nothing has; `Ok(Some(0))`: the stream ended.
+/// Reads what has arrived, without waiting. `Ok(None)`: nothing has arrived. `Ok(Some(0))`: the stream
+/// has ended.
+///
+/// # Errors
+/// The error of the socket.
 pub fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
@@ -48,6 +52,9 @@ pub fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usiz
 ///
 /// For a caller that expects nothing to have arrived yet: only a thread that leads an event loop tries
 /// [`try_read`] before it waits.
+///
+/// # Errors
+/// The timeout has passed, the watched client has disconnected, or the socket has failed.
 pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
@@ -79,7 +86,10 @@ pub fn read(
     }
 }
 
-/// Writes all of `bytes`; gives up when the peer takes nothing for `stall`.
+/// Writes all of `bytes`. Gives up when the peer takes nothing for `stall`.
+///
+/// # Errors
+/// The peer has stalled, the watched client has disconnected, or the socket has failed.
 pub fn write_all(
     socket: &TcpStream,
     mut bytes: &[u8],
@@ -100,7 +110,10 @@ pub fn write_all(
     Ok(())
 }
 
-/// Writes what fits without waiting. For a last response that may be lost.
+/// Writes as much as fits without waiting. For a last response that may be lost. Returns how much.
+///
+/// # Errors
+/// The error of the socket; `WouldBlock` where nothing fits.
 pub fn try_write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(
         socket,
@@ -109,13 +122,14 @@ pub fn try_write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     )?)
 }
 
-/// Copies received bytes to `buffer` and leaves them in the socket. Returns how many.
+/// Copies bytes that have arrived to `buffer` and leaves them in the socket. Returns how many; 0 also
+/// for a stream that has ended or failed.
 pub fn peek(socket: &TcpStream, buffer: &mut [u8]) -> usize {
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
     recv(socket, buffer, flags).map_or(0, |(_, length)| length)
 }
 
-/// Whether an idle connection is usable: open, and nothing has arrived on it.
+/// Whether an idle connection is usable: it is open, and nothing has arrived on it.
 pub fn is_idle_and_open(socket: &TcpStream) -> bool {
     let mut byte = [0];
     let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;

@@ -1,11 +1,11 @@
 //! Waiting for one socket while watching another, and the right to lead an event loop.
 //!
-//! A worker that waits for the upstream also watches the client: a client that disconnects ends the wait
-//! ([`WaitError::ClientClosed`]), so that no tokens are generated for nobody. A thread that leads an
-//! event loop hands it over before it waits ([`before_blocking`]).
+//! A worker that waits for the upstream also watches the client. A client that disconnects ends the wait
+//! ([`WaitError::ClientClosed`]), so that the upstream stops generating tokens that no client will read.
+//! A thread that leads an event loop hands it over before it waits ([`before_blocking`]).
 //!
-//! Called by the workers, on sockets that they own at that moment. The waits that many connections share
-//! are in the server's event loops.
+//! Called by the worker threads, on sockets that they own at that moment. An event loop waits for many
+//! connections at once; it has a poller of its own, in `server`.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,11 +21,11 @@ use rustix::net::{RecvFlags, recv};
 /// Why a read or write could not go on.
 #[derive(Debug)]
 pub enum WaitError {
-    /// Nothing moved until the deadline.
+    /// The socket was not ready before the deadline.
     TimedOut,
-    /// The client disconnected while the other socket was waited for.
+    /// The watched client disconnected.
     ClientClosed,
-    /// The socket itself failed.
+    /// The socket failed.
     Io(io::Error),
 }
 
@@ -35,11 +35,12 @@ impl From<Errno> for WaitError {
     }
 }
 
-/// The calling thread's right to lead an event loop. Other connections wait while it blocks.
+/// The calling thread's right to lead an event loop. A leader that blocks holds up every connection of
+/// its event loop.
 pub trait Leadership {
     fn is_leading(&self) -> bool;
 
-    /// Hands the event loop to another thread; does nothing where the thread does not lead.
+    /// Hands the event loop to another thread. Does nothing if the thread leads none.
     fn hand_over(&self);
 }
 
@@ -47,7 +48,7 @@ thread_local! {
     static LEADERSHIP: RefCell<Option<Rc<dyn Leadership>>> = const { RefCell::new(None) };
 }
 
-/// Sets what [`is_leading`] and [`before_blocking`] ask, for the rest of the thread's life.
+/// Sets the leadership of the calling thread, for the rest of the thread's life.
 pub fn set_leadership(leadership: Rc<dyn Leadership>) {
     LEADERSHIP.with_borrow_mut(|own| *own = Some(leadership));
 }
@@ -57,18 +58,19 @@ pub fn is_leading() -> bool {
     LEADERSHIP.with_borrow(|own| own.as_ref().is_some_and(|own| own.is_leading()))
 }
 
-/// Hands the event loop to another thread. Call this before blocking and before any long computation.
+/// Hands the event loop, if the calling thread leads one, to another thread. Call this before blocking
+/// and before any long computation.
 pub fn before_blocking() {
     if let Some(leadership) = LEADERSHIP.with_borrow(Clone::clone) {
         leadership.hand_over();
     }
 }
 
-/// Returns the client to watch during a wait, if there is one. Most reads and writes need not wait, so
-/// it is asked only then.
+/// Returns the client to watch during a wait, if there is one. A function, since most reads and writes
+/// never wait and so never need it.
 pub type Watched<'w> = &'w dyn Fn() -> Option<Arc<TcpStream>>;
 
-/// A wait that no client's departure ends.
+/// Watches no client.
 pub const UNWATCHED: Watched<'static> = &|| None;
 
 /// How one read waits.
@@ -78,10 +80,10 @@ pub struct WaitOptions<'w> {
     pub watched: Watched<'w>,
 }
 
-/// Waits until `socket` is ready for `interest`.
+/// Waits until `socket` is ready for `interest`. Looks once even if `deadline` has passed.
 ///
 /// # Errors
-/// The deadline passed, the watched client closed, or the socket failed.
+/// The deadline has passed, the watched client has disconnected, or the socket has failed.
 pub fn wait(
     socket: &TcpStream,
     interest: PollFlags,
@@ -95,10 +97,10 @@ pub fn wait(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let first = PollFd::new(socket, interest);
-        // An array of one or two: every request waits here, and this allocates nothing.
+        // Arrays of one or two instead of a vector: every request waits here.
         let (socket_events, watched_events) = match watched {
-            Some(other) => {
-                let mut both = [first, PollFd::new(other, CLOSED)];
+            Some(client) => {
+                let mut both = [first, PollFd::new(client, CLOSED)];
                 poll_until(&mut both, left)?;
                 (both[0].revents(), both[1].revents())
             }
@@ -124,7 +126,7 @@ pub fn wait(
     }
 }
 
-/// What `poll` reports about a peer that closes: Linux tells it from bytes that arrive.
+/// What `poll` reports when a peer closes. Only Linux distinguishes it from bytes that arrive.
 #[cfg(target_os = "linux")]
 const CLOSED: PollFlags = PollFlags::RDHUP;
 #[cfg(not(target_os = "linux"))]
@@ -132,12 +134,11 @@ const CLOSED: PollFlags = PollFlags::IN;
 
 /// Whether the peer has closed its sending side or the whole connection. Never blocks.
 pub fn peer_closed(socket: &TcpStream) -> bool {
-    let mut look = [PollFd::new(socket, CLOSED)];
-    match poll(&mut look, Some(&Timespec::default())) {
-        Ok(_) => {}
-        Err(_) => return false,
+    let mut fds = [PollFd::new(socket, CLOSED)];
+    if poll(&mut fds, Some(&Timespec::default())).is_err() {
+        return false;
     }
-    let events = look[0].revents();
+    let events = fds[0].revents();
     if events.intersects(PollFlags::ERR | PollFlags::HUP) {
         return true;
     }
@@ -157,7 +158,7 @@ fn poll_until(fds: &mut [PollFd<'_>], left: Duration) -> Result<(), WaitError> {
     }
 }
 
-/// Converts a `Duration` for `poll`; one that the type cannot express becomes 68 years.
+/// Converts `duration` for `poll`. One that the type cannot express becomes 68 years.
 pub fn timespec(duration: Duration) -> Timespec {
     Timespec::try_from(duration).unwrap_or(Timespec {
         tv_sec: i64::from(i32::MAX),

@@ -1,97 +1,84 @@
-//! The accept thread: new connections, and those that wait without a worker.
+//! The accept thread: takes new connections and keeps those that wait without a worker.
 //!
-//! It polls the listener and all parked connections; one that has something to read goes to the
-//! pool. It blocks nowhere else. Running out of descriptors makes it shed the connection that has
-//! been idle longest, or pause, and go on.
+//! It polls the listener and all [`WaitingConnections`], and blocks nowhere else. A connection that has
+//! something to read goes to the workers. When there are too many connections, or the system has no
+//! descriptor left, the one that has waited longest is closed, or accepting pauses.
 
 use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::admission::Admission;
-use super::connection::{
-    self, Buffers, CloseReason, Connection, ConnectionFate, Served, WritePolicy,
-};
+use super::connection::{CloseReason, Connection, ConnectionFate, head_timeout_error};
+use super::exchange::WritePolicy;
 use super::handler::Handler;
-use super::limits::{
-    BODY_READ_TIMEOUT, DRAIN_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, MAX_INCOMPLETE_HEAD_BYTES,
-    QUEUE_TIMEOUT, head_timeout_error,
-};
+use super::limits::{BODY_READ_TIMEOUT, QUEUE_TIMEOUT};
 use super::reject::reject;
-use super::workers::Workers;
+use super::serve::{Buffers, Served, needs_permit, serve};
+use super::waiting::{Shed, WaitState, WaitingConnections};
+use super::workers::pool::Workers;
 use crate::http1::error::HttpError;
 use crate::net::socket::ReadTimeout;
 use crate::net::wait;
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections accepted in a row before those that wait are looked at again.
+/// Connections accepted in a row before the waiting ones are polled again.
 const ACCEPT_BATCH: usize = 64;
+/// Bytes of a response that the kernel may hold unsent for a connection. Small, so that a slow but
+/// steady reader shows as progress, and a client that does not read holds little memory.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 * 1024;
 
-/// A connection without a worker.
-struct WaitingConnection {
-    connection: Box<Connection>,
-    state: WaitState,
-    /// When it is closed, or refused, if nothing comes.
-    deadline: Instant,
-    /// Since when it has been waiting: whoever waits longest gives way first.
-    since: Instant,
-    /// A poll has seen that nothing had arrived on it.
-    is_seen_quiet: bool,
-}
-
-/// What a parked connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WaitState {
-    /// Its next request.
-    Idle,
-    /// The rest of a head.
-    ReadingHead,
-    /// The client to have read the last answer: what it still sends is dropped, since closing a
-    /// socket with unread bytes resets the connection and can destroy the answer.
-    Draining { drained: usize },
-}
-
+/// The state of the accept thread.
 pub(super) struct Acceptor<H: Handler> {
     /// `None` once the server stops.
     listener: Option<TcpListener>,
-    waker: UnixStream,
+    /// Becomes readable when other threads need this one.
+    wakes: UnixStream,
     workers: Arc<Workers<H>>,
     admission: Arc<Admission>,
     handler: Arc<H>,
-    waiting: Vec<WaitingConnection>,
-    /// Bytes of incomplete heads that the parked connections hold.
-    head_bytes: usize,
-    /// What serves the few requests that need no worker.
+    waiting: WaitingConnections,
+    /// For the requests that this thread serves, which need no permit.
     buffers: Buffers,
     context: Option<Box<H::Context>>,
-    /// Accepting is paused until then.
+    /// Until when accepting is paused.
     paused_until: Option<Instant>,
 }
 
+/// What a poll has found.
+#[derive(Default)]
+struct Ready {
+    listener: bool,
+    /// Indices into `Acceptor::waiting`, ascending.
+    waiting: Vec<usize>,
+}
+
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(listener: TcpListener, waker: UnixStream, workers: Arc<Workers<H>>) -> Self {
+    pub(super) fn new(listener: TcpListener, wakes: UnixStream, workers: Arc<Workers<H>>) -> Self {
         Acceptor {
             listener: Some(listener),
-            waker,
+            wakes,
             admission: Arc::clone(&workers.admission),
             handler: Arc::clone(&workers.handler),
             workers,
+            waiting: WaitingConnections::default(),
             buffers: Buffers::default(),
             context: None,
-            waiting: Vec::new(),
-            head_bytes: 0,
             paused_until: None,
         }
     }
 
-    /// The main loop of the accept thread. Ends with the process: when the server stops, those that
-    /// are being served still come back here, to read their last answers.
+    /// The main loop of the accept thread. Ends with the process: after a stop, connections still come
+    /// back here until their clients have read the last response.
     pub(super) fn run(mut self) {
         loop {
             if self.admission.is_stopping() {
@@ -99,7 +86,7 @@ impl<H: Handler> Acceptor<H> {
             }
             let ready = self.wait();
             self.serve_ready(&ready.waiting);
-            self.take_back();
+            self.take_returned();
             if ready.listener {
                 self.accept();
             }
@@ -107,15 +94,11 @@ impl<H: Handler> Acceptor<H> {
         }
     }
 
-    /// Takes no more connections, and ends those without a request and those that still wait.
+    /// Accepts no more connections, and ends those without a request and those that queue.
     fn stop(&mut self) {
         self.listener = None;
-        let is_over =
-            |waiting: &WaitingConnection| !matches!(waiting.state, WaitState::Draining { .. });
-        while let Some(index) = self.waiting.iter().position(is_over) {
-            self.remove(index)
-                .connection
-                .log_close(CloseReason::Stopping);
+        while let Some(waiting) = self.waiting.remove_not_draining() {
+            waiting.connection.log_close(CloseReason::Stopping);
         }
         while let Some((connection, since)) = self.admission.take_overdue(Instant::now()) {
             let error = HttpError::shutting_down("the proxy is stopping");
@@ -127,41 +110,27 @@ impl<H: Handler> Acceptor<H> {
         let now = Instant::now();
         let is_accepting = self.is_accepting(now);
         let mut fds = Vec::with_capacity(self.waiting.len() + 2);
-        fds.push(PollFd::new(&self.waker, PollFlags::IN));
+        fds.push(PollFd::new(&self.wakes, PollFlags::IN));
         let listener = self.listener.as_ref().filter(|_| is_accepting);
         if let Some(listener) = listener {
             fds.push(PollFd::new(listener, PollFlags::IN));
         }
-        let others = fds.len();
-        for waiting in &self.waiting {
-            fds.push(PollFd::new(
-                &*waiting.connection.client.socket,
-                PollFlags::IN,
-            ));
-        }
+        let first_waiting = fds.len();
+        fds.extend(self.waiting.poll_fds());
         let timeout = wait::timespec(self.next_deadline(now).saturating_duration_since(now));
         if let Err(error) = poll(&mut fds, Some(&timeout))
-            && error != rustix::io::Errno::INTR
+            && error != Errno::INTR
         {
-            log::error!("The acceptor cannot poll: {error}");
-            std::thread::sleep(ACCEPT_PAUSE);
-            return Ready {
-                listener: false,
-                waiting: Vec::new(),
-            };
+            log::error!("The accept thread cannot poll: {error}");
+            thread::sleep(ACCEPT_PAUSE);
+            return Ready::default();
         }
         let listener = listener.is_some() && !fds[1].revents().is_empty();
-        let mut ready = Vec::new();
-        let events: Vec<_> = fds[others..].iter().map(PollFd::revents).collect();
-        for (index, (waiting, events)) in self.waiting.iter_mut().zip(events).enumerate() {
-            waiting.is_seen_quiet = events.is_empty();
-            if !waiting.is_seen_quiet {
-                ready.push(index);
-            }
-        }
+        let waiting = fds[first_waiting..].iter();
+        let events: Vec<_> = waiting.map(PollFd::revents).collect();
         Ready {
             listener,
-            waiting: ready,
+            waiting: self.waiting.set_events(&events),
         }
     }
 
@@ -174,133 +143,90 @@ impl<H: Handler> Acceptor<H> {
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let waiting = self.waiting.iter().map(|waiting| waiting.deadline).min();
-        let overdue = self
-            .admission
-            .waiting_since()
-            .map(|since| since + QUEUE_TIMEOUT);
+        let queued = self.admission.queued_since();
         let deadlines = [
-            waiting,
-            overdue,
+            self.waiting.next_deadline(),
+            queued.map(|since| since + QUEUE_TIMEOUT),
             self.paused_until,
+            // A connection may join the queue during the poll.
             Some(now + QUEUE_TIMEOUT),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(now)
     }
 
-    /// Parks what the workers handed back.
-    fn take_back(&mut self) {
-        let mut bytes = [0; 64];
-        // What the waker says is in the list; its bytes are only taken away.
-        let _ = self.waker.read(&mut bytes);
+    /// Takes the connections that the workers have returned.
+    fn take_returned(&mut self) {
+        // The bytes have ended the poll and say no more than that.
+        let _ = self.wakes.read(&mut [0; 64]);
         for fate in self.admission.take_returned() {
-            self.take_back_one(fate);
+            self.take_back(fate);
         }
     }
 
-    fn take_back_one(&mut self, fate: ConnectionFate) {
+    fn take_back(&mut self, fate: ConnectionFate) {
         match fate {
-            ConnectionFate::Idle(connection) | ConnectionFate::Park(connection) => {
-                self.add(connection)
+            ConnectionFate::Idle(connection) | ConnectionFate::AwaitHead(connection) => {
+                self.add(connection);
             }
             ConnectionFate::Drain(connection) => self.drain(connection),
             ConnectionFate::Requeue(connection) => self.workers.enqueue(connection),
-            ConnectionFate::Closed(connection, reason) => connection.log_close(reason),
+            ConnectionFate::Close(connection, reason) => connection.log_close(reason),
         }
     }
 
     fn add(&mut self, connection: Box<Connection>) {
-        let since = Instant::now();
-        let (state, deadline) = match connection.head_since {
-            Some(started) => (WaitState::ReadingHead, started + HEAD_TIMEOUT),
-            None => (WaitState::Idle, since + IDLE_TIMEOUT),
-        };
-        self.head_bytes += connection.client.input.bytes().len();
-        self.waiting.push(WaitingConnection {
-            connection,
-            state,
-            deadline,
-            since,
-            is_seen_quiet: false,
-        });
-        while self.head_bytes > MAX_INCOMPLETE_HEAD_BYTES && self.shed_one(Shed::ReadingHead) {}
-    }
-
-    /// Takes a connection out. Moves the last one to its place.
-    fn remove(&mut self, index: usize) -> WaitingConnection {
-        let waiting = self.waiting.swap_remove(index);
-        if !matches!(waiting.state, WaitState::Draining { .. }) {
-            self.head_bytes -= waiting.connection.client.input.bytes().len();
-        }
-        waiting
+        self.waiting.add(connection);
+        while self.waiting.has_too_many_head_bytes() && self.shed_one(Shed::ReadingHead) {}
     }
 
     fn drain(&mut self, mut connection: Box<Connection>) {
-        let since = Instant::now();
-        connection.forget_request();
-        if connection
-            .client
-            .socket
-            .shutdown(std::net::Shutdown::Write)
-            .is_err()
-        {
-            return connection.log_close(CloseReason::ClientClosed);
+        connection.drop_request();
+        match connection.client.socket.shutdown(Shutdown::Write) {
+            Ok(()) => self.waiting.add_draining(connection),
+            Err(_) => connection.log_close(CloseReason::ClientClosed),
         }
-        let state = WaitState::Draining { drained: 0 };
-        self.waiting.push(WaitingConnection {
-            connection,
-            state,
-            deadline: since + DRAIN_TIMEOUT,
-            since,
-            is_seen_quiet: false,
-        });
     }
 
-    /// Gives the connections that have something to read to the pool.
+    /// Gives the connections on which a request, or a part of it, has arrived to the workers.
     fn serve_ready(&mut self, ready: &[usize]) {
         let mut connections = Vec::with_capacity(ready.len());
-        // From the back, so that taking one out moves none that is still to come.
+        // Backwards: a removal moves the last connection, so the indices still to come stay valid.
         for &index in ready.iter().rev() {
-            let waiting = &mut self.waiting[index];
+            let waiting = self.waiting.get_mut(index);
             let WaitState::Draining { drained } = &mut waiting.state else {
-                connections.push(self.remove(index).connection);
+                connections.push(self.waiting.remove(index).connection);
                 continue;
             };
             if let Some(reason) = waiting.connection.drain(drained) {
-                self.remove(index).connection.log_close(reason);
+                let closed = self.waiting.remove(index);
+                closed.connection.log_close(reason);
             }
         }
         for connection in connections.into_iter().rev() {
-            self.serve_or_dispatch(connection);
+            self.dispatch(connection);
         }
     }
 
-    /// When all workers are busy, a request that needs none is answered here.
-    fn serve_or_dispatch(&mut self, connection: Box<Connection>) {
+    /// Gives `connection` to the workers. While all permits are taken, a request that needs none is
+    /// served here.
+    fn dispatch(&mut self, connection: Box<Connection>) {
         let Some(mut connection) = self.workers.dispatch(connection) else {
             return;
         };
-        if connection.needs_permit(&*self.handler) {
+        if needs_permit(&mut connection, &*self.handler) {
             return self.workers.enqueue(connection);
         }
-        let (handler, admission) = (Arc::clone(&self.handler), Arc::clone(&self.admission));
+        let (handler, admission) = (&*self.handler, &*self.admission);
         let context = self.context.take();
         let context = context.unwrap_or_else(|| Box::new(handler.new_context()));
-        let buffers = &mut self.buffers;
+        let (buffers, policy) = (&mut self.buffers, WritePolicy::NeverWait);
         let served = catch_unwind(AssertUnwindSafe(|| {
-            let services = (&*handler, &*admission);
-            connection::serve(
-                connection,
-                context,
-                WritePolicy::NeverWait,
-                buffers,
-                services,
-            )
+            serve(connection, context, policy, buffers, handler, admission)
         }));
-        // It may not wait, so it does not; a panic the hook has logged.
+        // With `NeverWait` no request waits for the upstream. The panic hook has logged a panic.
         if let Ok(Served::Done(fate, context)) = served {
             self.context = Some(context);
-            self.take_back_one(fate);
+            self.take_back(fate);
         }
     }
 
@@ -311,30 +237,38 @@ impl<H: Handler> Acceptor<H> {
             };
             match listener.accept() {
                 Ok((socket, peer)) => {
-                    let read_timeout = match prepare(&socket) {
-                        Ok(read_timeout) => read_timeout,
-                        Err(error) => {
-                            log::debug!("{peer}: {error}");
-                            continue;
-                        }
-                    };
-                    let open = self.admission.open_guard();
-                    self.add(Connection::new(socket, peer, read_timeout, open));
+                    if let Err(error) = self.open(socket, peer) {
+                        log::debug!("{peer}: {error}");
+                        continue;
+                    }
                     if self.admission.open_connections() >= self.admission.limits.max_connections
                         && !self.shed_one(Shed::Longest)
                     {
                         return self.pause("all connections are in use");
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => match error.raw_os_error() {
-                    // The client left before it was accepted, or a signal came.
-                    Some(errno::ECONNABORTED | errno::EINTR) => {}
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN) => return,
+                    // The client disconnected before it was accepted, or a signal arrived.
+                    Some(Errno::CONNABORTED | Errno::INTR) => {}
                     _ if self.shed_one(Shed::Longest) => {}
                     _ => return self.pause(&error.to_string()),
                 },
             }
         }
+    }
+
+    fn open(&mut self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        // Linux does not inherit the listener's non-blocking mode, other systems do.
+        #[cfg(not(target_os = "linux"))]
+        socket.set_nonblocking(false)?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
+        socket.set_nodelay(true)?;
+        let read_timeout = ReadTimeout::set(&socket, BODY_READ_TIMEOUT)?;
+        let guard = self.admission.open_guard();
+        self.add(Connection::new(socket, peer, read_timeout, guard));
+        Ok(())
     }
 
     fn pause(&mut self, why: &str) {
@@ -345,54 +279,27 @@ impl<H: Handler> Acceptor<H> {
         self.paused_until = Some(Instant::now() + ACCEPT_PAUSE);
     }
 
-    /// Closes a connection that has waited long. False: there is none that may be closed.
+    /// Closes one connection to make room. False: none may be closed.
     fn shed_one(&mut self, which: Shed) -> bool {
-        let order = |waiting: &WaitingConnection| match (waiting.state, which) {
-            (WaitState::ReadingHead, Shed::ReadingHead) => {
-                Some((0, waiting.connection.head_since.unwrap_or(waiting.since)))
-            }
-            (_, Shed::ReadingHead) => None,
-            (WaitState::Draining { .. }, Shed::Longest) => Some((0, waiting.since)),
-            // Its request may be here already.
-            _ if !waiting.is_seen_quiet => None,
-            (WaitState::Idle, Shed::Longest) => Some((1, waiting.since)),
-            (WaitState::ReadingHead, Shed::Longest) => {
-                Some((2, waiting.connection.head_since.unwrap_or(waiting.since)))
-            }
-        };
-        let candidates = self.waiting.iter().enumerate();
-        let oldest = candidates
-            .filter_map(|(index, waiting)| order(waiting).map(|order| (order, index)))
-            .min();
-        match oldest {
-            Some((_, index)) => {
-                self.remove(index)
-                    .connection
-                    .log_close(CloseReason::GaveWay);
-                true
-            }
-            None => false,
+        let shed = self.waiting.remove_shed(which);
+        if let Some(waiting) = &shed {
+            waiting.connection.log_close(CloseReason::Shed);
         }
+        shed.is_some()
     }
 
-    /// Ends what has waited too long.
+    /// Ends what has waited for too long.
     fn expire(&mut self) {
         let now = Instant::now();
-        let mut index = 0;
-        while index < self.waiting.len() {
-            if self.waiting[index].deadline > now {
-                index += 1;
-                continue;
-            }
-            let waiting = self.remove(index);
+        for waiting in self.waiting.remove_expired(now) {
             match waiting.state {
                 WaitState::ReadingHead => {
-                    let since = waiting.connection.head_since.unwrap_or(waiting.since);
+                    let since = waiting.request_since();
                     self.reject(waiting.connection, head_timeout_error(), since);
                 }
-                WaitState::Idle => waiting.connection.log_close(CloseReason::IdleTooLong),
+                WaitState::Idle => waiting.connection.log_close(CloseReason::IdleTimeout),
                 WaitState::Draining { .. } => {
-                    waiting.connection.log_close(CloseReason::LastAnswerSent)
+                    waiting.connection.log_close(CloseReason::DrainTimeout);
                 }
             }
         }
@@ -402,59 +309,21 @@ impl<H: Handler> Acceptor<H> {
         };
         while let Some((connection, since)) = self.admission.take_overdue(overdue) {
             let message = format!(
-                "all {} workers have been busy for {} s: try again, or raise --workers",
+                "all {} workers have been busy for {} s: retry later, or raise --workers",
                 self.admission.limits.workers,
                 QUEUE_TIMEOUT.as_secs()
             );
-            let error = HttpError::overloaded(message);
-            self.reject(connection, error, since);
+            self.reject(connection, HttpError::overloaded(message), since);
         }
     }
 
     fn reject(&mut self, mut connection: Box<Connection>, error: HttpError, since: Instant) {
-        // The request line, if it is here, says in which dialect the answer is to be.
-        // Nothing, an end or an error: what is here already must do.
+        // The request line, if it has arrived, decides the form of the response. The outcome of the read
+        // does not matter.
         connection.client.read_head();
-        if let ConnectionFate::Drain(connection) = reject(connection, &*self.handler, error, since)
-        {
+        let fate = reject(connection, &*self.handler, error, since);
+        if let ConnectionFate::Drain(connection) = fate {
             self.drain(connection);
         }
     }
-}
-
-/// Who is to give way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shed {
-    /// Whoever has been idle longest, else whose head is incomplete longest.
-    Longest,
-    /// Whose head is incomplete longest.
-    ReadingHead,
-}
-
-struct Ready {
-    listener: bool,
-    /// Indices into `Acceptor::parked`, rising.
-    waiting: Vec<usize>,
-}
-
-/// Bytes of an answer that wait in the kernel unsent. A client that reads slowly but steadily shows
-/// as progress whenever so much has moved, and one that does not read holds no more than this.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT: u32 = 128 * 1024;
-
-fn prepare(socket: &TcpStream) -> io::Result<ReadTimeout> {
-    // Linux does not hand the listener's mode on, other systems do.
-    #[cfg(not(target_os = "linux"))]
-    socket.set_nonblocking(false)?;
-    #[cfg(target_os = "linux")]
-    socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT)?;
-    socket.set_nodelay(true)?;
-    ReadTimeout::set(socket, BODY_READ_TIMEOUT)
-}
-
-/// The two errors of `accept` that say nothing about the next one.
-mod errno {
-    use rustix::io::Errno;
-    pub const ECONNABORTED: i32 = Errno::CONNABORTED.raw_os_error();
-    pub const EINTR: i32 = Errno::INTR.raw_os_error();
 }

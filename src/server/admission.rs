@@ -1,29 +1,35 @@
-//! What the acceptor, the workers and the owner of the server share: who may be in flight, who waits
-//! for that, and what goes back to the acceptor.
+//! Who may be in flight: the permits, the queue for a permit, and the stop of the server.
+//!
+//! Also carries the connections that workers return to the accept thread, and counts open connections.
+//! Called by the accept thread, the worker threads and the owner of the server.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, ConnectionFate};
+use super::connection::{Connection, ConnectionFate, OpenGuard};
 use super::limits::Limits;
 
-/// See the module's documentation.
+/// Decides which requests are in flight. One for the server.
+///
+/// Counts and flags are written SeqCst: [`Admission::admit_next`] and `notify_if_stopping` need all
+/// threads to agree on the order of these writes.
 pub(crate) struct Admission {
-    /// Requests in flight: at most `limits.workers`.
-    in_flight: Busy<AtomicUsize>,
+    /// Taken permits, one for each request in flight: at most [`Limits::workers`].
+    in_flight: OwnCacheLines<AtomicUsize>,
     pub(super) limits: Limits,
-    /// Connections with a request that could not be admitted, and since when.
-    pending: Mutex<VecDeque<(Box<Connection>, Instant)>>,
-    /// Their number, readable without the lock.
-    waiting: AtomicUsize,
-    /// Told when a request is over while the server stops; used with `pending`.
+    /// Guards the connections with a request that wait for a permit, the oldest first.
+    queue: Mutex<VecDeque<Queued>>,
+    /// The length of `queue`, readable without the lock.
+    queued: AtomicUsize,
+    /// Notified when a request ends while the server stops. Used with `queue`.
     became_idle: Condvar,
-    /// Connections that workers hand back to the acceptor.
+    /// Connections that workers return to the accept thread.
     returned: Mutex<Vec<ConnectionFate>>,
-    /// Wakes the acceptor's poll; a byte is written only when `woken` was false.
+    /// Wakes the accept thread. A byte is written only if `woken` was false.
     waker: UnixStream,
     woken: AtomicBool,
     stopping: AtomicBool,
@@ -31,26 +37,21 @@ pub(crate) struct Admission {
     open: Arc<AtomicUsize>,
 }
 
-/// What each request writes to, by itself in its cache lines: all else here is mostly read.
+/// A connection in the queue, and since when.
+type Queued = (Box<Connection>, Instant);
+
+/// Shares no cache line with its neighbours: every request writes it, while they are mostly read. Two
+/// lines of 64 bytes, since some processors fetch lines in pairs.
 #[repr(align(128))]
-struct Busy<T>(T);
-
-/// Counts a connection as open until it is dropped.
-pub(crate) struct OpenGuard(Arc<AtomicUsize>);
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+struct OwnCacheLines<T>(T);
 
 impl Admission {
     pub(super) fn new(limits: Limits, waker: UnixStream) -> Self {
         Admission {
-            in_flight: Busy(AtomicUsize::new(0)),
+            in_flight: OwnCacheLines(AtomicUsize::new(0)),
             limits,
-            pending: Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
             became_idle: Condvar::new(),
             returned: Mutex::default(),
             waker,
@@ -61,19 +62,19 @@ impl Admission {
         }
     }
 
-    /// Whether connections wait for their turn, so that nobody should keep a thread without need.
-    pub(super) fn is_pressed(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+    /// Whether connections wait for a permit, so that no thread should keep one without need.
+    pub(super) fn has_queue(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether another request could be in flight.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether a permit is free.
+    pub(super) fn has_free_permit(&self) -> bool {
         self.in_flight.0.load(Ordering::SeqCst) < self.limits.workers
     }
 
-    /// Admits a request to be in flight, unless all are taken or others have waited for longer.
+    /// Takes a permit for a request. False: all are taken, or connections wait in the queue.
     pub(super) fn try_admit(&self) -> bool {
-        !self.is_pressed() && self.take_permit()
+        !self.has_queue() && self.take_permit()
     }
 
     fn take_permit(&self) -> bool {
@@ -84,72 +85,74 @@ impl Admission {
             .is_ok()
     }
 
-    /// A request that was admitted is over. Returns the connection that is admitted in its place.
+    /// Gives back the permit of a request that has ended. Returns the connection that is admitted in its
+    /// place, if one waits.
     pub(super) fn release(&self) -> Option<Box<Connection>> {
         self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
-        self.tell_idle();
+        self.notify_if_stopping();
         self.admit_next()
     }
 
-    /// To be called when what [`Shared::wait_until_idle`] waits for may have come.
-    fn tell_idle(&self) {
-        // In one order with the counts: either this sees that the server stops, or whoever stops it
-        // sees the count.
+    /// Wakes [`Admission::wait_until_idle`]. Call this after a permit was given back or the queue became
+    /// shorter.
+    fn notify_if_stopping(&self) {
+        // Either this sees that the server stops, or `wait_until_idle` sees the new count.
         if self.stopping.load(Ordering::SeqCst) {
-            // Whoever waits for the end looks under this lock, so that it cannot miss it.
+            // `wait_until_idle` looks under this lock, so it cannot miss the notification.
             drop(self.lock());
             self.became_idle.notify_all();
         }
     }
 
-    /// Lets `connection` wait until it is admitted. To be followed by [`Shared::admit_next`].
+    /// Puts `connection` at the end of the queue. Call [`Admission::admit_next`] afterwards.
     pub(super) fn enqueue(&self, connection: Box<Connection>) {
-        let mut pending = self.lock();
-        pending.push_back((connection, Instant::now()));
-        self.waiting.store(pending.len(), Ordering::SeqCst);
+        let mut queue = self.lock();
+        queue.push_back((connection, Instant::now()));
+        self.queued.store(queue.len(), Ordering::SeqCst);
     }
 
-    /// Admits the connection that has waited longest, if there is one and room for it.
+    /// Takes a permit for the connection that has waited longest, if there are both.
     ///
-    /// Whoever makes room looks for those that wait, and whoever lets one wait looks for room
-    /// afterwards: so it cannot be that there is room and somebody waits.
+    /// Called after a permit was given back and after a connection was queued, so no connection waits
+    /// while a permit is free.
     pub(super) fn admit_next(&self) -> Option<Box<Connection>> {
-        while self.is_pressed() && self.take_permit() {
-            let mut pending = self.lock();
-            if let Some((connection, _)) = pending.pop_front() {
-                self.waiting.store(pending.len(), Ordering::SeqCst);
+        while self.has_queue() && self.take_permit() {
+            let mut queue = self.lock();
+            if let Some((connection, _)) = queue.pop_front() {
+                self.queued.store(queue.len(), Ordering::SeqCst);
                 return Some(connection);
             }
-            drop(pending);
+            drop(queue);
             self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
-            self.tell_idle();
+            self.notify_if_stopping();
         }
         None
     }
 
-    /// Takes the connection that has waited since before `before`, if there is one, and since when.
-    pub(super) fn take_overdue(&self, before: Instant) -> Option<(Box<Connection>, Instant)> {
-        let mut pending = self.lock();
-        if pending.front().is_none_or(|(_, since)| *since > before) {
+    /// Takes the connection that has waited longest out of the queue, if it has waited since `before` or
+    /// longer.
+    pub(super) fn take_overdue(&self, before: Instant) -> Option<Queued> {
+        let mut queue = self.lock();
+        if queue.front().is_none_or(|(_, since)| *since > before) {
             return None;
         }
-        let overdue = pending.pop_front()?;
-        self.waiting.store(pending.len(), Ordering::SeqCst);
-        drop(pending);
-        self.tell_idle();
+        let overdue = queue.pop_front()?;
+        self.queued.store(queue.len(), Ordering::SeqCst);
+        drop(queue);
+        self.notify_if_stopping();
         Some(overdue)
     }
 
-    /// Since when the connection that waits longest has waited.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        if !self.is_pressed() {
+    /// Since when the connection that has waited longest is in the queue.
+    pub(super) fn queued_since(&self) -> Option<Instant> {
+        if !self.has_queue() {
             return None;
         }
         self.lock().front().map(|(_, since)| *since)
     }
 
-    /// Hands a connection back to the acceptor.
-    pub(super) fn hand_back(&self, fate: ConnectionFate) {
+    /// Returns a connection to the accept thread.
+    pub(super) fn return_to_acceptor(&self, fate: ConnectionFate) {
         self.returned
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -164,13 +167,12 @@ impl Admission {
 
     fn wake_acceptor(&self) {
         if !self.woken.swap(true, Ordering::SeqCst) {
-            use std::io::Write;
-            // A full pipe wakes the acceptor just as well.
+            // Fails only on a full buffer, which wakes the accept thread as well.
             let _ = (&self.waker).write(&[1]);
         }
     }
 
-    /// Requests in flight go on, no new one is taken.
+    /// Stops the server: requests in flight go on, no further one is admitted.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.wake_acceptor();
@@ -180,12 +182,12 @@ impl Admission {
         self.aborting.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until no request is in flight. False: the time was not enough.
+    /// Waits until no request is in flight or queued. False: `timeout` has passed first.
     pub(super) fn wait_until_idle(&self, timeout: Duration) -> bool {
-        let is_busy = |pending: &mut VecDeque<_>| {
-            self.in_flight.0.load(Ordering::SeqCst) > 0 || !pending.is_empty()
+        let is_busy = |queue: &mut VecDeque<Queued>| {
+            self.in_flight.0.load(Ordering::SeqCst) > 0 || !queue.is_empty()
         };
-        let (_pending, result) = self
+        let (_queue, result) = self
             .became_idle
             .wait_timeout_while(self.lock(), timeout, is_busy)
             .unwrap_or_else(PoisonError::into_inner);
@@ -205,12 +207,11 @@ impl Admission {
     }
 
     pub(super) fn open_guard(&self) -> OpenGuard {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        OpenGuard(Arc::clone(&self.open))
+        OpenGuard::new(&self.open)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Box<Connection>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Queued>> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

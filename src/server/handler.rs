@@ -1,4 +1,5 @@
-//! What the server asks of the program behind it.
+//! What the server asks of the program behind it. Called by the worker threads, and by the accept thread
+//! for requests that need no permit and for those that the server rejects.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
@@ -9,35 +10,36 @@ use http::{HeaderName, HeaderValue, Method};
 use super::exchange::Exchange;
 use crate::http1::error::HttpError;
 
-/// Responds to requests. Shared by all workers.
+/// Responds to requests. One for the server, shared by all its threads.
 pub trait Handler: Send + Sync + 'static {
-    /// What each request in flight owns: buffers, an upstream connection.
+    /// What a request in flight owns: buffers, an upstream connection.
     type Context: Send;
 
-    /// Makes a context; called when more requests are in flight than ever before.
+    /// Makes a context. Called when no spare one is left.
     fn new_context(&self) -> Self::Context;
 
-    /// Responds to one request. It may return [`Progress::AwaitingUpstream`] where
-    /// [`Exchange::may_wait`] allows it.
+    /// Responds to one request. May return [`Progress::AwaitingUpstream`] if [`Exchange::may_wait`]
+    /// says so.
     fn handle(&self, context: &mut Self::Context, exchange: &mut Exchange<'_>) -> Progress;
 
-    /// Goes on where [`Handler::handle`] returned: the upstream has sent something, or has been silent
-    /// for so long that the handler must wait itself.
+    /// Goes on with a request for which [`Progress::AwaitingUpstream`] was returned. Either the upstream
+    /// has sent something, or it has been silent for long enough that the handler should wait itself.
     fn resume(&self, context: &mut Self::Context, exchange: &mut Exchange<'_>) -> Progress {
         self.handle(context, exchange)
     }
 
-    /// The socket of the context's upstream connection, whose bytes a waiting request waits for.
+    /// Returns the socket of the context's upstream connection. The event loop watches it while the
+    /// request waits.
     fn upstream_socket<'c>(&'c self, context: &'c Self::Context) -> Option<&'c Weak<TcpStream>>;
 
-    /// Whether the request that begins with these bytes counts as in flight. One that does not is
-    /// handled even when all workers are taken, so its handler must not wait: a health check, say.
+    /// Whether the request that begins with these bytes needs a permit. One that needs none, such as a
+    /// health check, is handled even while all permits are taken, so its handler must not wait.
     fn needs_permit(&self, request: &[u8]) -> bool {
         let _ = request;
         true
     }
 
-    /// The response to a request that the server rejects.
+    /// Makes the response to a request that the server rejects.
     fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse;
 }
 
@@ -45,28 +47,28 @@ pub trait Handler: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     Done,
-    /// It waits for the upstream, and nothing of its response is started. What the handler knows of
-    /// it is in its context.
+    /// The request waits for the upstream, and its response is not started. The handler keeps what it
+    /// needs to go on in its context.
     AwaitingUpstream,
 }
 
 /// A request that the server rejects. Its request line may be missing or malformed.
 #[derive(Debug)]
 pub struct RejectedRequest<'a> {
-    /// The client's address, as it stands in the log.
+    /// The client's address, as the log shows it.
     pub peer: Arc<str>,
-    /// `-` where it could not be read.
+    /// `-` if it could not be read.
     pub method: Method,
-    /// `-` where it could not be read.
+    /// `-` if it could not be read.
     pub target: Box<[u8]>,
-    /// Its request id, as the client sent it: any bytes.
+    /// The request id that the client has sent: any bytes.
     pub id: Option<Box<[u8]>>,
-    /// When its first bytes came.
+    /// When its first bytes arrived.
     pub since: Instant,
     pub error: &'a HttpError,
 }
 
-/// The response to a [`RejectedRequest`], without status line and connection fields.
+/// The response to a [`RejectedRequest`], without status line and `Connection` header.
 #[derive(Debug)]
 pub struct OwnResponse {
     pub fields: Vec<(HeaderName, HeaderValue)>,

@@ -1,29 +1,28 @@
-//! Every limit of the client's side.
+//! Every limit on clients.
 
 use std::time::Duration;
 
-use crate::http1::error::HttpError;
-
-/// A request head must be complete this long after its first byte.
+/// The time for a request head to arrive, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without a request is closed after this long; nginx's keepalive_timeout.
+/// How long a connection stays open without a request; nginx's default keepalive_timeout.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// A request that has waited this long for a worker gets a 503.
+/// How long a request waits for a permit before it gets a 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a plain read of a request body blocks. A stall is noticed this much late.
+/// How long one `recv` of a request body blocks. A stall is noticed this much late.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_millis(10);
-/// How long a closed connection may go on sending, so that the client can read the last response.
+/// How long a client may go on sending after the last response of its connection. Closing at once could
+/// destroy that response before the client has read it (RFC 9112 section 9.6).
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many bytes it may send in that time.
+/// How many bytes a client may send in that time.
 pub const MAX_DRAINED_BYTES: usize = 8 << 20;
-/// Contexts that no request has needed for this long are dropped.
+/// How long an unused context is kept.
 pub const CONTEXT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of incomplete heads that all waiting connections hold together.
 pub const MAX_INCOMPLETE_HEAD_BYTES: usize = 64 << 20;
-/// A body must be faster than this on average, in bytes per second of waiting for the client. Apache's
-/// mod_reqtimeout has the same figures.
+/// The minimum average speed of a body, in bytes per second of waiting for the client. This and
+/// [`BODY_GRACE`] are the figures of Apache's mod_reqtimeout.
 pub const MIN_BODY_RATE: u64 = 500;
-/// How long a body is waited for before [`MIN_BODY_RATE`] counts.
+/// How long the server waits for a body before [`MIN_BODY_RATE`] applies.
 pub const BODY_GRACE: Duration = Duration::from_secs(20);
 
 /// The limits that the operator sets.
@@ -31,18 +30,10 @@ pub const BODY_GRACE: Duration = Duration::from_secs(20);
 pub struct Limits {
     /// Requests in flight at once.
     pub workers: usize,
-    /// Connections open at once, idle ones included.
+    /// Connections open at once, including idle ones.
     pub max_connections: usize,
-    /// The longest stall of a client in the middle of a request body or a response.
+    /// How long a client may stall while it sends a request body or reads a response.
     pub client_timeout: Duration,
-    /// The largest request body in bytes; `None`: no limit.
+    /// The largest request body in bytes; `None` means no limit.
     pub max_body: Option<u64>,
-}
-
-/// The response to a head that was not complete in [`HEAD_TIMEOUT`].
-pub fn head_timeout_error() -> HttpError {
-    let limit_s = HEAD_TIMEOUT.as_secs();
-    HttpError::request_timeout(format!(
-        "the request head was not complete after {limit_s} s"
-    ))
 }

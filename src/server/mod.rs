@@ -1,10 +1,10 @@
-//! The client's side: an HTTP/1.1 server on blocking threads. Knows nothing of Flow.
+//! The client's side: an HTTP/1.1 server on blocking threads. Knows nothing of the target.
 //!
-//! The accept thread (`accept`) holds connections that wait for a request. One that has something to
-//! read comes into an event loop (`event_loops`), which one of the `workers` leads: it reads the request
-//! (`connection`) and calls the [`Handler`] with an [`Exchange`]. The connection stays there while
-//! requests follow each other, then it goes back to the accept thread. `admission` bounds the requests
-//! in flight. Parsing is done in [`crate::http1`].
+//! The accept thread (`accept`) keeps connections that wait without a worker. One with something to
+//! read joins an event loop (`event_loops`), which one of the worker threads (`workers`) leads. The
+//! thread reads the request (`serve`) and calls the [`Handler`] with an [`Exchange`]. The connection
+//! stays there while requests follow each other, then it returns to the accept thread. `admission`
+//! limits the requests in flight. Messages are parsed in [`crate::http1`].
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,54 +15,56 @@ use std::time::Duration;
 
 mod accept;
 mod admission;
-mod client;
 mod connection;
-mod contexts;
 mod event_loops;
 mod exchange;
 mod handler;
-mod leadership;
-pub mod limits;
+mod limits;
 mod reject;
+mod serve;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod workers;
 
-pub use exchange::{ClientError, Exchange};
-pub use handler::{Handler, OwnResponse, Progress, RejectedRequest};
-pub use limits::Limits;
+pub use self::connection::client::ClientError;
+pub use self::exchange::Exchange;
+pub use self::handler::{Handler, OwnResponse, Progress, RejectedRequest};
+pub use self::limits::Limits;
 
+use self::accept::Acceptor;
+use self::admission::Admission;
+use self::workers::pool::Workers;
+use self::workers::worker;
 use crate::net::listener;
-use accept::Acceptor;
-use admission::Admission;
-use workers::Workers;
 
-/// A bound listener, not yet serving.
+/// A bound listener that is not yet served.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// A serving server.
+/// A running server.
 pub struct Running {
     admission: Arc<Admission>,
-    cut_off: Box<dyn Fn() + Send + Sync>,
+    /// [`Workers::abort_requests`], without the type of the handler.
+    abort_requests: Box<dyn Fn() + Send + Sync>,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Binds `address`; port 0 is any free one.
+    /// Binds `address`; port 0 means any free port.
     ///
     /// # Errors
-    /// What the system says: address in use, no permission, no such address.
+    /// The error of the operating system: address in use, no permission, no such address.
     pub fn bind(address: SocketAddr) -> io::Result<Server> {
         let listener = listener::bind(address)?;
         let address = listener.local_addr()?;
         Ok(Server { listener, address })
     }
 
-    /// The address that was bound.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -70,7 +72,8 @@ impl Server {
     /// Starts the threads and serves until [`Running::stop`].
     ///
     /// # Errors
-    /// The system does not allow that many threads.
+    /// The system does not allow that many threads. Some may have been started, so the process should
+    /// end.
     pub fn start<H: Handler>(self, handler: Arc<H>, limits: Limits) -> io::Result<Running> {
         self.start_with(limits, |admission| Workers::new(admission, handler))
     }
@@ -78,45 +81,45 @@ impl Server {
     fn start_with<H: Handler>(
         self,
         limits: Limits,
-        workers: impl FnOnce(Arc<Admission>) -> Workers<H>,
+        make_workers: impl FnOnce(Arc<Admission>) -> Workers<H>,
     ) -> io::Result<Running> {
         let (waker, wakes) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;
         let admission = Arc::new(Admission::new(limits, waker));
-        let workers = Arc::new(workers(Arc::clone(&admission)));
-        workers.start()?;
+        let workers = Arc::new(make_workers(Arc::clone(&admission)));
+        worker::start_all(&workers)?;
         let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&workers));
         thread::Builder::new()
             .name("accept".into())
             .spawn(move || acceptor.run())?;
         Ok(Running {
             admission,
-            cut_off: Box::new(move || workers.cut_off()),
+            abort_requests: Box::new(move || workers.abort_requests()),
             address: self.address,
         })
     }
 }
 
 impl Running {
-    /// The address that was bound.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops accepting and closes idle connections; requests in flight go on.
+    /// Stops accepting and closes idle connections. Requests in flight go on.
     pub fn stop(&self) {
         self.admission.stop();
     }
 
-    /// Waits until no request is in flight. False: `timeout` has passed before.
+    /// Waits until no request is in flight. False: `timeout` has passed first.
     pub fn wait_until_idle(&self, timeout: Duration) -> bool {
         self.admission.wait_until_idle(timeout)
     }
 
-    /// Cuts off all requests in flight.
+    /// Aborts all requests in flight.
     pub fn abort(&self) {
         self.admission.set_aborting();
-        (self.cut_off)();
+        (self.abort_requests)();
     }
 }

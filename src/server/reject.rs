@@ -1,5 +1,6 @@
-//! Refusing: the answer to a request that the server cannot take, whether or not its head could be
-//! read. Waits for nobody.
+//! The response to a request that the server rejects, whether or not its head could be read.
+//!
+//! Never waits. Called by the worker threads and the accept thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,15 +15,14 @@ use crate::http1::headers::KnownHeader;
 use crate::http1::request::Persistence;
 use crate::net::socket;
 
-/// What is to be known of a request before it is refused.
+/// The part of a rejected request that could be read.
 struct ReadablePart {
     method: Method,
     target: Box<[u8]>,
     id: Option<Box<[u8]>>,
 }
 
-/// Answers with `error` and lets the connection drain. The request, or its first bytes, came at
-/// `since`.
+/// Responds with `error` and ends the connection. `since` is when the first bytes of the request arrived.
 #[inline(never)]
 pub(super) fn reject<H: Handler>(
     connection: Box<Connection>,
@@ -31,9 +31,9 @@ pub(super) fn reject<H: Handler>(
     since: Instant,
 ) -> ConnectionFate {
     let client = &connection.client;
-    let readable = match &connection.request {
+    let part = match &connection.request {
         Some(pending) => {
-            let head = pending.head();
+            let head = &pending.head;
             ReadablePart {
                 method: head.method.clone(),
                 target: head.target.clone(),
@@ -42,35 +42,35 @@ pub(super) fn reject<H: Handler>(
         }
         None => readable_part(client.input.bytes()),
     };
-    // RFC 9110 section 9.3.2: its answer has no content.
-    let is_head = readable.method == Method::HEAD;
-    let answer = handler.reject(&RejectedRequest {
+    // RFC 9110 section 9.3.2: a response to HEAD has no content.
+    let is_head = part.method == Method::HEAD;
+    let response = handler.reject(&RejectedRequest {
         peer: Arc::clone(&client.peer),
-        method: readable.method,
-        target: readable.target,
-        id: readable.id,
+        method: part.method,
+        target: part.target,
+        id: part.id,
         since,
         error: &error,
     });
-    let mut out = OutputBuffer::default();
-    out.append_head(
+    let mut output = OutputBuffer::default();
+    output.append_head(
         error.status,
-        field_lines(&answer.fields),
+        field_lines(&response.fields),
         BodyCoding::Plain,
         (http::Version::HTTP_11, Persistence::Close),
     );
     if !is_head {
-        out.append_piece(&answer.body, BodyCoding::Plain);
+        output.append_piece(&response.body, BodyCoding::Plain);
     }
-    // The socket's buffer is empty or the client does not read: a short answer fits or is lost.
-    match socket::try_write(&client.socket, out.pending()) {
+    // Unless the client does not read, the socket's buffer is empty and a short response fits.
+    match socket::try_write(&client.socket, output.pending()) {
         Ok(_) => ConnectionFate::Drain(connection),
-        Err(_) => ConnectionFate::Closed(connection, CloseReason::Failed),
+        Err(_) => ConnectionFate::Close(connection, CloseReason::SocketFailed),
     }
 }
 
-/// What the start of a head says that was not understood, or is not all there. Method and target are
-/// `-` where they cannot be told.
+/// Reads what it can of a malformed or incomplete head. Method and target are `-` if either of them
+/// cannot be read.
 fn readable_part(bytes: &[u8]) -> ReadablePart {
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let line = bytes.split(|&byte| byte == b'\r' || byte == b'\n').next();
@@ -87,17 +87,17 @@ fn readable_part(bytes: &[u8]) -> ReadablePart {
             (unknown, Box::from(*b"-"))
         }
     };
-    let id = id_in(bytes).map(Box::from);
+    let id = request_id(bytes).map(Box::from);
     ReadablePart { method, target, id }
 }
 
-/// The client's request id, if its line is whole.
-fn id_in(bytes: &[u8]) -> Option<&[u8]> {
+/// Returns the request id that the client has sent, if its header line is whole.
+fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     let lines = bytes.split_inclusive(|&byte| byte == b'\n').skip(1);
-    let mut fields = lines
+    let mut header_lines = lines
         .map_while(|line| line.strip_suffix(b"\r\n"))
         .take_while(|line| !line.is_empty());
-    fields.find_map(|line| {
+    header_lines.find_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         (KnownHeader::of(name) == KnownHeader::XRequestId).then(|| value.trim_ascii())
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_head_that_is_not_understood_is_told_what_is_there() {
+    fn method_target_and_id_of_a_malformed_or_incomplete_head_are_read_where_possible() {
         for (head, method, target, id) in [
             ("", "-", "-", None),
             ("GET", "-", "-", None),
@@ -142,10 +142,10 @@ mod tests {
                 None,
             ),
         ] {
-            let readable = readable_part(head.as_bytes());
-            assert_eq!(readable.method, method, "{head:?}");
-            assert_eq!(*readable.target, *target.as_bytes(), "{head:?}");
-            assert_eq!(readable.id.as_deref(), id.map(str::as_bytes), "{head:?}");
+            let part = readable_part(head.as_bytes());
+            assert_eq!(part.method, method, "{head:?}");
+            assert_eq!(*part.target, *target.as_bytes(), "{head:?}");
+            assert_eq!(part.id.as_deref(), id.map(str::as_bytes), "{head:?}");
         }
     }
 }

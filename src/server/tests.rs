@@ -1,4 +1,4 @@
-//! The server by itself, with a handler that answers at once.
+//! The server alone, with a handler that responds at once. Also set-up for the tests of its parts.
 
 use super::connection::Connection;
 use super::*;
@@ -12,29 +12,30 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
-/// Answers every request with `hello`. Its kits are numbers; new ones are 0.
+/// The context of a request that waits for the upstream.
+const WAITING: usize = 2;
+
+/// Responds `hello` to every request. Its contexts are numbers; new ones are 0.
 #[derive(Default)]
 pub(super) struct Greeter {
-    /// The connection to the upstream of all kits.
+    /// The upstream connection of all contexts.
     pub(super) upstream: Weak<TcpStream>,
-    /// Requests for `/last` wait for the upstream where they may.
+    /// Whether requests for `/last` wait for the upstream if they may.
     pub(super) waits: bool,
-    /// When it is asked for the upstream of a kit with this number, which is not while it handles a
-    /// request, it panics …
-    pub(super) panics_at: usize,
-    /// … so many times.
+    /// How many times it panics when it is asked for the upstream connection of a request that waits:
+    /// outside of [`Handler::handle`].
     pub(super) panics: AtomicUsize,
 }
 
 impl Greeter {
     fn greet(exchange: &mut Exchange<'_>) -> Progress {
-        let fields = [(
+        let headers = [(
             HeaderName::from_static("content-length"),
             HeaderValue::from(5),
         )];
         exchange.start(
             StatusCode::OK,
-            field_lines(&fields),
+            field_lines(&headers),
             ResponseLength::Length(5),
         );
         exchange.write(b"hello");
@@ -62,9 +63,8 @@ impl Handler for Greeter {
 
     fn upstream_socket<'c>(&'c self, context: &'c usize) -> Option<&'c Weak<TcpStream>> {
         let step = |left: usize| left.checked_sub(1);
-        let panics =
-            *context == self.panics_at && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
-        assert!(!panics, "as a test wants it");
+        let panics = *context == WAITING && self.panics.fetch_update(SeqCst, SeqCst, step).is_ok();
+        assert!(!panics, "the test wants a panic here");
         Some(&self.upstream)
     }
 
@@ -93,7 +93,7 @@ pub(super) fn admission_with(limits: Limits) -> Admission {
     Admission::new(limits, UnixStream::pair().unwrap().0)
 }
 
-/// A connection and the client at its other end.
+/// A connection and the client at its far end.
 pub(super) fn connection(admission: &Admission) -> (Box<Connection>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -102,31 +102,31 @@ pub(super) fn connection(admission: &Admission) -> (Box<Connection>, TcpStream) 
     (connection, client)
 }
 
-fn assert_greeted(client: &mut TcpStream) {
-    assert_greeted_after(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+fn bind() -> Server {
+    Server::bind("127.0.0.1:0".parse().unwrap()).unwrap()
 }
 
-fn assert_greeted_after(client: &mut TcpStream, request: &str) {
-    client.write_all(request.as_bytes()).unwrap();
+fn assert_greeted(client: &mut TcpStream) {
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     client
         .set_read_timeout(Some(Duration::from_secs(5)))
         .unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut piece = [0; 256];
-    while !answer.ends_with(b"hello") {
-        let length = client.read(&mut piece).expect("an answer");
+    while !response.ends_with(b"hello") {
+        let length = client.read(&mut piece).expect("a response");
         assert!(length > 0, "closed");
-        answer.extend_from_slice(&piece[..length]);
+        response.extend_from_slice(&piece[..length]);
     }
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
-/// Other systems than Linux have none, and a system can be out of descriptors.
+/// Systems other than Linux have no event loops, and a system can be out of descriptors.
 #[test]
-fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
-    let address = "127.0.0.1:0".parse().unwrap();
-    let server = Server::bind(address).unwrap();
-    let running = server
+fn a_server_without_event_loops_serves_and_idle_clients_keep_no_thread() {
+    let running = bind()
         .start_with(limits(), |admission| {
             Workers::with_event_loops(0, admission, Arc::new(Greeter::default()))
         })
@@ -137,11 +137,11 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
         clients.iter_mut().for_each(assert_greeted);
     }
     let deadline = Instant::now() + Duration::from_secs(5);
-    let mut quiet = 0;
-    while quiet < 20 {
+    let mut times_idle = 0;
+    while times_idle < 20 {
         assert!(Instant::now() < deadline, "requests stay in flight");
-        quiet = if running.wait_until_idle(Duration::ZERO) {
-            quiet + 1
+        times_idle = if running.wait_until_idle(Duration::ZERO) {
+            times_idle + 1
         } else {
             0
         };
@@ -150,42 +150,30 @@ fn a_server_without_lanes_serves_as_well_and_idle_clients_keep_no_thread() {
     clients.iter_mut().for_each(assert_greeted);
 }
 
-/// What a request for `/last` makes of its kit while it waits.
-const WAITING: usize = 2;
-
-/// Lets more requests than may be in flight meet a panic while they are put aside to wait; then one is
-/// served.
-fn assert_panics_cost_no_place() {
-    let panics = 3 * limits().workers;
+#[test]
+fn a_panic_outside_the_handler_gives_its_permit_back() {
     let (upstream, _peer) = connection(&admission());
     let greeter = Arc::new(Greeter {
         upstream: Arc::downgrade(&upstream.client.socket),
         waits: true,
-        panics_at: WAITING,
         panics: AtomicUsize::new(0),
     });
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let start = |admission| Workers::with_event_loops(1, admission, Arc::clone(&greeter));
-    let running = server.start_with(limits(), start).unwrap();
-    for _ in 0..panics {
+    let workers = |admission| Workers::with_event_loops(1, admission, Arc::clone(&greeter));
+    let running = bind().start_with(limits(), workers).unwrap();
+    for _ in 0..3 * limits().workers {
         let mut client = TcpStream::connect(running.address()).unwrap();
-        // A panic takes the kit with it, and without a spare one no event loop is used.
+        // Makes a spare context, without which no event loop is used: a panic drops its context.
         assert_greeted(&mut client);
         greeter.panics.store(1, SeqCst);
         let last = b"GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         client.write_all(last).unwrap();
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         // A reset is as good as an end.
-        let _ = client.read_to_end(&mut answer);
-        assert_eq!(answer, b"");
-        assert_eq!(greeter.panics.load(SeqCst), 0, "it panicked");
+        let _ = client.read_to_end(&mut response);
+        assert_eq!(response, b"");
+        assert_eq!(greeter.panics.load(SeqCst), 0, "it has panicked");
     }
     assert_greeted(&mut TcpStream::connect(running.address()).unwrap());
     running.stop();
     assert!(running.wait_until_idle(Duration::from_secs(5)));
-}
-
-#[test]
-fn a_panic_outside_the_handler_costs_no_place_among_the_requests_in_flight() {
-    assert_panics_cost_no_place();
 }

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Two connected sockets; reads of the near one do not block.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -14,9 +15,10 @@ fn pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-const SOON: Duration = Duration::from_secs(5);
+/// Never reached unless a test fails.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn alone(timeout: Duration) -> WaitOptions<'static> {
+fn unwatched(timeout: Duration) -> WaitOptions<'static> {
     WaitOptions {
         timeout,
         watched: UNWATCHED,
@@ -26,12 +28,12 @@ fn alone(timeout: Duration) -> WaitOptions<'static> {
 fn watching(watched: Watched<'_>) -> WaitOptions<'_> {
     WaitOptions {
         watched,
-        ..alone(SOON)
+        ..unwatched(TIMEOUT)
     }
 }
 
-/// As [`pair`], the near end to be watched.
-fn watched_pair() -> (impl Fn() -> Option<Arc<TcpStream>>, TcpStream) {
+/// A client to watch, and its far end.
+fn watched_client() -> (impl Fn() -> Option<Arc<TcpStream>>, TcpStream) {
     let (near, far) = pair();
     let near = Arc::new(near);
     (move || Some(Arc::clone(&near)), far)
@@ -42,41 +44,52 @@ fn a_read_returns_what_arrives() {
     let (near, mut far) = pair();
     far.write_all(b"hello").unwrap();
     let mut buffer = [0; 16];
-    let length = read(&near, &mut buffer, ReadTimeout::default(), alone(SOON)).unwrap();
+    let length = read(
+        &near,
+        &mut buffer,
+        ReadTimeout::default(),
+        unwatched(TIMEOUT),
+    )
+    .unwrap();
     assert_eq!(&buffer[..length], b"hello");
 }
 
 #[test]
-fn a_read_gives_up_at_its_deadline() {
+fn a_read_gives_up_after_its_timeout() {
     let (near, _far) = pair();
-    let (begun, longest) = (Instant::now(), Duration::from_millis(30));
-    let result = read(&near, &mut [0; 4], ReadTimeout::default(), alone(longest));
+    let (started, timeout) = (Instant::now(), Duration::from_millis(30));
+    let result = read(
+        &near,
+        &mut [0; 4],
+        ReadTimeout::default(),
+        unwatched(timeout),
+    );
     assert!(matches!(result, Err(WaitError::TimedOut)));
-    assert!(begun.elapsed() >= longest);
+    assert!(started.elapsed() >= timeout);
 }
 
 #[test]
-fn a_read_that_blocks_first_keeps_its_deadline_and_its_watch() {
+fn a_read_that_blocks_first_keeps_its_timeout_and_watches_the_client() {
     let (near, mut far) = pair();
     near.set_nonblocking(false).unwrap();
     let read_timeout = ReadTimeout::set(&near, Duration::from_millis(20)).unwrap();
-    let (begun, longest) = (Instant::now(), Duration::from_millis(60));
-    let result = read(&near, &mut [0; 4], read_timeout, alone(longest));
+    let (started, timeout) = (Instant::now(), Duration::from_millis(60));
+    let result = read(&near, &mut [0; 4], read_timeout, unwatched(timeout));
     assert!(matches!(result, Err(WaitError::TimedOut)));
-    assert!(begun.elapsed() >= longest);
-    let (client, client_far) = watched_pair();
+    assert!(started.elapsed() >= timeout);
+    let (client, client_far) = watched_client();
     drop(client_far);
     let result = read(&near, &mut [0; 4], read_timeout, watching(&client));
     assert!(matches!(result, Err(WaitError::ClientClosed)));
     far.write_all(b"late").unwrap();
-    let length = read(&near, &mut [0; 4], read_timeout, alone(SOON)).unwrap();
+    let length = read(&near, &mut [0; 4], read_timeout, unwatched(TIMEOUT)).unwrap();
     assert_eq!(length, 4);
 }
 
 #[test]
-fn a_wait_ends_when_the_watched_peer_leaves() {
+fn a_wait_ends_when_the_watched_client_disconnects() {
     let (near, _far) = pair();
-    let (client, client_far) = watched_pair();
+    let (client, client_far) = watched_client();
     drop(client_far);
     let result = read(
         &near,
@@ -88,11 +101,11 @@ fn a_wait_ends_when_the_watched_peer_leaves() {
 }
 
 #[test]
-fn bytes_from_the_watched_peer_do_not_end_the_wait() {
+fn bytes_from_the_watched_client_do_not_end_the_wait() {
     let (near, mut far) = pair();
-    let (client, mut client_far) = watched_pair();
+    let (client, mut client_far) = watched_client();
     client_far.write_all(b"a pipelined request").unwrap();
-    far.write_all(b"answer").unwrap();
+    far.write_all(b"response").unwrap();
     let mut buffer = [0; 16];
     let length = read(
         &near,
@@ -101,15 +114,15 @@ fn bytes_from_the_watched_peer_do_not_end_the_wait() {
         watching(&client),
     )
     .unwrap();
-    assert_eq!(length, 6);
+    assert_eq!(length, 8);
 }
 
 #[test]
-fn a_peer_that_shuts_down_its_sending_side_counts_as_gone() {
+fn a_peer_that_shuts_down_its_sending_side_counts_as_closed() {
     let (near, far) = pair();
     assert!(!peer_closed(&near));
     far.shutdown(Shutdown::Write).unwrap();
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TIMEOUT;
     while !peer_closed(&near) {
         assert!(Instant::now() < deadline, "the close was never seen");
         std::thread::yield_now();
@@ -124,7 +137,7 @@ fn a_write_gives_up_on_a_peer_that_reads_nothing() {
     assert!(matches!(result, Err(WaitError::TimedOut)));
 }
 
-/// Counts how often it was handed over.
+/// Counts how often it is handed over.
 #[derive(Default)]
 struct CountedLeadership {
     leads: Cell<bool>,
@@ -151,13 +164,19 @@ fn leadership_is_handed_over_before_a_wait_and_kept_where_bytes_have_arrived() {
     let (near, mut far) = pair();
     far.write_all(b"hello").unwrap();
     wait(&near, PollFlags::IN, Instant::now(), None).unwrap();
-    let length = read(&near, &mut [0; 16], ReadTimeout::default(), alone(SOON)).unwrap();
+    let length = read(
+        &near,
+        &mut [0; 16],
+        ReadTimeout::default(),
+        unwatched(TIMEOUT),
+    )
+    .unwrap();
     assert_eq!((length, leadership.is_leading()), (5, true));
     let result = read(
         &near,
         &mut [0; 16],
         ReadTimeout::default(),
-        alone(Duration::from_millis(1)),
+        unwatched(Duration::from_millis(1)),
     );
     assert!(matches!(result, Err(WaitError::TimedOut)));
     assert_eq!((leadership.handed_over.get(), is_leading()), (1, false));

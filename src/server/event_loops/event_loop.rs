@@ -1,380 +1,205 @@
-//! A lane: connections whose next bytes one thread awaits for all of them.
+//! An event loop: one thread waits on behalf of many connections.
 //!
-//! A thread for each request in flight costs two thread switches each time that it waits, which is
-//! more than all the rest of a short request. So the short waits are shared: for the next request of
-//! a connection that has just had one, and for the first byte of an answer. A lane is led by one of
-//! the pool's threads, which takes one event after the other and works on it as any thread does.
-//! Before it waits for anybody itself it gives the lane to another thread ([`crate::net::socket::Turn`])
-//! and goes on as a thread of its one request.
+//! Giving every request its own thread costs two context switches per wait, more than the rest of a short
+//! request. The thread that leads the loop handles each event itself and hands the loop to another thread
+//! before it blocks (the Leader/Followers pattern, Schmidt et al. 2000).
 //!
-//! What takes longer is not for a lane: an idle connection goes back to the acceptor after
-//! [`HOT`], and a request whose answer has not begun after [`SHORT_WAIT`] gets a thread.
+//! Only short waits happen here: for the next request of a connection, and for the first byte of a
+//! response. A connection that is idle for longer returns to the accept thread, a request that waits for
+//! longer gets a thread; see [`Work`].
 //!
-//! Called by the thread that leads the lane; [`Lane::adopt`], [`Lane::population`] and
-//! [`Lane::cut_off`] by all threads.
+//! Called by the thread that leads the loop. [`EventLoop::add`], [`EventLoop::connections`] and
+//! [`EventLoop::abort_requests`] are called by all threads.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
-use super::poller::{Poller, Side, Token};
+use super::poller::Poller;
+use super::slots::{SlotState, Slots, TICK, Work};
+use super::token::{EventSource, Token};
 use crate::server::connection::Connection;
 use crate::server::handler::Handler;
-use crate::server::leadership::NoSlot;
 
-/// How often the lane looks for what has waited long. Waits are counted in these.
-const TICK: Duration = Duration::from_millis(10);
-/// A connection without a request stays for so many ticks.
-const HOT: u64 = 2;
-/// A request waits for the first byte of its answer for so many ticks before it gets a thread, which
-/// watches its client too.
-const SHORT_WAIT: u64 = 10;
-
-/// See the module's documentation. Two of them share no cache line (nor a pair of lines, which some
-/// processors fetch together): what one thread writes would be what the other one waits for.
+/// An event loop. Its cache lines are its own, in pairs, since some processors fetch two at once: threads
+/// that lead different loops do not slow each other down.
 #[repr(align(128))]
 pub(crate) struct EventLoop<H: Handler> {
     poller: Poller,
-    /// Its connections, readable without the lock.
-    population: AtomicUsize,
-    state: Mutex<State<H>>,
+    /// How many connections it has, readable without the lock.
+    connections: AtomicUsize,
+    /// Held for a few instructions and the registration of a socket. Seldom contended: mostly the leader
+    /// needs it.
+    slots: Mutex<Slots<H>>,
 }
 
-/// Guarded by one mutex, held for a few instructions; only the thread that leads needs it often.
-struct State<H: Handler> {
-    slots: Vec<Slot<H>>,
-    /// Indices of entries without a connection.
-    free: Vec<usize>,
-    /// What was reported and nobody has looked at yet.
-    events: VecDeque<Token>,
-    tick: u64,
-    next_tick: Instant,
-    /// The server stops: nobody stays.
-    is_stopping: bool,
-}
-
-/// A place for a connection.
-struct Slot<H: Handler> {
-    /// Tells the events of this connection from those of one that had the place before.
-    generation: u32,
-    slot_index: SlotState<H>,
-    client: Option<Arc<TcpStream>>,
-    /// The upstream connection that is watched for it.
-    upstream: Weak<TcpStream>,
-    /// The tick when it began to wait.
-    since: u64,
-    /// The client has sent something since.
-    has_input: bool,
-}
-
-enum SlotState<H: Handler> {
-    Free,
-    /// It is being worked on.
-    Taken,
-    /// It waits for its next request, with what the last one needed.
-    Idle(Box<Connection>, Option<Box<H::Context>>),
-    /// It waits for the upstream.
-    Waiting(Box<Connection>, Box<H::Context>),
-}
-
-/// What the leader does next. A number is the place of the connection, which is taken.
-pub(crate) enum Work<H: Handler> {
-    /// The client has sent something.
-    Serve(usize, Box<Connection>, Option<Box<H::Context>>),
-    /// The upstream has sent something, or has been silent for a while.
-    Resume(usize, Box<Connection>, Box<H::Context>),
-    /// It has had no request for a while.
-    Expire(usize, Box<Connection>, Option<Box<H::Context>>),
-}
+/// A connection and its context, returned because it has no slot.
+pub(crate) type NoSlot<H> = (Box<Connection>, Box<<H as Handler>::Context>);
 
 impl<H: Handler> EventLoop<H> {
     /// # Errors
-    /// The system has no descriptor for it, or no such thing.
+    /// The system has no descriptor left, or no epoll.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(EventLoop {
             poller: Poller::new()?,
-            population: AtomicUsize::new(0),
-            state: Mutex::new(State {
-                slots: Vec::new(),
-                free: Vec::new(),
-                events: VecDeque::new(),
-                tick: 0,
-                next_tick: Instant::now() + TICK,
-                is_stopping: false,
-            }),
+            connections: AtomicUsize::new(0),
+            slots: Mutex::new(Slots::new()),
         })
     }
 
-    /// Takes in a connection that has something to read, or will have.
+    /// Adds an idle connection, on which something has arrived or may soon arrive.
     ///
     /// # Errors
-    /// The system cannot watch its socket.
-    pub(crate) fn adopt(
+    /// The system cannot watch its socket. Returns the connection.
+    pub(crate) fn add(
         &self,
         connection: Box<Connection>,
     ) -> Result<(), (io::Error, Box<Connection>)> {
         let client = Arc::clone(&connection.client.socket);
-        match self.enter(SlotState::Idle(connection, None), &client) {
+        match self.add_in_state(SlotState::Idle(connection, None), &client) {
             Ok(_) => Ok(()),
             Err((error, SlotState::Idle(connection, _))) => Err((error, connection)),
-            Err(_) => unreachable!("what was put in comes back"),
+            Err(_) => unreachable!("the same state comes back"),
         }
     }
 
-    /// As [`Lane::adopt`], of a connection that the leader works on already.
+    /// Adds a connection that the leader works on already. Returns its slot.
     ///
     /// # Errors
     /// The system cannot watch its socket.
-    pub(crate) fn adopt_taken(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
-        self.enter(SlotState::Taken, client)
+    pub(crate) fn add_busy(&self, client: &Arc<TcpStream>) -> io::Result<usize> {
+        self.add_in_state(SlotState::Busy, client)
             .map_err(|(error, _)| error)
     }
 
-    fn enter(
+    fn add_in_state(
         &self,
-        slot_index: SlotState<H>,
+        state: SlotState<H>,
         client: &Arc<TcpStream>,
     ) -> Result<usize, (io::Error, SlotState<H>)> {
-        let mut state = self.lock();
-        let was_empty = state.is_empty();
-        let (index, token) = state.enter(slot_index, client);
-        // Under the lock: what is not watched in the end, nobody may have seen.
+        let mut slots = self.lock();
+        let was_empty = slots.is_empty();
+        let (index, token) = slots.add(state, client);
+        // Under the lock, so that no thread sees a connection that is not watched in the end.
         if let Err(error) = self.poller.add(&**client, token) {
-            return Err((error, state.leave(index)));
+            return Err((error, slots.remove(index)));
         }
-        // Counted before anybody can take it out again.
-        self.population.fetch_add(1, Ordering::Relaxed);
-        drop(state);
+        // Under the lock, so that it is counted before the leader can remove it.
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        drop(slots);
         if was_empty {
-            // Whoever leads may be waiting without looking at the clock.
+            // The leader of an empty loop waits without a timeout.
             self.poller.wake();
         }
         Ok(index)
     }
 
-    /// Waits for what is to be done next. `reported` is room for what it hears.
+    /// Waits for the next work of the leader. `reported` is a buffer for events.
     pub(crate) fn next(
         &self,
         reported: &mut Vec<Token>,
         is_stopping: impl Fn() -> bool,
     ) -> Work<H> {
-        let mut state = self.lock();
+        let mut slots = self.lock();
         loop {
-            if let Some(next) = state.next_event() {
-                return next;
+            if let Some(work) = slots.next_work() {
+                return work;
             }
-            let timeout = state.timeout();
-            drop(state);
+            let timeout = slots.timeout();
+            drop(slots);
             if let Err(error) = self.poller.wait(timeout, reported) {
-                log::error!("A lane cannot wait: {error}");
-                std::thread::sleep(TICK);
+                log::error!("An event loop cannot wait: {error}");
+                thread::sleep(TICK);
             }
             let now = Instant::now();
-            state = self.lock();
-            state.events.extend(reported.iter());
-            if now >= state.next_tick {
-                state.sweep(now, is_stopping());
-            }
+            slots = self.lock();
+            reported.iter().for_each(|&token| slots.push_event(token));
+            slots.sweep(now, &is_stopping);
         }
     }
 
-    /// The connection in `index` waits for its next request, for which it keeps `kit`.
+    /// Lets the connection in `index` wait for its next request, for which it keeps `context`.
     pub(crate) fn put_idle(
         &self,
         index: usize,
         connection: Box<Connection>,
         context: Option<Box<H::Context>>,
     ) {
-        let mut state = self.lock();
+        let mut slots = self.lock();
         if context.is_none()
-            && let Some(upstream) = std::mem::take(&mut state.slots[index].upstream).upgrade()
+            && let Some(upstream) = std::mem::take(&mut slots.get_mut(index).upstream).upgrade()
         {
             self.poller.remove(&*upstream);
         }
-        if connection.client.has_input {
-            // Nobody will report what came before the last read.
-            let token = Token::new(index, state.slots[index].generation, Side::Client);
-            state.events.push_back(token);
+        if connection.client.may_have_input {
+            // The poller does not report again what arrived before the last read.
+            let token = slots.token(index, EventSource::Client);
+            slots.push_event(token);
         }
-        state.put(index, SlotState::Idle(connection, context));
+        slots.put(index, SlotState::Idle(connection, context));
     }
 
-    /// The connection in `index` waits until its upstream has sent something.
+    /// Lets the request of the connection in `index` wait until its upstream sends something.
     ///
     /// # Errors
-    /// It has no connection to the upstream, or the system cannot watch it.
-    pub(crate) fn put_waiting(
+    /// It has no upstream connection, or the system cannot watch it.
+    pub(crate) fn put_awaiting_upstream(
         &self,
         index: usize,
         connection: Box<Connection>,
         context: Box<H::Context>,
         handler: &H,
     ) -> Result<(), NoSlot<H>> {
-        let Some(awaited) = handler.upstream_socket(&context) else {
+        let Some(socket) = handler.upstream_socket(&context) else {
             return Err((connection, context));
         };
-        let mut state = self.lock();
-        let slot = &mut state.slots[index];
-        if !slot.upstream.ptr_eq(awaited) {
-            let Some(upstream) = awaited.upgrade() else {
+        let mut slots = self.lock();
+        if !slots.get_mut(index).upstream.ptr_eq(socket) {
+            let Some(upstream) = socket.upgrade() else {
                 return Err((connection, context));
             };
-            let token = Token::new(index, slot.generation, Side::Upstream);
+            let token = slots.token(index, EventSource::Upstream);
             if let Err(error) = self.poller.add(&*upstream, token) {
-                log::warn!("A lane cannot watch an upstream connection: {error}");
+                log::warn!("An event loop cannot watch an upstream connection: {error}");
                 return Err((connection, context));
             }
-            slot.upstream = Weak::clone(awaited);
+            slots.get_mut(index).upstream = Weak::clone(socket);
         }
-        state.put(index, SlotState::Waiting(connection, context));
+        slots.put(index, SlotState::AwaitingUpstream(connection, context));
         Ok(())
     }
 
-    /// Lets the connection in `index` go; neither side of it is watched any more. Returns its
-    /// client's socket.
-    pub(crate) fn forget(&self, index: usize) -> Option<Arc<TcpStream>> {
-        let (client, upstream) = {
-            let slot = &mut self.lock().slots[index];
-            (slot.client.take(), std::mem::take(&mut slot.upstream))
-        };
-        for socket in client.iter().chain(&upstream.upgrade()) {
+    /// Frees the slot in `index` and stops watching both sockets. Returns the client's.
+    pub(crate) fn remove(&self, index: usize) -> Option<Arc<TcpStream>> {
+        let (client, upstream) = self.lock().take_sockets(index);
+        for socket in client.iter().chain(&upstream) {
             self.poller.remove(&**socket);
         }
-        self.population.fetch_sub(1, Ordering::Relaxed);
-        self.lock().leave(index);
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.lock().remove(index);
         client
     }
 
-    /// Lets all requests in flight see a client that left.
-    pub(crate) fn cut_off(&self) {
-        for slot in &self.lock().slots {
-            if let (Some(client), SlotState::Taken | SlotState::Waiting(..)) =
-                (&slot.client, &slot.slot_index)
-            {
-                // An error means that it is closed already.
-                let _ = client.shutdown(Shutdown::Read);
-            }
+    /// Shuts down the receiving side of all requests in flight, so that their handlers see a client that
+    /// has disconnected.
+    pub(crate) fn abort_requests(&self) {
+        for client in self.lock().clients_in_flight() {
+            // An error means that it is closed already.
+            let _ = client.shutdown(Shutdown::Read);
         }
     }
 
     /// How many connections it has.
-    pub(crate) fn population(&self) -> usize {
-        self.population.load(Ordering::Relaxed)
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<H>> {
+    fn lock(&self) -> MutexGuard<'_, Slots<H>> {
         // Nothing that can panic runs under this lock, so a poisoned one is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<H: Handler> Slot<H> {
-    /// Whether it has waited for longer than is for a lane.
-    fn is_overdue(&self, tick: u64, is_stopping: bool) -> bool {
-        match self.slot_index {
-            SlotState::Idle(..) => is_stopping || self.since + HOT <= tick,
-            SlotState::Waiting(..) => self.since + SHORT_WAIT <= tick,
-            SlotState::Free | SlotState::Taken => false,
-        }
-    }
-}
-
-impl<H: Handler> State<H> {
-    fn enter(&mut self, slot_index: SlotState<H>, client: &Arc<TcpStream>) -> (usize, Token) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                slot_index: SlotState::Free,
-                client: None,
-                upstream: Weak::new(),
-                since: 0,
-                has_input: false,
-            });
-            self.slots.len() - 1
-        });
-        let since = self.tick;
-        let slot = &mut self.slots[index];
-        slot.slot_index = slot_index;
-        slot.client = Some(Arc::clone(client));
-        slot.since = since;
-        slot.has_input = false;
-        (index, Token::new(index, slot.generation, Side::Client))
-    }
-
-    fn leave(&mut self, index: usize) -> SlotState<H> {
-        let slot = &mut self.slots[index];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.client = None;
-        self.free.push(index);
-        std::mem::replace(&mut slot.slot_index, SlotState::Free)
-    }
-
-    fn put(&mut self, index: usize, slot_index: SlotState<H>) {
-        let slot = &mut self.slots[index];
-        slot.slot_index = slot_index;
-        slot.since = self.tick;
-        slot.has_input = false;
-    }
-
-    fn is_empty(&self) -> bool {
-        self.slots.len() == self.free.len()
-    }
-
-    fn next_event(&mut self) -> Option<Work<H>> {
-        while let Some(token) = self.events.pop_front() {
-            let index = token.index();
-            let Some(slot) = self.slots.get_mut(index) else {
-                continue;
-            };
-            let is_early =
-                token.side() == Side::Overdue && !slot.is_overdue(self.tick, self.is_stopping);
-            if slot.generation != token.generation() || is_early {
-                continue;
-            }
-            let slot_index = std::mem::replace(&mut slot.slot_index, SlotState::Taken);
-            match (slot_index, token.side()) {
-                (SlotState::Idle(connection, context), Side::Client) => {
-                    return Some(Work::Serve(index, connection, context));
-                }
-                (SlotState::Idle(connection, context), Side::Overdue) => {
-                    return Some(Work::Expire(index, connection, context));
-                }
-                (SlotState::Waiting(mut connection, context), Side::Upstream | Side::Overdue) => {
-                    connection.client.has_input |= slot.has_input;
-                    return Some(Work::Resume(index, connection, context));
-                }
-                // A pipelined request, or a client that leaves: whoever waits for long looks.
-                (slot_index @ SlotState::Waiting(..), Side::Client) => {
-                    slot.has_input = true;
-                    slot.slot_index = slot_index;
-                }
-                // An idle upstream connection that was closed or has spoken: whoever wants to use
-                // it next looks at it once more.
-                (slot_index, _) => slot.slot_index = slot_index,
-            }
-        }
-        None
-    }
-
-    /// How long to wait for events; `None`: nothing has to be looked for meanwhile.
-    fn timeout(&self) -> Option<Duration> {
-        (!self.is_empty()).then(|| self.next_tick.saturating_duration_since(Instant::now()))
-    }
-
-    /// Makes what has waited for long an event.
-    fn sweep(&mut self, now: Instant, is_stopping: bool) {
-        self.tick += 1;
-        self.next_tick = now + TICK;
-        self.is_stopping = is_stopping;
-        for (index, slot) in self.slots.iter().enumerate() {
-            if slot.is_overdue(self.tick, is_stopping) {
-                let token = Token::new(index, slot.generation, Side::Overdue);
-                self.events.push_back(token);
-            }
-        }
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -384,84 +209,58 @@ mod tests {
     use crate::server::tests::{Greeter, admission, connection};
     use std::io::Write;
     use std::sync::mpsc;
-    use std::thread;
+    use std::time::Duration;
 
     fn next(event_loop: &EventLoop<Greeter>) -> Work<Greeter> {
         event_loop.next(&mut vec![], || false)
     }
 
     #[test]
-    fn a_connection_that_says_nothing_is_handed_back_also_from_a_lane_that_was_empty() {
+    fn a_silent_connection_expires_even_if_it_joins_an_empty_event_loop() {
         let event_loop = Arc::new(EventLoop::<Greeter>::new().unwrap());
         let admission = admission();
         for _ in 0..2 {
-            let leader = Arc::clone(&event_loop);
+            let led = Arc::clone(&event_loop);
             let (sender, receiver) = mpsc::channel();
-            thread::spawn(move || sender.send(next(&leader)));
-            // Long enough for it to wait without a limit, as a rule.
+            thread::spawn(move || sender.send(next(&led)));
+            // Long enough, as a rule, for the leader to begin a wait without a timeout.
             thread::sleep(Duration::from_millis(30));
             let (connection, _client) = connection(&admission);
-            assert!(event_loop.adopt(connection).is_ok());
-            let heard = receiver.recv_timeout(Duration::from_secs(5));
-            let Ok(Work::Expire(slot_index, connection, _)) = heard else {
-                panic!("nothing, or something else");
+            assert!(event_loop.add(connection).is_ok());
+            let work = receiver.recv_timeout(Duration::from_secs(5));
+            let Ok(Work::Expire(slot, connection, _)) = work else {
+                panic!("no work, or other work");
             };
-            assert!(event_loop.forget(slot_index).is_some());
+            assert!(event_loop.remove(slot).is_some());
             drop(connection);
-            assert_eq!(
-                (event_loop.population(), admission.open_connections()),
-                (0, 0)
-            );
+            let counts = (event_loop.connections(), admission.open_connections());
+            assert_eq!(counts, (0, 0));
         }
     }
 
     #[test]
-    fn who_speaks_is_served_and_again_after_having_been_idle() {
+    fn a_connection_with_input_is_served_and_served_again_after_it_was_idle() {
         let event_loop = EventLoop::<Greeter>::new().unwrap();
         let admission = admission();
-        let (quiet, _quiet_client) = connection(&admission);
-        assert!(event_loop.adopt(quiet).is_ok());
+        let (silent, _silent_client) = connection(&admission);
+        assert!(event_loop.add(silent).is_ok());
         let (first, mut client) = connection(&admission);
-        assert!(event_loop.adopt(first).is_ok());
+        assert!(event_loop.add(first).is_ok());
         for _ in 0..3 {
             client.write_all(b"x").unwrap();
-            let (slot_index, connection) = loop {
+            let (slot, connection) = loop {
                 match next(&event_loop) {
-                    Work::Serve(slot_index, connection, _) => break (slot_index, connection),
-                    // The quiet one, if this takes long.
-                    Work::Expire(slot_index, ..) => drop(event_loop.forget(slot_index)),
-                    Work::Resume(..) => panic!("nobody waits"),
+                    Work::Serve(slot, connection, _) => break (slot, connection),
+                    // The silent one, if this takes long.
+                    Work::Expire(slot, ..) => drop(event_loop.remove(slot)),
+                    Work::Resume(..) => panic!("no request waits for the upstream"),
                 }
             };
             assert_eq!(
                 *connection.client.peer,
                 client.local_addr().unwrap().to_string()
             );
-            event_loop.put_idle(slot_index, connection, Some(Box::new(0)));
+            event_loop.put_idle(slot, connection, Some(Box::new(0)));
         }
-    }
-
-    #[test]
-    fn what_is_reported_about_a_connection_that_left_is_not_the_next_ones() {
-        let event_loop = EventLoop::<Greeter>::new().unwrap();
-        let admission = admission();
-        let (first, mut client) = connection(&admission);
-        assert!(event_loop.adopt(first).is_ok());
-        client.write_all(b"x").unwrap();
-        let Work::Serve(slot_index, ..) = next(&event_loop) else {
-            panic!("something else");
-        };
-        // Its key is heard of once more, behind its back.
-        let token = Token::new(
-            slot_index,
-            event_loop.lock().slots[slot_index].generation,
-            Side::Client,
-        );
-        event_loop.lock().events.push_back(token);
-        event_loop.forget(slot_index);
-        let (second, _second_client) = connection(&admission);
-        assert!(event_loop.adopt(second).is_ok());
-        assert_eq!(event_loop.lock().slots.len(), 1, "the place is used again");
-        assert!(event_loop.lock().next_event().is_none());
     }
 }

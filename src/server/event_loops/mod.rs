@@ -1,6 +1,6 @@
-//! All event loops, and which of them a connection comes into: the one with the fewest connections.
+//! All event loops. A connection joins the one with the fewest connections.
 //!
-//! Called by all threads that put a connection into an event loop; holds no lock.
+//! Called by the worker threads and the accept thread. Holds no lock.
 
 use std::ops::Deref;
 
@@ -8,40 +8,42 @@ use crate::server::handler::Handler;
 
 pub(super) mod event_loop;
 mod poller;
+pub(super) mod slots;
+mod token;
 
 use self::event_loop::EventLoop;
 
-/// Event loops for each processor.
+/// Event loops per processor.
 const PER_PROCESSOR: usize = 1;
-/// Fewer connections than this find too little to do in an event loop of their own.
-const WORTH_A_LOOP: usize = 16;
-/// One event loop handles some 10,000 requests a second, more than any upstream answers.
+/// Connections that an event loop of its own is worth: fewer give it too little to do.
+const CONNECTIONS_PER_LOOP: usize = 16;
+/// One event loop handles some 10,000 requests per second (own bench), so this many serve any upstream.
 const MAX_LOOPS: usize = 32;
 
 /// The event loops of the server.
 pub(super) struct EventLoops<H: Handler>(Vec<EventLoop<H>>);
 
 impl<H: Handler> EventLoops<H> {
-    /// How many are of use on a machine with `processors`, for at most `connections`.
+    /// How many event loops a machine with `processors` can use for at most `connections`.
     pub(super) fn count_for(processors: usize, connections: usize) -> usize {
         (processors * PER_PROCESSOR)
-            .min(connections / WORTH_A_LOOP)
+            .min(connections / CONNECTIONS_PER_LOOP)
             .clamp(1, MAX_LOOPS)
     }
 
-    /// `most` of them, as far as the system allows.
+    /// Makes `most` event loops, or as many as the system allows; none on systems other than Linux.
     pub(super) fn new(most: usize) -> Self {
         EventLoops((0..most).map_while(|_| EventLoop::new().ok()).collect())
     }
 
-    /// How many connections they have.
-    pub(super) fn population(&self) -> usize {
-        self.0.iter().map(EventLoop::population).sum()
+    /// How many connections they have in all.
+    pub(super) fn connections(&self) -> usize {
+        self.0.iter().map(EventLoop::connections).sum()
     }
 
-    /// The number of the event loop with the fewest connections.
+    /// The index of the event loop with the fewest connections. `None`: there is no event loop.
     pub(super) fn emptiest(&self) -> Option<usize> {
-        (0..self.0.len()).min_by_key(|&number| self.0[number].population())
+        (0..self.0.len()).min_by_key(|&index| self.0[index].connections())
     }
 }
 
@@ -64,16 +66,16 @@ mod tests {
         for _ in 0..7 {
             let (connection, _client) = connection(&admission);
             let emptiest = event_loops.emptiest().unwrap();
-            assert!(event_loops[emptiest].adopt(connection).is_ok());
+            assert!(event_loops[emptiest].add(connection).is_ok());
         }
-        let populations: Vec<_> = event_loops.iter().map(EventLoop::population).collect();
-        assert_eq!(populations, [3, 2, 2]);
+        let counts: Vec<_> = event_loops.iter().map(EventLoop::connections).collect();
+        assert_eq!(counts, [3, 2, 2]);
     }
 
     #[test]
-    fn there_are_event_loops_for_the_processors_and_no_more_than_connections_need() {
+    fn event_loops_are_counted_by_processors_and_limited_by_connections() {
         let count = EventLoops::<Greeter>::count_for;
-        let few = WORTH_A_LOOP;
+        let few = CONNECTIONS_PER_LOOP;
         assert_eq!(
             [count(1, 4096), count(2, 4096), count(64, 4096)],
             [PER_PROCESSOR, 2 * PER_PROCESSOR, MAX_LOOPS]

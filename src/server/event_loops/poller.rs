@@ -1,89 +1,53 @@
-//! Readiness of many sockets, awaited by one thread: a small face for epoll.
+//! Waiting for many sockets at once: a small interface to epoll.
 //!
-//! Other systems than Linux have no lanes: their threads wait for one socket each.
-
-use std::io;
-use std::os::fd::AsFd;
-use std::time::Duration;
-
-/// Names a socket of a lane: the connection's place, and which side of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Token(u64);
-
-/// What an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Upstream,
-    /// The clock: it has waited for long.
-    Overdue,
-}
-
-/// Bits of a key for the place; the two below are for the side, those above for the generation.
-const INDEX_BITS: u32 = 30;
-
-impl Token {
-    pub(crate) fn new(index: usize, generation: u32, side: Side) -> Token {
-        debug_assert!(index < 1 << INDEX_BITS, "more places than descriptors");
-        Token(u64::from(generation) << 32 | (index as u64) << 2 | side as u64)
-    }
-
-    pub(crate) fn index(self) -> usize {
-        (self.0 >> 2) as usize & ((1 << INDEX_BITS) - 1)
-    }
-
-    pub(crate) fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(crate) fn side(self) -> Side {
-        match self.0 & 3 {
-            0 => Side::Client,
-            1 => Side::Upstream,
-            _ => Side::Overdue,
-        }
-    }
-}
+//! Only Linux has it. On other systems there are no event loops, and each thread waits for one socket.
+//! Called by the leader of an event loop; [`Poller::add`] and [`Poller::wake`] by all threads.
 
 #[cfg(target_os = "linux")]
-pub(crate) use epoll::Poller;
+pub(super) use self::epoll::Poller;
+#[cfg(not(target_os = "linux"))]
+pub(super) use self::unsupported::Poller;
 
 #[cfg(target_os = "linux")]
 mod epoll {
-    use super::{AsFd, Duration, Token, io};
+    use std::io;
     use std::mem::MaybeUninit;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::time::Duration;
 
     use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
     use rustix::event::{EventfdFlags, eventfd};
     use rustix::io::Errno;
 
     use crate::net::wait;
+    use crate::server::event_loops::token::Token;
 
-    /// How many events one wait reports. More would let the first ones grow old.
-    const AT_ONCE: usize = 64;
+    /// How many events one wait reports. With more of them the last ones would be handled late.
+    const MAX_EVENTS: usize = 64;
+
+    /// The token of the waker. No slot has an index this large.
+    const WAKER: u64 = u64::MAX;
 
     pub(crate) struct Poller {
         epoll: OwnedFd,
-        /// Ends a wait when it is written to.
+        /// A write to it ends a wait.
         waker: OwnedFd,
     }
-
-    /// No place has so high a number.
-    const WOKEN: u64 = u64::MAX;
 
     impl Poller {
         pub(crate) fn new() -> io::Result<Poller> {
             let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             let flags = EventFlags::IN | EventFlags::ET;
-            epoll::add(&epoll, &waker, EventData::new_u64(WOKEN), flags)?;
+            epoll::add(&epoll, &waker, EventData::new_u64(WAKER), flags)?;
             Ok(Poller { epoll, waker })
         }
 
-        /// Reports `socket` whenever bytes arrive, or the end: edge-triggered, so that a connection
-        /// that keeps busy costs no further call. What has been read before it is reported is not
-        /// reported.
+        /// Watches `socket`: reports it whenever bytes or the end of the stream arrive. Edge-triggered,
+        /// so that a busy connection needs no further call; bytes that stay unread are not reported again.
+        ///
+        /// # Errors
+        /// The error of the operating system: no memory, or too many watches.
         pub(crate) fn add(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(
@@ -94,21 +58,24 @@ mod epoll {
             )?)
         }
 
-        /// Forgets `socket`. One that is not known is forgotten already.
+        /// Stops watching `socket`. Does nothing if it is not watched.
         pub(crate) fn remove(&self, socket: impl AsFd) {
             if let Err(error) = epoll::delete(&self.epoll, socket) {
                 log::debug!("a socket was not watched: {error}");
             }
         }
 
-        /// Ends a wait, or the next one.
+        /// Ends the current wait, or the next one.
         pub(crate) fn wake(&self) {
-            // Fails when it has been called 2^64 times.
+            // Fails only if the counter is full, which ends a wait as well.
             let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
         }
 
-        /// Puts the keys of the sockets that have something to read into `keys`; none after
+        /// Waits, and replaces `tokens` by those of the sockets with something to read; by none after
         /// `timeout`.
+        ///
+        /// # Errors
+        /// The error of the operating system.
         pub(crate) fn wait(
             &self,
             timeout: Option<Duration>,
@@ -116,57 +83,49 @@ mod epoll {
         ) -> io::Result<()> {
             tokens.clear();
             let timeout = timeout.map(wait::timespec);
-            let mut events = [const { MaybeUninit::<Event>::uninit() }; AT_ONCE];
+            let mut events = [const { MaybeUninit::<Event>::uninit() }; MAX_EVENTS];
             let ready = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
                 Ok((ready, _)) => ready,
                 Err(Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            let keys_of_sockets = ready.iter().filter_map(|event| {
-                // Copied out: the field of a packed struct cannot be borrowed.
+            let sockets = ready.iter().filter_map(|event| {
+                // A copy: the field of a packed struct cannot be borrowed.
                 let data = event.data;
-                (data.u64() != WOKEN).then(|| Token(data.u64()))
+                (data.u64() != WAKER).then(|| Token(data.u64()))
             });
-            tokens.extend(keys_of_sockets);
+            tokens.extend(sockets);
             Ok(())
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) struct Poller;
+mod unsupported {
+    use std::io;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
 
-#[cfg(not(target_os = "linux"))]
-impl Poller {
-    pub(crate) fn new() -> io::Result<Poller> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    use crate::server::event_loops::token::Token;
 
-    pub(crate) fn add(&self, _: impl AsFd, _: Token) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    /// Cannot be made.
+    pub(crate) struct Poller;
 
-    pub(crate) fn remove(&self, _: impl AsFd) {}
+    impl Poller {
+        pub(crate) fn new() -> io::Result<Poller> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
 
-    pub(crate) fn wake(&self) {}
+        pub(crate) fn add(&self, _: impl AsFd, _: Token) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
 
-    pub(crate) fn wait(&self, _: Option<Duration>, _: &mut Vec<Token>) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
+        pub(crate) fn remove(&self, _: impl AsFd) {}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+        pub(crate) fn wake(&self) {}
 
-    #[test]
-    fn a_key_holds_place_generation_and_side() {
-        for side in [Side::Client, Side::Upstream, Side::Overdue] {
-            let token = Token::new(16_383, u32::MAX, side);
-            assert_eq!(
-                (token.index(), token.generation(), token.side()),
-                (16_383, u32::MAX, side)
-            );
+        pub(crate) fn wait(&self, _: Option<Duration>, _: &mut Vec<Token>) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
         }
     }
 }

@@ -1,59 +1,50 @@
 //! Which contexts the workers use, and what they hold while a request waits.
 
-use super::*;
-use crate::server::Limits;
-use crate::server::tests::{Greeter, admission_with, connection, limits};
+use std::sync::Arc;
 
-/// Workers with four event loops, which no thread leads.
+use super::leader::Leader;
+use super::pool::Workers;
+use super::worker::Worker;
+use crate::server::limits::Limits;
+use crate::server::tests::{Greeter, admission, admission_with, connection, limits};
+
+/// Workers with four permits and four event loops, which no thread leads.
 fn workers(greeter: Greeter) -> Arc<Workers<Greeter>> {
-    let roomy = Limits {
+    let four_permits = Limits {
         workers: 4,
         ..limits()
     };
-    let admission = Arc::new(admission_with(roomy));
+    let admission = Arc::new(admission_with(four_permits));
     Arc::new(Workers::with_event_loops(4, admission, Arc::new(greeter)))
 }
 
-/// A worker thread of `pool` that leads `lane`.
-fn leader(workers: &Arc<Workers<Greeter>>, event_loop: usize) -> Leader<Greeter> {
+/// The leader of the first event loop.
+fn leader(workers: &Arc<Workers<Greeter>>) -> Leader<Greeter> {
     let leader = Leader::new(Arc::clone(workers), 0);
-    leader.take(event_loop);
+    leader.lead(0);
     leader
-}
-
-fn worker<'p>(
-    workers: &'p Arc<Workers<Greeter>>,
-    leader: &'p Leader<Greeter>,
-) -> Worker<'p, Greeter> {
-    Worker {
-        workers,
-        leader,
-        thread: 0,
-        buffers: Buffers::default(),
-        is_admitted: false,
-    }
 }
 
 #[test]
 fn a_spare_context_is_used_before_a_new_one_is_made() {
     let workers = workers(Greeter::default());
-    let leader = leader(&workers, 0);
-    let worker = worker(&workers, &leader);
+    let leader = leader(&workers);
+    let worker = Worker::new(&workers, &leader, 0);
     worker.put_context(Some(Box::new(7)));
     let contexts: Vec<_> = (0..2).map(|_| *worker.context_or(None)).collect();
     assert_eq!(contexts, [7, 0]);
 }
 
 #[test]
-fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever_lane() {
+fn idle_connections_keep_no_more_contexts_than_there_are_permits() {
     let workers = workers(Greeter::default());
-    let leader = leader(&workers, 0);
+    let leader = leader(&workers);
     let mut clients = vec![];
     let spare: Vec<_> = (1..6)
         .map(|context| {
             let (connection, client) = connection(&workers.admission);
             clients.push(client);
-            leader.enter_lane_with(&connection.client.socket);
+            leader.take_slot(&connection.client.socket);
             leader.put_idle(connection, Box::new(context)).ok().unwrap()
         })
         .collect();
@@ -61,17 +52,17 @@ fn as_many_connections_keep_their_kits_as_requests_may_be_in_flight_in_whichever
 }
 
 #[test]
-fn a_request_that_waits_in_the_lane_is_no_longer_what_the_thread_works_on() {
-    let (upstream, _peer) = connection(&crate::server::tests::admission());
+fn a_request_that_waits_in_the_event_loop_takes_its_permit_along() {
+    let (upstream, _peer) = connection(&admission());
     let workers = workers(Greeter {
         upstream: Arc::downgrade(&upstream.client.socket),
         ..Greeter::default()
     });
-    let leader = leader(&workers, 0);
-    let mut worker = worker(&workers, &leader);
+    let leader = leader(&workers);
+    let mut worker = Worker::new(&workers, &leader, 0);
     let (connection, _client) = connection(&workers.admission);
-    leader.enter_lane_with(&connection.client.socket);
-    worker.is_admitted = true;
-    worker.let_wait(connection, Box::new(0));
-    assert!(!worker.is_admitted && workers.event_loops[0].population() == 1);
+    leader.take_slot(&connection.client.socket);
+    worker.has_permit = true;
+    worker.put_awaiting_upstream(connection, Box::new(0));
+    assert!(!worker.has_permit && workers.event_loops[0].connections() == 1);
 }

@@ -1,45 +1,48 @@
-//! Spare request contexts: what requests need while they are in flight, kept for the next ones.
+//! Spare contexts: what a finished request needed, kept for the next one. They hold buffers and idle
+//! upstream connections.
 //!
-//! Called by all worker threads and the acceptor; the lock is held for a push or a pop.
+//! Called by the worker threads and the accept thread. The lock is held for a few instructions.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::limits::CONTEXT_IDLE_TIMEOUT;
+use crate::server::limits::CONTEXT_IDLE_TIMEOUT;
 
-/// A stack of contexts, each with the time since which it is unused: the last one is the warmest.
-pub(super) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);
+/// A stack of contexts, each with the time since which it is unused. The last one was used most recently,
+/// so its memory is most likely in the caches.
+pub(crate) struct Contexts<C>(Mutex<Vec<(Box<C>, Instant)>>);
 
 impl<C> Contexts<C> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Contexts(Mutex::default())
     }
 
-    pub(super) fn put(&self, context: Box<C>) {
+    pub(crate) fn put(&self, context: Box<C>) {
         let since = Instant::now();
         self.lock().push((context, since));
     }
 
     /// Takes the context that was used most recently.
-    pub(super) fn take(&self) -> Option<Box<C>> {
+    pub(crate) fn take(&self) -> Option<Box<C>> {
         self.lock().pop().map(|(context, _)| context)
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Drops the contexts that have been unused for [`KIT_IDLE`]: buffers and upstream connections.
-    pub(super) fn drop_idle(&self, now: Instant) {
+    /// Drops the contexts that have been unused for [`CONTEXT_IDLE_TIMEOUT`].
+    pub(crate) fn drop_idle(&self, now: Instant) {
         let mut contexts = self.lock();
         let is_idle =
             |(_, since): &(_, Instant)| now.duration_since(*since) >= CONTEXT_IDLE_TIMEOUT;
-        // They are in the order in which they were put there.
+        // The stack is in the order in which its contexts became unused.
         let count = contexts
             .iter()
             .take_while(|context| is_idle(context))
             .count();
         let idle: Vec<_> = contexts.drain(..count).collect();
+        // Dropping them closes connections, which takes too long for the lock.
         drop(contexts);
         drop(idle);
     }
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_context_that_was_used_last_comes_first() {
+    fn the_most_recently_used_context_is_taken_first() {
         let contexts = Contexts::new();
         for context in [0, 1] {
             contexts.put(Box::new(context));
@@ -68,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn contexts_that_stay_unused_are_dropped() {
+    fn contexts_that_stay_unused_for_long_are_dropped() {
         let contexts = Contexts::new();
         let put = Instant::now();
         contexts.put(Box::new('a'));
