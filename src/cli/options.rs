@@ -114,6 +114,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         show: |options| options.workers.to_string(),
     },
     OptionSpec {
+        long: "limit-wait",
+        env: "FLOW_PROXY_LIMIT_WAIT",
+        value_name: "TIME",
+        help: "maximum time a request waits when every credential is limited; 0 = off",
+        complete: Complete::Nothing,
+        set: |options, text| values::timeout_or_zero(text).map(|time| options.limit_wait = time),
+        show: |options| values::show_duration(options.limit_wait),
+    },
+    OptionSpec {
         long: "upstream-timeout",
         env: "FLOW_PROXY_UPSTREAM_TIMEOUT",
         value_name: "TIME",
@@ -162,5 +171,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
             Some(path) => values::show_path(path),
             None => "none".to_owned(),
         },
+    },
+    OptionSpec {
+        long: "allow-host",
+        env: "FLOW_PROXY_ALLOW_HOST",
+        value_name: "NAMES",
+        help: "further host names that requests may be sent to, comma-separated",
+        complete: Complete::Nothing,
+        set: |options, text| values::host_names(text).map(|names| options.allow_host = names),
+        show: |options| values::show_list(&options.allow_host),
     },
 ];

@@ -84,6 +84,35 @@ pub(super) fn host(text: &str) -> Result<IpAddr, String> {
     })
 }
 
+/// Reads host names, comma-separated. Ports and wildcards are no part of them.
+pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
+    let is_name = |name: &str| {
+        let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+        let is_literal = name.starts_with('[') && name.ends_with(']');
+        !name.is_empty() && name.bytes().all(is_char) && (is_literal || !name.contains([':', '[']))
+    };
+    let names: Vec<String> = text
+        .split(',')
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names),
+        Some(name) => Err(format!(
+            "{} is not a host name (such as proxy.example, without port and wildcards)",
+            quoted(name)
+        )),
+    }
+}
+
+/// Writes a list as its parser reads it.
+pub(super) fn show_list(list: &[String]) -> String {
+    if list.is_empty() {
+        "none".to_owned()
+    } else {
+        list.join(",")
+    }
+}
+
 /// Reads a log level, in any case.
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_uppercase().as_str() {

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use crate::config::options::Options;
 use crate::config::secrets::{self, Loaded};
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
-use crate::proxy::Proxy;
 use crate::proxy::access::{self, AccessPolicy};
 use crate::proxy::balancer::Balancer;
+use crate::proxy::{self, Proxy};
 use crate::server::{Limits, Running, Server};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
@@ -86,13 +87,14 @@ impl Service<'_> {
         let descriptors = raise_descriptor_limit();
         self.log_startup();
         let balancer = Arc::new(Balancer::new(&self.loaded.configurations));
-        let proxy = self.proxy(Arc::clone(&balancer))?;
+        let is_file_valid = Arc::new(AtomicBool::new(true));
+        let proxy = self.proxy(Arc::clone(&balancer), Arc::clone(&is_file_valid))?;
         let running = self.listen(proxy, max_connections(descriptors))?;
-        let watcher = self.watch(balancer)?;
+        let watcher = self.watch(Arc::clone(&balancer), is_file_valid)?;
         log::info!("Listening on http://{}", running.address());
         on_listening(running.address());
 
-        wait_for_stop(&mut signals, watcher.as_deref(), logger);
+        wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
         let second_signal = receive_second_signal(signals);
         stop(&running, &second_signal, self.options().shutdown_timeout);
         log::info!("Stopped");
@@ -127,7 +129,11 @@ impl Service<'_> {
         }
     }
 
-    fn proxy(&self, balancer: Arc<Balancer>) -> Result<Proxy, Failure> {
+    fn proxy(
+        &self,
+        balancer: Arc<Balancer>,
+        is_file_valid: Arc<AtomicBool>,
+    ) -> Result<Proxy, Failure> {
         let options = self.options();
         let proxy_name = self.proxy_settings.proxy_name();
         if let Some(name) = proxy_name.map_err(Failure::configuration)? {
@@ -140,9 +146,15 @@ impl Service<'_> {
             &self.proxy_settings,
         )
         .map_err(Failure::configuration)?;
-        let access = AccessPolicy::for_address(options.host);
-        Proxy::new(options.target.clone(), access, balancer, upstream)
-            .map_err(Failure::configuration)
+        let proxy_options = proxy::Options {
+            access: AccessPolicy::new(options.host, &options.allow_host),
+            balancer,
+            upstream,
+            limit_wait: options.limit_wait,
+            workers: options.workers,
+            is_file_valid,
+        };
+        Proxy::new(options.target.clone(), proxy_options).map_err(Failure::configuration)
     }
 
     fn listen(&self, proxy: Proxy, max_connections: usize) -> Result<Running, Failure> {
@@ -158,14 +170,23 @@ impl Service<'_> {
             .map_err(|error| Failure::Running(format!("cannot start: {error}")))
     }
 
-    fn watch(&self, balancer: Arc<Balancer>) -> Result<Option<Arc<SecretsWatcher>>, Failure> {
+    fn watch(
+        &self,
+        balancer: Arc<Balancer>,
+        is_file_valid: Arc<AtomicBool>,
+    ) -> Result<Option<Arc<SecretsWatcher>>, Failure> {
         let Some(version) = self.watched else {
             return Ok(None);
         };
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(&self.options().secrets_file, version, on_reload)
-            .map(Some)
-            .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+        SecretsWatcher::start(
+            &self.options().secrets_file,
+            version,
+            on_reload,
+            is_file_valid,
+        )
+        .map(Some)
+        .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
     }
 
     fn options(&self) -> &Options {
@@ -192,6 +213,7 @@ fn bind(address: SocketAddr) -> Result<Server, Failure> {
 fn wait_for_stop(
     signals: &mut Signals,
     watcher: Option<&SecretsWatcher>,
+    balancer: &Balancer,
     logger: &logging::Handle,
 ) {
     for signal in signals {
@@ -201,6 +223,7 @@ fn wait_for_stop(
         }
         log::info!("Received SIGHUP: reloading the secrets, reopening the log");
         logger.reopen();
+        balancer.end_rests();
         if let Some(watcher) = watcher {
             watcher.reload();
         }

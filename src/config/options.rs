@@ -19,6 +19,8 @@ pub struct Options {
     pub host: IpAddr,
     /// The minimum level to log.
     pub log_level: LevelFilter,
+    /// Further names that Host may have, in lower case, without ports.
+    pub allow_host: Vec<String>,
     /// The credentials file.
     pub secrets_file: PathBuf,
     /// The log file, which is written in addition to stderr.
@@ -27,6 +29,8 @@ pub struct Options {
     pub target: Target,
     /// Requests and streams in flight at once, 1 to 16384.
     pub workers: usize,
+    /// How long a request may wait where every credential is limited; 0 is not at all.
+    pub limit_wait: Duration,
     /// The maximum time without a byte from the upstream; not 0.
     pub upstream_timeout: Duration,
     /// The maximum time a client may stall while sending a body or reading a response; not 0.
@@ -54,6 +58,7 @@ impl Default for Options {
             port: 8899,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             log_level: LevelFilter::Info,
+            allow_host: Vec::new(),
             secrets_file: PathBuf::from("secrets.json"),
             log_file: LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
@@ -67,6 +72,7 @@ impl Default for Options {
                 base_path: "/flow-llm-proxy".to_owned(),
             },
             workers: 256,
+            limit_wait: Duration::ZERO,
             upstream_timeout: Duration::from_secs(600),
             client_timeout: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub type OnReload = Box<dyn Fn(&[Configuration]) + Send + Sync>;
 /// Loads the secrets file when it changes.
 pub struct SecretsWatcher {
     path: PathBuf,
+    /// Whether the file that was last looked at could be loaded.
+    is_valid: Arc<AtomicBool>,
     on_reload: OnReload,
     /// The version that was last loaded or found unusable. Locked during a load, so that of two loads
     /// at once the older one cannot replace what the newer one has read.
@@ -62,7 +65,7 @@ impl FileVersion {
 
 impl SecretsWatcher {
     /// Starts the thread that watches `path`, whose version `seen` was loaded. `on_reload` is called
-    /// with the configurations of each valid file.
+    /// with the configurations of each valid file, and `is_valid` tells whether the last one was.
     ///
     /// # Errors
     /// The system allows no further thread.
@@ -70,10 +73,12 @@ impl SecretsWatcher {
         path: &Path,
         seen: FileVersion,
         on_reload: OnReload,
+        is_valid: Arc<AtomicBool>,
     ) -> io::Result<Arc<SecretsWatcher>> {
         let watcher = Arc::new(SecretsWatcher {
             path: path.to_owned(),
             on_reload,
+            is_valid,
             seen: Mutex::new(seen),
         });
         let watching = Arc::clone(&watcher);
@@ -98,12 +103,14 @@ impl SecretsWatcher {
                 for warning in &loaded.warnings {
                     log::warn!("{warning}");
                 }
+                self.is_valid.store(true, Ordering::Relaxed);
                 (self.on_reload)(&loaded.configurations);
                 let names = secrets::quoted_names(&loaded.configurations);
                 let count = loaded.configurations.len();
                 log::info!("Reloaded {count} configurations: {names}");
             }
             Err(errors) => {
+                self.is_valid.store(false, Ordering::Relaxed);
                 for problem in errors.problems() {
                     log::error!("Not reloaded, the configurations stay as they were: {problem}");
                 }

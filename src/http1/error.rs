@@ -50,5 +50,6 @@ errors! {
     overloaded SERVICE_UNAVAILABLE
     shutting_down SERVICE_UNAVAILABLE
     upstream_timeout GATEWAY_TIMEOUT
+    upgrade_not_supported UPGRADE_REQUIRED
     version_not_supported HTTP_VERSION_NOT_SUPPORTED
 }

@@ -47,23 +47,33 @@ macro_rules! known_headers {
 }
 
 known_headers! {
+    ApiKey = b"api-key",
     Authorization = b"authorization",
     Connection = b"connection",
     ContentEncoding = b"content-encoding",
     ContentLength = b"content-length",
     ContentType = b"content-type",
+    Cookie = b"cookie",
     Expect = b"expect",
     Host = b"host",
     KeepAlive = b"keep-alive",
+    Location = b"location",
+    OcpApimSubscriptionKey = b"ocp-apim-subscription-key",
     Origin = b"origin",
     ProxyAuthenticate = b"proxy-authenticate",
     ProxyAuthorization = b"proxy-authorization",
     ProxyConnection = b"proxy-connection",
+    RequestId = b"request-id",
     RetryAfter = b"retry-after",
+    RetryAfterMs = b"retry-after-ms",
     Te = b"te",
     Trailer = b"trailer",
     TransferEncoding = b"transfer-encoding",
     Upgrade = b"upgrade",
+    XApiKey = b"x-api-key",
+    XFlowProxyError = b"x-flow-proxy-error",
+    XGoogApiKey = b"x-goog-api-key",
+    XLitellmApiKey = b"x-litellm-api-key",
     XRequestId = b"x-request-id",
 }
 
@@ -85,7 +95,7 @@ pub struct HeaderBlock {
     bytes: Vec<u8>,
     lines: Vec<Line>,
     /// One bit per [`KnownHeader`], set if a line has this name.
-    present: u32,
+    present: u64,
 }
 
 /// The position of a header line in [`HeaderBlock::bytes`].
@@ -111,7 +121,7 @@ impl HeaderBlock {
         let lines = lines.iter().map(|line| {
             let name = line.name.as_bytes();
             let header = KnownHeader::of(name);
-            present |= 1 << header as u32;
+            present |= 1_u64 << header as u32;
             let line = Line {
                 header,
                 name: range_of(name),
@@ -198,6 +208,33 @@ impl HeaderBlock {
             .map(|line| (self.slice(&line.name), self.slice(&line.value)))
     }
 
+    /// Returns the value of the first line called `name`, in lower case. For headers that are read only in
+    /// errors; the others are [`KnownHeader`]s.
+    pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut lines = self.iter();
+        lines.find_map(|(other, value)| other.eq_ignore_ascii_case(name).then_some(value))
+    }
+
+    /// Whether the body is a stream of server-sent events.
+    pub fn is_event_stream(&self) -> bool {
+        self.value(KnownHeader::ContentType).is_some_and(|value| {
+            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+        })
+    }
+
+    /// Whether the body has no content coding. `identity`, `none` and nothing are not registered (RFC
+    /// 9110 section 8.4), but they are sent.
+    pub fn is_uncompressed(&self) -> bool {
+        self.values(KnownHeader::ContentEncoding).all(|coding| {
+            let coding = coding.trim_ascii();
+            coding.is_empty()
+                || [&b"identity"[..], b"none"]
+                    .iter()
+                    .any(|none| coding.eq_ignore_ascii_case(none))
+        })
+    }
+
     /// Returns the value of the first line with this name.
     pub fn value(&self, header: KnownHeader) -> Option<&[u8]> {
         self.values(header).next()
@@ -205,7 +242,7 @@ impl HeaderBlock {
 
     /// Returns the values of all lines with this name.
     pub fn values(&self, header: KnownHeader) -> impl Iterator<Item = &[u8]> {
-        let is_present = self.present & 1 << header as u32 != 0;
+        let is_present = self.present & 1_u64 << header as u32 != 0;
         let lines = if is_present { &self.lines[..] } else { &[] };
         lines
             .iter()
@@ -236,7 +273,7 @@ impl HeaderBlock {
     /// Removes all lines with this name.
     pub fn remove(&mut self, header: KnownHeader) {
         self.lines.retain(|line| line.header != header);
-        self.present &= !(1 << header as u32);
+        self.present &= !(1_u64 << header as u32);
     }
 
     /// Replaces all lines with this name by one with `value`, in the place of the first.

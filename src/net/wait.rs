@@ -150,6 +150,16 @@ pub fn peer_closed(socket: &TcpStream) -> bool {
     matches!(recv(socket, &mut byte, flags), Ok((_, 0)))
 }
 
+/// Waits for `socket`'s peer to close, for `longest` at most. True: it has.
+pub fn closes_within(socket: &TcpStream, longest: Duration) -> bool {
+    let mut fds = [PollFd::new(socket, CLOSED)];
+    // An error is as good as an end: the caller looks again.
+    if poll_until(&mut fds, longest).is_err() {
+        return true;
+    }
+    !fds[0].revents().is_empty() && peer_closed(socket)
+}
+
 fn poll_until(fds: &mut [PollFd<'_>], left: Duration) -> Result<(), WaitError> {
     let timeout = timespec(left);
     match poll(fds, Some(&timeout)) {

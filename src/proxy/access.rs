@@ -18,14 +18,18 @@ const WEB_SCHEMES: [&str; 8] = ["http", "https", "ws", "wss", "ftp", "data", "bl
 #[derive(Debug, Clone)]
 pub enum AccessPolicy {
     /// Bound to a loopback address: only local names.
-    Local { machine: String },
+    Local {
+        machine: String,
+        /// Further names, in lower case.
+        allowed: Vec<String>,
+    },
     /// Bound elsewhere: every client that reaches the port.
     Open,
 }
 
 impl AccessPolicy {
-    /// The policy of a proxy that is bound to `address`.
-    pub fn for_address(address: IpAddr) -> AccessPolicy {
+    /// The policy of a proxy that is bound to `address`, with further names that Host may have.
+    pub fn new(address: IpAddr, allowed: &[String]) -> AccessPolicy {
         if !is_loopback(address) {
             return AccessPolicy::Open;
         }
@@ -33,7 +37,10 @@ impl AccessPolicy {
             .nodename()
             .to_string_lossy()
             .to_ascii_lowercase();
-        AccessPolicy::Local { machine }
+        AccessPolicy::Local {
+            machine,
+            allowed: allowed.to_vec(),
+        }
     }
 
     /// Checks Host and Origin of a request.
@@ -44,17 +51,21 @@ impl AccessPolicy {
         // In absolute form the target's host has been compared already.
         let is_checked = form == TargetForm::Origin;
         if is_checked && !self.allows_host(fields.value(KnownHeader::Host)) {
-            return Err(HttpError::forbidden(
-                "the Host field names neither this machine nor a private address: use \
-                 http://localhost:PORT or the machine's own name as the base URL",
-            ));
+            let host = shown(fields.value(KnownHeader::Host).unwrap_or_default());
+            return Err(HttpError::forbidden(format!(
+                "the Host '{host}' names neither this machine nor a private address: use \
+                 http://localhost:PORT or the machine's own name as the base URL, or start the \
+                 proxy with --allow-host {}",
+                host_of(&host)
+            )));
         }
         for origin in fields.values(KnownHeader::Origin) {
             if !std::str::from_utf8(origin).is_ok_and(|origin| self.allows_origin(origin)) {
-                return Err(HttpError::forbidden(
-                    "requests from web pages are not let in (Origin): they would spend the \
-                     credentials of the page's visitors",
-                ));
+                let origin = shown(origin);
+                return Err(HttpError::forbidden(format!(
+                    "requests from web pages are not let in (Origin '{origin}'): they would spend \
+                     the credentials of the page's visitors"
+                )));
             }
         }
         Ok(())
@@ -66,15 +77,20 @@ impl AccessPolicy {
         match (self, host) {
             (AccessPolicy::Open, _) | (_, None) => true,
             (AccessPolicy::Local { .. }, Some(host)) if is_common_local_host(host) => true,
-            (AccessPolicy::Local { machine }, Some(host)) => {
-                std::str::from_utf8(host).is_ok_and(|host| is_local(host_of(host), machine))
-            }
+            (AccessPolicy::Local { machine, allowed }, Some(host)) => std::str::from_utf8(host)
+                .is_ok_and(|host| {
+                    let host = host_of(host);
+                    is_local(host, machine) || is_host_of_container(host) || {
+                        let host = host.strip_suffix('.').unwrap_or(host);
+                        allowed.iter().any(|name| name.eq_ignore_ascii_case(host))
+                    }
+                }),
         }
     }
 
     /// Whether a request with this Origin may come in. Applications send none.
     pub fn allows_origin(&self, origin: &str) -> bool {
-        let AccessPolicy::Local { machine } = self else {
+        let AccessPolicy::Local { machine, .. } = self else {
             return true;
         };
         // RFC 6454 section 7: a serialized origin, or "null" for a page that hides where it is from.
@@ -96,6 +112,26 @@ impl AccessPolicy {
 
 fn is_scheme_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
+}
+
+/// A value from outside as a message shows it: 64 characters at most, printable ASCII.
+fn shown(value: &[u8]) -> String {
+    let value = value.iter().take(64).map(|&byte| match byte {
+        b' '..=b'~' if byte != b'\'' => byte as char,
+        _ => '?',
+    });
+    value.collect()
+}
+
+/// Whether it is what container engines call the machine that they run on.
+fn is_host_of_container(host: &str) -> bool {
+    let names = [
+        "host.docker.internal",
+        "gateway.docker.internal",
+        "host.containers.internal",
+        "host.lima.internal",
+    ];
+    names.iter().any(|name| name.eq_ignore_ascii_case(host))
 }
 
 /// Whether it is what nearly all clients send. Other hosts may be local too.
@@ -174,6 +210,7 @@ mod tests {
     fn access() -> AccessPolicy {
         AccessPolicy::Local {
             machine: "devbox".into(),
+            allowed: vec!["proxy.corp.example".into(), "[2001:db8::7]".into()],
         }
     }
 
@@ -195,6 +232,13 @@ mod tests {
             "DevBox:80",
             "[fd00::1]",
             "[::ffff:127.0.0.1]",
+            "host.docker.internal:8899",
+            "Host.Containers.Internal",
+            "gateway.docker.internal",
+            "host.lima.internal",
+            "proxy.corp.example:8899",
+            "PROXY.corp.example.",
+            "[2001:db8::7]:1",
         ] {
             assert!(access().allows_host(Some(host.as_bytes())), "{host}");
         }
@@ -219,6 +263,9 @@ mod tests {
             "127.0.0.1:80:80",
             "0x7f.1",
             "xdevbox",
+            "corp.example",
+            "a.proxy.corp.example",
+            "x.host.docker.internal",
         ] {
             assert!(!access().allows_host(Some(host.as_bytes())), "{host}");
         }

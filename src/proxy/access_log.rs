@@ -45,7 +45,15 @@ pub struct AccessLog {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub end: ExchangeEnd,
+    /// The code of the proxy's own response.
+    pub error: Option<&'static str>,
     pub id: RequestId,
+    /// The upstream's own request id, where it set another one than the client sent.
+    pub upstream_id: Option<Box<[u8]>>,
+    /// LiteLLM's id of the call, of responses from 400 on.
+    pub call_id: Option<Box<[u8]>>,
+    /// Written at DEBUG only: a health check.
+    pub is_probe: bool,
 }
 
 impl AccessLog {
@@ -62,14 +70,21 @@ impl AccessLog {
             bytes_in: 0,
             bytes_out: 0,
             end: ExchangeEnd::Ok,
+            error: None,
             id,
+            upstream_id: None,
+            call_id: None,
+            is_probe: false,
         }
     }
 
     fn level(&self) -> Level {
+        let ends_well = matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone);
         match self.status {
+            _ if self.is_probe => Level::Debug,
             500.. => Level::Error,
             400.. => Level::Warn,
+            _ if !ends_well => Level::Warn,
             _ => Level::Info,
         }
     }
@@ -123,13 +138,27 @@ impl fmt::Display for AccessLine<'_> {
         }
         line.extend_from_slice(b" end=");
         line.extend_from_slice(log.end.as_str().as_bytes());
+        if let Some(error) = log.error {
+            line.extend_from_slice(b" error=");
+            line.extend_from_slice(error.as_bytes());
+        }
         line.extend_from_slice(b" id=");
-        match &log.id {
-            RequestId::Client(id) => push_escaped(&id[..id.len().min(MAX_ID)], &mut line),
-            RequestId::Own(id) => line.extend_from_slice(id),
+        push_id(log.id.as_bytes(), &mut line);
+        for (label, id) in [
+            (&b" upstream_id="[..], &log.upstream_id),
+            (b" call_id=", &log.call_id),
+        ] {
+            if let Some(id) = id {
+                line.extend_from_slice(label);
+                push_id(id, &mut line);
+            }
         }
         formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
     }
+}
+
+fn push_id(id: &[u8], line: &mut Vec<u8>) {
+    push_escaped(&id[..id.len().min(MAX_ID)], line);
 }
 
 /// In 64 bits, which are formatted in half the time of 128.
@@ -209,21 +238,25 @@ mod tests {
     }
 
     #[test]
-    fn the_level_follows_the_status() {
-        for (status, level) in [
-            (200, Level::Info),
-            (302, Level::Info),
-            (404, Level::Warn),
-            (499, Level::Warn),
-            (500, Level::Error),
-            (504, Level::Error),
+    fn the_level_follows_status_and_end() {
+        for (status, end, level) in [
+            (200, ExchangeEnd::Ok, Level::Info),
+            (302, ExchangeEnd::Ok, Level::Info),
+            (200, ExchangeEnd::UpstreamBroke, Level::Warn),
+            (200, ExchangeEnd::ClientTimeout, Level::Warn),
+            (200, ExchangeEnd::ClientGone, Level::Info),
+            (404, ExchangeEnd::Ok, Level::Warn),
+            (499, ExchangeEnd::ClientGone, Level::Warn),
+            (500, ExchangeEnd::Ok, Level::Error),
+            (504, ExchangeEnd::UpstreamTimeout, Level::Error),
         ] {
             let id = RequestId::Client(b"x".as_slice().into());
             let log = AccessLog {
                 status,
+                end,
                 ..AccessLog::new(Method::GET, id, Instant::now())
             };
-            assert_eq!(log.level(), level, "{status}");
+            assert_eq!(log.level(), level, "{status} {end}");
         }
     }
 }

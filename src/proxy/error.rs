@@ -1,11 +1,12 @@
-//! Requests that the upstream does not answer: why, and what the client is told, in the dialect of the
-//! API that it speaks.
+//! Requests that the upstream does not answer: why, and what the client is told, in the dialect of its
+//! API.
 
 use std::fmt;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::access_log::ExchangeEnd;
+use super::route::Api;
 use crate::http1::error::HttpError;
 use crate::server::ClientError;
 use crate::upstream::error::UpstreamError;
@@ -112,47 +113,29 @@ fn upstream_response(error: UpstreamError, host: &str) -> (HttpError, ExchangeEn
     }
 }
 
-/// Whose error format a client expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    OpenAi,
-    Anthropic,
-}
-
-impl Dialect {
-    /// Reads the dialect from a request's path: Anthropic's under `/v1/messages`, with or without the
-    /// target's `base_path` before it.
-    pub fn of(path: &[u8], base_path: &str) -> Dialect {
-        let rest = path.strip_prefix(base_path.as_bytes());
-        let path = rest.filter(|rest| rest.starts_with(b"/")).unwrap_or(path);
-        match path.strip_prefix(b"/v1/messages") {
-            Some([] | [b'/' | b'?', ..]) => Dialect::Anthropic,
-            _ => Dialect::OpenAi,
-        }
-    }
-
+impl Api {
     /// The `type` of an error with this status in the API's documentation.
     fn error_type(self, status: StatusCode) -> &'static str {
         match (self, status.as_u16()) {
             (_, 501 | 505) => "invalid_request_error",
-            (Dialect::OpenAi, 500..) => "server_error",
-            (Dialect::Anthropic, 403) => "permission_error",
-            (Dialect::Anthropic, 404) => "not_found_error",
-            (Dialect::Anthropic, 413) => "request_too_large",
-            (Dialect::Anthropic, 503) => "overloaded_error",
-            (Dialect::Anthropic, 504) => "timeout_error",
-            (Dialect::Anthropic, 500..) => "api_error",
+            (Api::Messages, 403) => "permission_error",
+            (Api::Messages, 404) => "not_found_error",
+            (Api::Messages, 413) => "request_too_large",
+            (Api::Messages, 503) => "overloaded_error",
+            (Api::Messages, 504) => "timeout_error",
+            (Api::Messages, 500..) => "api_error",
+            (_, 500..) => "server_error",
             _ => "invalid_request_error",
         }
     }
 
     /// The response to the client: header fields and body.
-    pub fn response(self, error: &HttpError) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
+    pub fn error_response(self, error: &HttpError) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
         let kind = self.error_type(error.status);
         let message = format!("flow-proxy: {}", error.message);
         let body = match self {
-            Dialect::Anthropic => AnthropicError(kind, &message).to_string(),
-            Dialect::OpenAi => openai_error(kind, error.code, &message),
+            Api::Messages => AnthropicError(kind, &message).to_string(),
+            Api::Responses | Api::Other => openai_error(kind, error.code, &message),
         };
         let body = body.into_bytes();
         let mut fields = vec![
@@ -169,6 +152,9 @@ impl Dialect {
             }
             StatusCode::METHOD_NOT_ALLOWED => {
                 fields.push((header::ALLOW, HeaderValue::from_static(ALLOWED_METHODS)));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                fields.push((header::UPGRADE, HeaderValue::from_static("HTTP/1.1")));
             }
             _ => {}
         }
@@ -201,33 +187,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_tells_the_dialect() {
-        for (path, dialect) in [
-            ("/v1/messages", Dialect::Anthropic),
-            ("/v1/messages?beta=true", Dialect::Anthropic),
-            ("/v1/messages/count_tokens", Dialect::Anthropic),
-            ("/base/v1/messages", Dialect::Anthropic),
-            ("/v1/messagesx", Dialect::OpenAi),
-            ("/v1/chat/completions", Dialect::OpenAi),
-            ("/", Dialect::OpenAi),
-            ("-", Dialect::OpenAi),
-            ("/basev1/messages", Dialect::OpenAi),
-        ] {
-            assert_eq!(Dialect::of(path.as_bytes(), "/base"), dialect, "{path}");
-        }
-    }
-
-    #[test]
     fn both_dialects_carry_type_and_message() {
         let error = HttpError::overloaded("busy \"now\"");
-        let (fields, body) = Dialect::OpenAi.response(&error);
+        let (fields, body) = Api::Other.error_response(&error);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
         assert_eq!(body["error"]["message"], "flow-proxy: busy \"now\"");
         assert!(body["error"]["param"].is_null());
         assert!(fields.contains(&(header::RETRY_AFTER, HeaderValue::from_static("1"))));
         assert!(fields.contains(&(ERROR_HEADER, HeaderValue::from_static("overloaded"))));
-        let (_, body) = Dialect::Anthropic.response(&error);
+        let (_, body) = Api::Messages.error_response(&error);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["type"], "error");
         assert_eq!(body["error"]["type"], "overloaded_error");
@@ -237,7 +206,7 @@ mod tests {
     fn each_status_has_the_type_of_the_api_s_documentation() {
         let types = |status| {
             let status = StatusCode::from_u16(status).unwrap();
-            [Dialect::OpenAi, Dialect::Anthropic].map(|dialect| dialect.error_type(status))
+            [Api::Other, Api::Messages].map(|dialect| dialect.error_type(status))
         };
         let invalid = "invalid_request_error";
         for status in [400, 405, 408, 414, 417, 431, 501, 505] {

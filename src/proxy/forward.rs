@@ -5,21 +5,27 @@
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method};
 
 use super::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
-use super::attempts::{Attempts, Verdict};
-use super::balancer::Balancer;
+use super::attempts::Attempts;
+use super::balancer::verdict::{self, Asked, ErrorObject, Verdict};
+use super::balancer::{Balancer, Wanted};
 use super::error::ProxyError;
-use super::headers;
+use super::error_body::{self, ErrorBody};
+use super::headers::{self, ClientHeaders};
+use super::kept_response::Kept;
+use super::limit_wait::LimitWait;
+use super::model;
 use super::relay::{self, Relayed};
-use super::request_body::{self, Body, Streaming};
-use super::route::TargetSlice;
+use super::request_body::{self, Body, BodyBuffer, HeldBytes, Streaming};
+use super::route::{Api, TargetForm, TargetSlice};
 use crate::config::secrets::Credential;
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
+use crate::http1::headers::KnownHeader;
 use crate::http1::response::ResponseHead;
 use crate::net::wait;
 use crate::server::{ClientError, Exchange, Progress};
@@ -38,12 +44,14 @@ pub struct Forwarder {
     host: HeaderValue,
     pub balancer: Arc<Balancer>,
     upstream: Arc<Upstream>,
+    held: Arc<HeldBytes>,
+    limit_wait: LimitWait,
 }
 
 /// What each request in flight owns: an upstream connection and a buffer for its body.
 pub struct Context {
     connection: UpstreamConnection,
-    body: Vec<u8>,
+    body: BodyBuffer,
     /// A request that was sent and waits for its response.
     pub waiting: Option<InFlight>,
 }
@@ -53,8 +61,14 @@ pub struct InFlight {
     pub log: AccessLog,
     /// Path and query for the upstream.
     pub path: TargetSlice,
+    pub api: Api,
+    pub form: TargetForm,
     body: Body,
+    /// Its model, once that was looked for.
+    model: Option<Option<String>>,
     attempts: Attempts,
+    /// A response of an earlier attempt that says more to the client than the last one may.
+    kept: Option<Kept>,
 }
 
 impl InFlight {
@@ -62,9 +76,26 @@ impl InFlight {
         InFlight {
             log,
             path: TargetSlice::In(0..0),
+            api: Api::Other,
+            form: TargetForm::Origin,
             body: Body::None,
-            attempts: Attempts::new(),
+            model: None,
+            attempts: Attempts::default(),
+            kept: None,
         }
+    }
+
+    /// Looks for the model, unless that was done before.
+    fn find_model(&mut self, context: &Context, exchange: &Exchange<'_>) -> Option<&str> {
+        let find = || {
+            let body = match self.body {
+                Body::Held => context.body.bytes(),
+                // A part of a body may lack the member that counts.
+                Body::None | Body::Streamed(_) => b"",
+            };
+            model::of_request(self.log.path.of(&exchange.head.target), body)
+        };
+        self.model.get_or_insert_with(find).as_deref()
     }
 }
 
@@ -73,19 +104,25 @@ impl Context {
         self.connection.socket()
     }
 
-    /// Closes the upstream connection, unless it can be used again.
+    /// Closes the upstream connection, unless it can be used again, and forgets the body.
     pub fn end_exchange(&mut self) {
         self.connection.end_exchange();
+        self.body.clear();
     }
 }
 
 impl Forwarder {
+    /// `limit_wait` is how long a request may wait where all credentials are limited; of `workers` a
+    /// quarter may do so.
+    ///
     /// # Errors
     /// The target's host cannot stand in a Host field.
     pub fn new(
         target: Target,
         balancer: Arc<Balancer>,
         upstream: Arc<Upstream>,
+        limit_wait: Duration,
+        workers: usize,
     ) -> Result<Forwarder, String> {
         let host = HeaderValue::from_str(&target.authority).map_err(|error| error.to_string())?;
         Ok(Forwarder {
@@ -93,13 +130,15 @@ impl Forwarder {
             host,
             balancer,
             upstream,
+            held: HeldBytes::new(),
+            limit_wait: LimitWait::new(limit_wait, workers),
         })
     }
 
     pub fn new_context(&self) -> Context {
         Context {
             connection: UpstreamConnection::new(&self.upstream),
-            body: Vec::new(),
+            body: BodyBuffer::new(&self.held),
             waiting: None,
         }
     }
@@ -111,13 +150,11 @@ impl Forwarder {
         exchange: &mut Exchange<'_>,
         request: &mut InFlight,
     ) -> Result<Progress, ProxyError> {
-        request.body = request_body::buffer_body(exchange, &mut context.body)?;
-        let now = match request.body {
-            // Nothing has been waited for since.
-            Body::None => request.log.started,
-            _ => Instant::now(),
-        };
-        request.attempts.next(&self.balancer, now);
+        request.body = request_body::read_body(exchange, &mut context.body)?;
+        if self.limit_wait.is_on() {
+            self.wait_for_limit(context, exchange, request)?;
+        }
+        self.choose(context, exchange, request);
         self.send_until_relayed(context, exchange, request)
     }
 
@@ -132,6 +169,39 @@ impl Forwarder {
             return Ok(Progress::Done);
         }
         self.send_until_relayed(context, exchange, request)
+    }
+
+    /// Chooses the first credential.
+    fn choose(&self, context: &Context, exchange: &Exchange<'_>, request: &mut InFlight) {
+        let now = match request.body {
+            // Nothing has been waited for since.
+            Body::None if !self.limit_wait.is_on() => request.log.started,
+            _ => Instant::now(),
+        };
+        if self.balancer.has_model_rests(now) {
+            request.find_model(context, exchange);
+        }
+        let wanted = Wanted {
+            model: request.model.as_ref().and_then(Option::as_deref),
+            asks_resting: false,
+            avoids_probe: matches!(request.body, Body::Streamed(_)),
+        };
+        request.attempts.begin(&self.balancer, now, wanted);
+    }
+
+    /// Waits until a credential is available, where all are limited and that is worth it. True: it has
+    /// waited.
+    fn wait_for_limit(
+        &self,
+        context: &Context,
+        exchange: &mut Exchange<'_>,
+        request: &mut InFlight,
+    ) -> Result<bool, ProxyError> {
+        let started = request.log.started;
+        let model = request.find_model(context, exchange);
+        Ok(self
+            .limit_wait
+            .wait(&self.balancer, exchange, model, started)?)
     }
 
     /// Sends the request until a response is passed on. This is the main loop of a request.
@@ -159,33 +229,129 @@ impl Forwarder {
         exchange: &mut Exchange<'_>,
         request: &mut InFlight,
     ) -> Result<bool, ProxyError> {
-        let InFlight {
-            log,
-            body,
-            attempts,
-            ..
-        } = request;
         let response = match context.connection.receive(&exchange.head.method) {
             Ok(Some(response)) => response,
             // An idle connection was closed before the request reached it.
             Ok(None) => return Ok(false),
             Err(error) => {
-                log.config = attempts.conclude(&self.balancer, None);
+                self.conclude(request, None);
                 return Err(error.into());
             }
         };
-        let verdict = Verdict::of(response.status, &response.fields);
-        attempts.record_verdict(&self.balancer, verdict, response.status);
-        let may_fail_over = verdict.allows_failover() && !matches!(body, Body::Streamed(_));
-        if may_fail_over && attempts.next(&self.balancer, Instant::now()).is_some() {
-            skip_body(&mut context.connection);
+        let mut body = ErrorBody::default();
+        let mut error = ErrorObject::default();
+        if verdict::needs_body(response.status, &response.fields) {
+            body = error_body::read(&mut context.connection);
+            error = body.error(&response.fields);
+            request.find_model(context, exchange);
+        } else if self.balancer.has_model_rests(request.log.started) {
+            request.find_model(context, exchange);
+        }
+        let model = request.model.as_ref().and_then(Option::as_deref);
+        let path = request.log.path.of(&exchange.head.target);
+        let asked = Asked {
+            needs_token: request.body != Body::None || self.is_under_v1(path),
+            model,
+        };
+        let now = SystemTime::now();
+        let judgement = verdict::judge(response.status, &response.fields, &error, asked, now);
+        let balancer = &self.balancer;
+        let attempts = &mut request.attempts;
+        attempts.record(balancer, judgement, response.status, model);
+        let verdict = judgement.verdict;
+        let may_repeat = !matches!(request.body, Body::Streamed(_));
+        if may_repeat && attempts.next(balancer, Instant::now(), model) {
+            let is_whole = body.is_whole;
+            Kept::keep(&mut request.kept, verdict, response, body);
+            if !is_whole {
+                skip_body(&mut context.connection);
+            }
             return Ok(false);
         }
-        log.config = attempts.conclude(&self.balancer, Some(response.status));
-        log.time_to_first_byte = Some(log.started.elapsed());
-        pass_on(exchange, context, &response, log);
-        context.connection.reuse_fields(response.fields);
+        if may_repeat
+            && verdict.is_limit()
+            && self.limit_wait.is_on()
+            && self.wait_for_limit(context, exchange, request)?
+        {
+            skip_body(&mut context.connection);
+            request.kept = None;
+            self.choose(context, exchange, request);
+            return Ok(false);
+        }
+        self.pass_on(context, exchange, request, verdict, response, &body);
         Ok(true)
+    }
+
+    /// Passes on the response, or an earlier one that says more.
+    fn pass_on(
+        &self,
+        context: &mut Context,
+        exchange: &mut Exchange<'_>,
+        request: &mut InFlight,
+        verdict: Verdict,
+        response: ResponseHead,
+        body: &ErrorBody,
+    ) {
+        let kept = request.kept.take();
+        let kept = kept.filter(|kept| kept.says_more_than(verdict));
+        request.log.time_to_first_byte = Some(request.log.started.elapsed());
+        let (verdict, status) = match &kept {
+            Some(kept) => (kept.verdict, kept.response.status),
+            None => (verdict, response.status),
+        };
+        self.conclude(request, Some((verdict, status)));
+        let shown = kept.as_ref().map_or(&response, |kept| &kept.response);
+        note_ids(&mut request.log, shown);
+        let mut headers = self.headers_for_client(request, verdict, shown);
+        let relayed = match &kept {
+            Some(kept) => kept.send(exchange, &mut headers),
+            None => relay::relay(
+                exchange,
+                &mut context.connection,
+                &response,
+                body,
+                &mut headers,
+            ),
+        };
+        if kept.is_some() && !body.is_whole {
+            skip_body(&mut context.connection);
+        }
+        note_end(exchange, &mut request.log, status.as_u16(), &relayed);
+        context.connection.reuse_fields(response.fields);
+    }
+
+    /// What the client's header fields differ in from the upstream's.
+    fn headers_for_client<'r>(
+        &'r self,
+        request: &'r InFlight,
+        verdict: Verdict,
+        response: &ResponseHead,
+    ) -> ClientHeaders<'r> {
+        let model = request.model.as_ref().and_then(Option::as_deref);
+        let id = request.log.id.as_bytes();
+        let mut headers = ClientHeaders::new(&self.target, id, request.api, request.form);
+        if verdict.is_limit() {
+            let rest = self.balancer.first_available_in(model, Instant::now());
+            headers.set_retry_after(rest);
+        } else if verdict == Verdict::Provider {
+            headers.take_retry_after_of_provider(&response.fields);
+        }
+        if verdict.is_final() && request.attempts.are_final(&self.balancer, model) {
+            headers.forbid_retry();
+        }
+        headers
+    }
+
+    /// Ends the attempts: what follows from them for the credentials.
+    fn conclude(&self, request: &mut InFlight, passed_on: Option<(Verdict, http::StatusCode)>) {
+        let model = request.model.as_ref().and_then(Option::as_deref);
+        request.log.config = request.attempts.configuration();
+        request.attempts.conclude(&self.balancer, model, passed_on);
+    }
+
+    fn is_under_v1(&self, path: &[u8]) -> bool {
+        let base = self.target.base_path.as_bytes();
+        path.strip_prefix(base).unwrap_or(path).starts_with(b"/v1/")
     }
 
     /// Sends the request with the credential that was chosen last.
@@ -195,28 +361,15 @@ impl Forwarder {
         exchange: &mut Exchange<'_>,
         request: &mut InFlight,
     ) -> Result<(), ProxyError> {
-        let InFlight {
-            log,
-            path,
-            body,
-            attempts,
-        } = request;
-        log.attempts = attempts.count();
-        let Some(selection) = attempts.current() else {
+        request.log.attempts = request.attempts.count();
+        let Some(selection) = request.attempts.current() else {
             // The secrets loader rejects an empty file, so that there is always one.
             return Err(HttpError::internal_error("no configuration").into());
         };
         let credential = &selection.configuration.credential;
-        let sent = self.send_with(
-            context,
-            exchange,
-            path,
-            *body,
-            credential,
-            log.id.as_bytes(),
-        );
+        let sent = self.send_with(context, exchange, request, credential);
         if sent.is_err() {
-            log.config = attempts.conclude(&self.balancer, None);
+            self.conclude(request, None);
         }
         sent
     }
@@ -225,31 +378,30 @@ impl Forwarder {
         &self,
         context: &mut Context,
         exchange: &mut Exchange<'_>,
-        path: &TargetSlice,
-        body: Body,
+        request: &InFlight,
         credential: &Credential,
-        id: &[u8],
     ) -> Result<(), ProxyError> {
+        let id = request.log.id.as_bytes();
         let own = (credential.authorization(), &self.host, id);
-        if let Body::Streamed(length) = body {
-            return send_streamed(context, exchange, path, length, own);
+        if let Body::Streamed(length) = request.body {
+            return send_streamed(context, exchange, &request.path, length, own);
         }
         let head = &*exchange.head;
         // RFC 9110 section 8.6: these state a length of 0 when they have no body.
         let has_empty_body = [Method::POST, Method::PUT, Method::PATCH].contains(&head.method);
-        let request = Request {
+        let message = Request {
             method: &head.method,
-            target: path.of(&head.target),
+            target: request.path.of(&head.target),
             fields: headers::for_upstream(&head.fields, own),
-            body: match body {
+            body: match request.body {
                 Body::None if has_empty_body => RequestBody::Buffered(b""),
                 Body::None => RequestBody::None,
-                _ => RequestBody::Buffered(&context.body),
+                _ => RequestBody::Buffered(context.body.bytes()),
             },
         };
         context
             .connection
-            .send(request, Some(exchange.client()))
+            .send(message, Some(exchange.client()))
             .map_err(ProxyError::Upstream)
     }
 }
@@ -270,7 +422,7 @@ fn send_streamed(
     let path = path.of(&exchange.head.target).to_vec();
     let method = exchange.head.method.clone();
     let fields = std::mem::take(&mut exchange.head.fields);
-    let mut reader = Streaming::new(&context.body, exchange);
+    let mut reader = Streaming::new(context.body.bytes(), exchange);
     let request = Request {
         method: &method,
         target: &path,
@@ -287,20 +439,18 @@ fn send_streamed(
     }
 }
 
-/// Passes the upstream's response on and notes how that ended.
-fn pass_on(
-    exchange: &mut Exchange<'_>,
-    context: &mut Context,
-    response: &ResponseHead,
-    log: &mut AccessLog,
-) {
-    log.status = response.status.as_u16();
-    let relayed = relay::relay(
-        exchange,
-        &mut context.connection,
-        response,
-        log.id.as_bytes(),
-    );
+/// Notes the ids that the upstream gave the request.
+fn note_ids(log: &mut AccessLog, response: &ResponseHead) {
+    let id = response.fields.value(KnownHeader::XRequestId);
+    log.upstream_id = id.filter(|id| *id != log.id.as_bytes()).map(Box::from);
+    if response.status.as_u16() >= 400 {
+        log.call_id = response.fields.find(b"x-litellm-call-id").map(Box::from);
+    }
+}
+
+/// Notes how the response that was passed on ended.
+fn note_end(exchange: &mut Exchange<'_>, log: &mut AccessLog, status: u16, relayed: &Relayed) {
+    log.status = status;
     log.end = match relayed {
         Relayed::Whole => ExchangeEnd::Ok,
         Relayed::Client(ClientError::TimedOut) => ExchangeEnd::ClientTimeout,
@@ -329,8 +479,8 @@ fn pass_on(
     }
 }
 
-/// Reads what is left of a rejected response, if it is short and has arrived, so that its connection
-/// can be reused. Apart from its caller, whose stack frame lasts as long as a response.
+/// Reads what is left of a response that is not passed on, if it is short and has arrived, so that its
+/// connection can be reused. Apart from its caller, whose stack frame lasts as long as a response.
 #[inline(never)]
 fn skip_body(connection: &mut UpstreamConnection) {
     let mut scratch = [0; 4096];

@@ -1,13 +1,15 @@
-//! Which fields are forwarded. Pure.
+//! Which header fields are forwarded in both directions. Pure.
+
+use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::route::{Api, TargetForm};
+use crate::config::target::Target;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 
-/// The field that ties the log lines of client, proxy and upstream together.
+/// Ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
-/// How its line begins.
-const OWN_ID: &[u8] = b"x-request-id: ";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
@@ -27,7 +29,7 @@ fn is_hop_by_hop(name: KnownHeader) -> bool {
 }
 
 /// Whether the proxy sets a field itself in what it sends to the upstream.
-fn is_set_anew(name: KnownHeader) -> bool {
+fn is_set_by_proxy(name: KnownHeader) -> bool {
     matches!(
         name,
         KnownHeader::Host
@@ -37,8 +39,22 @@ fn is_set_anew(name: KnownHeader) -> bool {
     )
 }
 
-/// The fields that the values of Connection name. Content-Length cannot be named away: the message
-/// would have no end.
+/// Whether a field holds a credential of the client's: its keys for other APIs, of which LiteLLM takes
+/// some before ours, and its cookies, which know no ports.
+fn is_client_credential(name: KnownHeader) -> bool {
+    matches!(
+        name,
+        KnownHeader::ApiKey
+            | KnownHeader::Cookie
+            | KnownHeader::OcpApimSubscriptionKey
+            | KnownHeader::XApiKey
+            | KnownHeader::XGoogApiKey
+            | KnownHeader::XLitellmApiKey
+    )
+}
+
+/// The fields that Connection names. Content-Length cannot be named away: the message would have no
+/// end.
 #[derive(Clone, Default)]
 struct Named<'f>(Vec<&'f [u8]>);
 
@@ -57,15 +73,15 @@ impl<'f> Named<'f> {
 /// Authorization, Host and request id that the proxy sets.
 pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
 
-/// What goes to the upstream: the target's `host` and `authorization`, then all of the client's fields
-/// in their order, less the hop-by-hop ones and what the proxy sets itself, and `request_id` where
-/// none of the client's goes on.
+/// What goes to the upstream: `host` and `authorization` of the target, then all of the client's fields in
+/// their order, except the hop-by-hop ones, the client's credentials and what the proxy sets itself, and
+/// `request_id` where none of the client's goes on.
 pub fn for_upstream<'f>(
     fields: &'f HeaderBlock,
     (authorization, host, request_id): Own<'f>,
 ) -> impl Iterator<Item = &'f [u8]> + Clone {
     let named = Named::by(fields);
-    let ours: [&[u8]; 5] = [
+    let own: [&[u8]; 5] = [
         b"host: ",
         host.as_bytes(),
         b"\r\nauthorization: ",
@@ -77,33 +93,144 @@ pub fn for_upstream<'f>(
         .value(KnownHeader::XRequestId)
         .is_some_and(|id| !id.is_empty())
         && !named.contains(id);
-    let theirs = fields.raw_lines(move |known, name| {
-        !is_set_anew(known)
+    let forwarded = fields.raw_lines(move |known, name| {
+        !is_set_by_proxy(known)
             && !is_hop_by_hop(known)
+            && !is_client_credential(known)
             && !named.contains(name)
             && (known != KnownHeader::XRequestId || has_id)
     });
     let own_id = (!has_id).then(|| own_id(request_id)).into_iter().flatten();
-    ours.into_iter().chain(theirs).chain(own_id)
+    own.into_iter().chain(forwarded).chain(own_id)
 }
 
-/// What goes to the client: the upstream's fields less the hop-by-hop ones, and `request_id` where
-/// none of the upstream's goes on.
+/// What the header fields for the client differ in from the upstream's.
+pub struct ClientHeaders<'r> {
+    target: &'r Target,
+    request_id: &'r [u8],
+    pub api: Api,
+    form: TargetForm,
+    replaces_retry_after: bool,
+    replaces_location: bool,
+    /// Further lines.
+    extra: Vec<u8>,
+}
+
+impl<'r> ClientHeaders<'r> {
+    /// For a request with `request_id` to `api`, whose target has this `form`.
+    pub fn new(target: &'r Target, request_id: &'r [u8], api: Api, form: TargetForm) -> Self {
+        ClientHeaders {
+            target,
+            request_id,
+            api,
+            form,
+            replaces_retry_after: false,
+            replaces_location: false,
+            extra: Vec::new(),
+        }
+    }
+
+    /// Replaces what the upstream says about when to ask again.
+    pub fn set_retry_after(&mut self, rest: Duration) {
+        let seconds = rest.as_millis().div_ceil(1000).max(1);
+        self.replaces_retry_after = true;
+        self.push("retry-after", seconds.to_string().as_bytes());
+    }
+
+    /// Passes on what the provider behind the upstream says about it, where the upstream says nothing.
+    pub fn take_retry_after_of_provider(&mut self, response: &HeaderBlock) {
+        if response.value(KnownHeader::RetryAfter).is_none()
+            && let Some(value) = response.find(b"llm_provider-retry-after")
+        {
+            self.push("retry-after", value);
+        }
+    }
+
+    /// Tells SDKs not to try again.
+    pub fn forbid_retry(&mut self) {
+        self.push("x-should-retry", b"false");
+    }
+
+    fn push(&mut self, name: &str, value: &[u8]) {
+        for piece in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.extra.extend_from_slice(piece);
+        }
+    }
+
+    /// The lines that stand for a field of the upstream's that is not passed on as it is.
+    fn rewrite(&mut self, response: &HeaderBlock, named: &Named<'_>) {
+        if let Some(code) = response.value(KnownHeader::XFlowProxyError) {
+            self.push("x-flow-proxy-upstream-error", code);
+        }
+        if let Some(location) = response.value(KnownHeader::Location) {
+            // In absolute form the client knows the upstream's own URLs.
+            let is_origin = self.form == TargetForm::Origin;
+            if is_origin && let Some(own) = own_location(location, self.target) {
+                self.replaces_location = true;
+                self.push("location", own);
+            }
+        }
+        let has =
+            |known, name: &str| response.value(known).is_some() && !named.contains(name.as_bytes());
+        let id = self.request_id;
+        if !has(KnownHeader::XRequestId, REQUEST_ID) {
+            self.push(REQUEST_ID, id);
+        }
+        if self.api == Api::Messages && !has(KnownHeader::RequestId, "request-id") {
+            self.push("request-id", id);
+        }
+    }
+}
+
+/// What goes to the client: the upstream's fields except the hop-by-hop ones, and what `headers` says.
 pub fn for_client<'f>(
-    answer: &'f HeaderBlock,
-    request_id: &'f [u8],
+    response: &'f HeaderBlock,
+    headers: &'f mut ClientHeaders<'_>,
 ) -> impl Iterator<Item = &'f [u8]> {
-    let named = Named::by(answer);
-    let id = REQUEST_ID.as_bytes();
-    let has_id = answer.value(KnownHeader::XRequestId).is_some() && !named.contains(id);
-    let theirs =
-        answer.raw_lines(move |known, name| !is_hop_by_hop(known) && !named.contains(name));
-    theirs.chain((!has_id).then(|| own_id(request_id)).into_iter().flatten())
+    let named = Named::by(response);
+    headers.rewrite(response, &named);
+    let headers = &*headers;
+    let forwarded = response.raw_lines(move |known, name| {
+        let is_rewritten = match known {
+            KnownHeader::XFlowProxyError => true,
+            KnownHeader::Location => headers.replaces_location,
+            KnownHeader::RetryAfter | KnownHeader::RetryAfterMs => headers.replaces_retry_after,
+            _ => false,
+        };
+        !is_hop_by_hop(known) && !is_rewritten && !named.contains(name)
+    });
+    forwarded.chain((!headers.extra.is_empty()).then_some(headers.extra.as_slice()))
+}
+
+/// Path and query of a Location that leads to the target: followed as it is, it would lead past the proxy.
+fn own_location<'l>(location: &'l [u8], target: &Target) -> Option<&'l [u8]> {
+    let text = std::str::from_utf8(location).ok()?;
+    let (scheme, rest) = text.split_once("://")?;
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (authority, default_port),
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // In either scheme: a front may end TLS and know nothing of it.
+    let has_port =
+        port == target.port || (port == default_port && [80, 443].contains(&target.port));
+    let below = path.strip_prefix(target.base_path.as_str())?;
+    let is_below = below.is_empty() || below.starts_with(['/', '?', '#']);
+    let is_own = bare.eq_ignore_ascii_case(&target.host) && has_port && is_below;
+    // A path that begins with `//` would name another host.
+    (is_own && path.starts_with('/') && !path.starts_with("//")).then_some(path.as_bytes())
 }
 
 /// The field line of the proxy's own request id.
-pub fn own_id(request_id: &[u8]) -> [&[u8]; 3] {
-    [OWN_ID, request_id, b"\r\n"]
+pub fn own_id(request_id: &[u8]) -> [&[u8]; 4] {
+    [REQUEST_ID.as_bytes(), b": ", request_id, b"\r\n"]
 }
 
 #[cfg(test)]
@@ -116,6 +243,18 @@ mod tests {
         let fields = HeaderBlock::of(fields);
         let lines: Vec<_> = for_upstream(&fields, (&ours, &host, b"id-1")).collect();
         pairs(&lines)
+    }
+
+    fn target() -> Target {
+        Target::parse("https://flow.example/base").unwrap()
+    }
+
+    fn for_client_of(response: &HeaderBlock) -> Vec<u8> {
+        let target = target();
+        let mut headers = ClientHeaders::new(&target, b"ours", Api::Other, TargetForm::Origin);
+        for_client(response, &mut headers)
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     /// Name and value of each line.
@@ -202,11 +341,10 @@ mod tests {
             ("Keep-Alive", "5"),
             ("X-Request-Id", "upstream's"),
         ]);
-        let lines: Vec<_> = for_client(&answer, b"ours").collect();
-        let names: Vec<_> = pairs(&lines).into_iter().map(|(name, _)| name).collect();
+        let lines = for_client_of(&answer);
+        let names: Vec<_> = pairs(&[&lines]).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["Content-Length", "X-Request-Id"]);
         let answer = HeaderBlock::of(&[("Connection", "X-Request-Id"), ("X-Request-Id", "theirs")]);
-        let lines: Vec<_> = for_client(&answer, b"ours").collect();
-        assert_eq!(lines.concat(), b"x-request-id: ours\r\n");
+        assert_eq!(for_client_of(&answer), b"x-request-id: ours\r\n");
     }
 }

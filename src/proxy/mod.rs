@@ -4,10 +4,11 @@
 //! of its own; `forward` holds the loop over the attempts.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub mod access;
 mod access_log;
@@ -15,8 +16,12 @@ pub mod admin;
 mod attempts;
 pub mod balancer;
 pub mod error;
+mod error_body;
 mod forward;
 mod headers;
+mod kept_response;
+mod limit_wait;
+mod model;
 mod own_response;
 mod relay;
 mod request_body;
@@ -28,11 +33,13 @@ use self::access::AccessPolicy;
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};
 use self::admin::Readiness;
 use self::balancer::Balancer;
-use self::error::{Dialect, ProxyError};
+use self::error::ProxyError;
 use self::forward::{Context, Forwarder, InFlight};
 use self::request_id::RequestIds;
-use self::route::Route;
+use self::route::{Api, Route};
 use crate::config::target::Target;
+use crate::http1::error::HttpError;
+use crate::http1::headers::{HeaderBlock, KnownHeader};
 use crate::server::{Exchange, Handler, OwnResponse, Progress, RejectedRequest};
 use crate::upstream::connector::Upstream;
 
@@ -41,6 +48,7 @@ pub struct Proxy {
     access: AccessPolicy,
     forwarder: Forwarder,
     ids: RequestIds,
+    is_file_valid: Arc<AtomicBool>,
 }
 
 impl Handler for Proxy {
@@ -78,15 +86,16 @@ impl Handler for Proxy {
         let id = self.ids.of_rejected(rejected.id.as_deref());
         let mut log = AccessLog::new(rejected.method.clone(), id, rejected.since);
         log.path = route::path_of(&rejected.target);
-        let dialect = self.dialect(log.path.of(&rejected.target));
-        let (mut fields, body) = dialect.response(rejected.error);
+        let api = self.api(log.path.of(&rejected.target));
+        let (mut fields, body) = api.error_response(rejected.error);
         if let Ok(value) = HeaderValue::from_bytes(log.id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), value));
         }
         log.status = rejected.error.status.as_u16();
+        log.error = Some(rejected.error.code);
         log.end = error::end_of(rejected.error);
         log.bytes_out = match rejected.method {
-            http::Method::HEAD => 0,
+            Method::HEAD => 0,
             _ => body.len() as u64,
         };
         log.write(&rejected.peer, &rejected.target);
@@ -94,25 +103,42 @@ impl Handler for Proxy {
     }
 }
 
+/// What a [`Proxy`] needs beside the settings of its parts.
+pub struct Options {
+    pub access: AccessPolicy,
+    pub balancer: Arc<Balancer>,
+    pub upstream: Arc<Upstream>,
+    /// How long a request may wait where all credentials are limited; zero: not at all.
+    pub limit_wait: Duration,
+    /// Requests that may be in flight at once.
+    pub workers: usize,
+    /// Whether the secrets file on disk could be loaded.
+    pub is_file_valid: Arc<AtomicBool>,
+}
+
 impl Proxy {
-    /// A proxy for `target` that chooses with `balancer` and lets in what `access` allows.
+    /// A proxy for `target`.
     ///
     /// # Errors
     /// The target's host cannot stand in a Host field.
-    pub fn new(
-        target: Target,
-        access: AccessPolicy,
-        balancer: Arc<Balancer>,
-        upstream: Arc<Upstream>,
-    ) -> Result<Proxy, String> {
+    pub fn new(target: Target, options: Options) -> Result<Proxy, String> {
+        let Options {
+            access,
+            balancer,
+            upstream,
+            limit_wait,
+            workers,
+            is_file_valid,
+        } = options;
         Ok(Proxy {
             access,
-            forwarder: Forwarder::new(target, balancer, upstream)?,
+            forwarder: Forwarder::new(target, balancer, upstream, limit_wait, workers)?,
             ids: RequestIds::new(),
+            is_file_valid,
         })
     }
 
-    /// Responds with an admin page, or forwards the request.
+    /// Responds with something of our own, or forwards the request.
     fn respond(
         &self,
         context: &mut Context,
@@ -126,19 +152,40 @@ impl Proxy {
         })?;
         request.log.path = route.path.clone();
         let path = route.path.of(&head.target);
-        if path.starts_with(b"/-") {
-            let readiness = Readiness {
-                remaining: self.forwarder.balancer.available(Instant::now()),
-                is_stopping: exchange.is_stopping(),
-            };
-            if let Some(page) = admin::page(path, &head.method, readiness) {
-                own_response::send_page(exchange, &mut request.log, &page?);
-                return Ok(Progress::Done);
-            }
+        if path.starts_with(b"/-")
+            && let Some(page) = admin::page(path, &head.method, self.readiness(exchange))
+        {
+            let page = page?;
+            request.log.is_probe = true;
+            own_response::send_page(exchange, &mut request.log, &page);
+            return Ok(Progress::Done);
         }
         self.access.check(&head.fields, route.form)?;
+        if head.method == Method::HEAD && path == b"/" {
+            // Claude Code asks so whether the server is there.
+            own_response::send(exchange, &mut request.log, StatusCode::OK, &[], b"");
+            return Ok(Progress::Done);
+        }
+        if head.method == Method::GET && asks_for_web_socket(&head.fields) {
+            return Err(HttpError::upgrade_not_supported(
+                "WebSocket is not forwarded: use HTTP (Codex does so by itself)",
+            )
+            .into());
+        }
+        request.api = Api::of(path, &target.base_path);
+        request.form = route.form;
         request.path = route.upstream_path(&head.target, target);
         self.forwarder.start(context, exchange, request)
+    }
+
+    fn readiness(&self, exchange: &Exchange<'_>) -> Readiness {
+        let balancer = &self.forwarder.balancer;
+        Readiness {
+            available: balancer.available(Instant::now()),
+            is_degraded: balancer.is_degraded(),
+            is_file_valid: self.is_file_valid.load(Ordering::Relaxed),
+            is_stopping: exchange.is_stopping(),
+        }
     }
 
     /// Ends the request, unless it waits for the upstream.
@@ -162,6 +209,11 @@ impl Proxy {
         log.bytes_in = exchange.body_bytes_in();
         log.bytes_out = exchange.body_bytes_out();
         log.write(exchange.peer(), &exchange.head.target);
+        if log.status == 404
+            && let Some(hint) = route::base_url_hint(log.path.of(&exchange.head.target))
+        {
+            log::warn!("A request was answered 404: {hint}");
+        }
         Progress::Done
     }
 
@@ -178,18 +230,27 @@ impl Proxy {
         match response {
             Some(error) if !exchange.is_started() => {
                 log.status = error.status.as_u16();
-                if error.status == http::StatusCode::BAD_GATEWAY {
+                log.error = Some(error.code);
+                if error.status == StatusCode::BAD_GATEWAY {
                     log::error!("{}", error.message);
                 }
-                let dialect = self.dialect(log.path.of(&exchange.head.target));
-                let (fields, body) = dialect.response(&error);
+                let api = self.api(log.path.of(&exchange.head.target));
+                let (fields, body) = api.error_response(&error);
                 own_response::send(exchange, log, error.status, &fields, &body);
             }
             _ => log.status = CLIENT_GONE_STATUS,
         }
     }
 
-    fn dialect(&self, path: &[u8]) -> Dialect {
-        Dialect::of(path, &self.forwarder.target.base_path)
+    fn api(&self, path: &[u8]) -> Api {
+        Api::of(path, &self.forwarder.target.base_path)
     }
+}
+
+/// RFC 6455 section 4.1. Other upgrades are ignored, as RFC 9110 section 7.8 allows.
+fn asks_for_web_socket(fields: &HeaderBlock) -> bool {
+    let mut protocols = fields
+        .values(KnownHeader::Upgrade)
+        .flat_map(|value| value.split(|&byte| byte == b','));
+    protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }

@@ -1,10 +1,12 @@
 //! Copies the response to the client as it arrives.
 
 use super::error::AnthropicError;
-use super::headers;
+use super::error_body::ErrorBody;
+use super::headers::{self, ClientHeaders};
+use super::route::Api;
 use super::sse::EventScanner;
+use super::sse::sequence::SequenceScanner;
 use crate::http1::encode::ResponseLength;
-use crate::http1::headers::KnownHeader;
 use crate::http1::response::{ResponseFraming, ResponseHead};
 use crate::server::{ClientError, Exchange};
 use crate::upstream::connection::{BodyRead, UpstreamConnection};
@@ -24,21 +26,43 @@ impl From<ClientError> for Relayed {
     }
 }
 
-/// Copies `response`: the head at once, every piece of the body as soon as it has arrived.
+/// What is known of a stream of events, for ending it where it breaks off.
+struct Events {
+    scanner: EventScanner,
+    /// For streams whose events are numbered.
+    sequence: Option<SequenceScanner>,
+}
+
+impl Events {
+    fn feed(&mut self, piece: &[u8]) {
+        self.scanner.feed(piece);
+        if let Some(sequence) = &mut self.sequence {
+            sequence.feed(piece);
+        }
+    }
+}
+
+/// Copies `response`: the head and what was read of its `body` at once, every further piece as soon as it
+/// has arrived.
 pub fn relay(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
     response: &ResponseHead,
-    request_id: &[u8],
+    body: &ErrorBody,
+    headers: &mut ClientHeaders<'_>,
 ) -> Relayed {
-    let length = match response.framing {
-        ResponseFraming::None => ResponseLength::None,
-        ResponseFraming::Length(length) => ResponseLength::Length(length),
-        ResponseFraming::Chunked | ResponseFraming::UntilClose => ResponseLength::Unknown,
-    };
-    let mut events = is_event_stream(response).then(EventScanner::default);
-    let fields = headers::for_client(&response.fields, request_id);
-    exchange.start(response.status, fields, length);
+    let mut events = has_error_frame(response).then(|| Events {
+        scanner: EventScanner::default(),
+        sequence: (headers.api == Api::Responses).then(SequenceScanner::default),
+    });
+    exchange.start(
+        response.status,
+        headers::for_client(&response.fields, headers),
+        response_length(response),
+    );
+    if !body.bytes.is_empty() {
+        exchange.write(&body.bytes);
+    }
     match copy_body(exchange, connection, events.as_mut()) {
         Relayed::Upstream(error) => {
             break_off(exchange, &error, events.as_ref());
@@ -48,11 +72,20 @@ pub fn relay(
     }
 }
 
+/// How the client learns where the body of `response` ends.
+pub fn response_length(response: &ResponseHead) -> ResponseLength {
+    match response.framing {
+        ResponseFraming::None => ResponseLength::None,
+        ResponseFraming::Length(length) => ResponseLength::Length(length),
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => ResponseLength::Unknown,
+    }
+}
+
 /// Copies the body. This is the main loop of a response.
 fn copy_body(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
-    mut events: Option<&mut EventScanner>,
+    mut events: Option<&mut Events>,
 ) -> Relayed {
     loop {
         match next_piece(exchange, connection, events.as_deref_mut()) {
@@ -74,7 +107,7 @@ fn copy_body(
 fn next_piece(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
-    events: Option<&mut EventScanner>,
+    events: Option<&mut Events>,
 ) -> Result<BodyRead, Relayed> {
     let mut space = exchange.space()?;
     let mut read = connection.try_read(space);
@@ -90,24 +123,30 @@ fn next_piece(
 }
 
 /// Sends what has gathered and, to a client that reads events, the frame that says what happened.
-fn break_off(exchange: &mut Exchange<'_>, error: &UpstreamError, events: Option<&EventScanner>) {
+fn break_off(exchange: &mut Exchange<'_>, error: &UpstreamError, events: Option<&Events>) {
     if let Some(events) = events {
-        let message = match error {
+        let (code, message) = match error {
             UpstreamError::ClientClosed if !exchange.is_aborting() => return,
-            UpstreamError::ClientClosed => {
-                "flow-proxy: the proxy was stopped before the answer was complete"
-            }
-            UpstreamError::TimedOut => {
-                "flow-proxy: the upstream fell silent before the answer was complete"
-            }
+            UpstreamError::ClientClosed => (
+                "shutting_down",
+                "flow-proxy: the proxy was stopped before the answer was complete",
+            ),
+            UpstreamError::TimedOut => (
+                "upstream_timeout",
+                "flow-proxy: the upstream fell silent before the answer was complete",
+            ),
             UpstreamError::Unreachable(_)
             | UpstreamError::NoDescriptors
-            | UpstreamError::Broke(_) => {
-                "flow-proxy: the upstream closed the connection before the answer was complete"
-            }
+            | UpstreamError::Broke(_) => (
+                "upstream_broke",
+                "flow-proxy: the upstream closed the connection before the answer was complete",
+            ),
         };
-        let error = AnthropicError("api_error", message).to_string();
-        exchange.write(&events.closing_frames(message, &error));
+        let data = match &events.sequence {
+            Some(sequence) => responses_error(sequence.next(), code, message),
+            None => AnthropicError("api_error", message).to_string(),
+        };
+        exchange.write(&events.scanner.closing_frames(message, &data));
     }
     // The response is lost in any case; a client that does not read adds nothing to that.
     if let Err(error) = exchange.flush() {
@@ -115,20 +154,19 @@ fn break_off(exchange: &mut Exchange<'_>, error: &UpstreamError, events: Option<
     }
 }
 
+/// The error event of OpenAI's responses API, which both its SDKs and the AI SDK raise on.
+fn responses_error(sequence_number: u64, code: &str, message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(
+        r#"{{"type":"error","sequence_number":{sequence_number},"error":{{"type":"server_error","code":"{code}","message":{message},"param":null}}}}"#
+    )
+}
+
 /// Whether an error frame can be put into this body.
-fn is_event_stream(response: &ResponseHead) -> bool {
-    let content_type = response.fields.value(KnownHeader::ContentType);
-    let is_sse = content_type.is_some_and(|value| {
-        let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    });
+fn has_error_frame(response: &ResponseHead) -> bool {
     let has_open_end = matches!(
         response.framing,
         ResponseFraming::Chunked | ResponseFraming::UntilClose
     );
-    let is_encoded = response
-        .fields
-        .value(KnownHeader::ContentEncoding)
-        .is_some();
-    is_sse && has_open_end && !is_encoded
+    has_open_end && response.fields.is_event_stream() && response.fields.is_uncompressed()
 }

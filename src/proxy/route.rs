@@ -40,6 +40,8 @@ struct Marks {
     query: Option<usize>,
     /// Nothing in the path can be a dot.
     is_plain: bool,
+    /// It has characters that no URL may have (RFC 3986 section 2).
+    needs_encoding: bool,
 }
 
 impl Marks {
@@ -48,11 +50,13 @@ impl Marks {
             has_fragment: false,
             query: None,
             is_plain: true,
+            needs_encoding: false,
         };
         for (at, byte) in path_and_query.iter().enumerate() {
             match byte {
                 b'?' => marks.query = marks.query.or(Some(at)),
                 b'#' => marks.has_fragment = true,
+                b'"' | b'<' | b'>' | b'`' => marks.needs_encoding = true,
                 b'.' | b'%' if marks.query.is_none() => marks.is_plain = false,
                 _ => {}
             }
@@ -69,6 +73,51 @@ pub struct Route {
     /// Without the query.
     pub path: TargetSlice,
     pub form: TargetForm,
+    needs_encoding: bool,
+}
+
+/// Which API a path belongs to, as far as their errors differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// Anthropic's messages.
+    Messages,
+    /// OpenAI's responses.
+    Responses,
+    Other,
+}
+
+impl Api {
+    /// Reads the API from a request's path, with or without the target's `base_path` before it. A base URL
+    /// that was given with one slash or one `/v1` too many is read as it was meant.
+    pub fn of(path: &[u8], base_path: &str) -> Api {
+        let rest = path.strip_prefix(base_path.as_bytes());
+        let mut path = rest.filter(|rest| rest.starts_with(b"/")).unwrap_or(path);
+        while path.starts_with(b"//") {
+            path = &path[1..];
+        }
+        while path.starts_with(b"/v1/v1/") {
+            path = &path[b"/v1".len()..];
+        }
+        let is_below = |api: &[u8]| matches!(path.strip_prefix(api), Some([] | [b'/' | b'?', ..]));
+        if is_below(b"/v1/messages") {
+            Api::Messages
+        } else if is_below(b"/v1/responses") {
+            Api::Responses
+        } else {
+            Api::Other
+        }
+    }
+}
+
+/// What is wrong with the base URL of a client that asks for `path`, if that shows: it should read so.
+pub fn base_url_hint(path: &[u8]) -> Option<&'static str> {
+    if path.starts_with(b"//") {
+        Some("the path begins with '//': the base URL must not end with a slash")
+    } else if path.starts_with(b"/v1/v1/") {
+        Some("the path begins with '/v1/v1/': the base URL must not end with /v1 for this client")
+    } else {
+        None
+    }
 }
 
 /// RFC 9112 section 3.2.
@@ -85,12 +134,7 @@ impl Route {
     /// # Errors
     /// What cannot be forwarded: CONNECT, other hosts, `*`, dot segments.
     pub fn of(method: &Method, request_target: &[u8], target: &Target) -> Result<Route, HttpError> {
-        if method == Method::CONNECT {
-            return Err(HttpError::method_not_allowed(
-                "this is a reverse proxy, not a tunnel: use it as the base URL \
-                 (OPENAI_BASE_URL, ANTHROPIC_BASE_URL) instead of as HTTPS_PROXY",
-            ));
-        }
+        check_method(method)?;
         let (path_and_query, form) = if request_target.starts_with(b"/") {
             (TargetSlice::In(0..request_target.len()), TargetForm::Origin)
         } else {
@@ -103,6 +147,7 @@ impl Route {
             has_fragment,
             query,
             is_plain,
+            needs_encoding,
         } = Marks::of(path_and_query.of(request_target));
         if has_fragment {
             return Err(bad("a request target has no fragment ('#')"));
@@ -117,6 +162,7 @@ impl Route {
             path_and_query,
             path,
             form,
+            needs_encoding,
         })
     }
 
@@ -126,12 +172,46 @@ impl Route {
         let asked = self.path_and_query.of(request_target);
         let rest = asked.strip_prefix(base);
         let has_base = rest.is_some_and(|rest| rest.is_empty() || b"/?".contains(&rest[0]));
-        if has_base || base.is_empty() {
+        let base = if has_base { b"" } else { base };
+        if self.needs_encoding {
+            TargetSlice::Other([base, &encoded(asked)].concat())
+        } else if base.is_empty() {
             self.path_and_query
         } else {
             TargetSlice::Other([base, asked].concat())
         }
     }
+}
+
+/// Percent-encodes what no URL may have (RFC 3986 section 2.1), and leaves all else as it came.
+fn encoded(path_and_query: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(path_and_query.len() + 16);
+    for &byte in path_and_query {
+        match byte {
+            b'"' => encoded.extend_from_slice(b"%22"),
+            b'<' => encoded.extend_from_slice(b"%3C"),
+            b'>' => encoded.extend_from_slice(b"%3E"),
+            b'`' => encoded.extend_from_slice(b"%60"),
+            byte => encoded.push(byte),
+        }
+    }
+    encoded
+}
+
+fn check_method(method: &Method) -> Result<(), HttpError> {
+    if method == Method::CONNECT {
+        return Err(HttpError::method_not_allowed(
+            "this is a reverse proxy, not a tunnel: use it as the base URL \
+             (OPENAI_BASE_URL, ANTHROPIC_BASE_URL) instead of as HTTPS_PROXY",
+        ));
+    }
+    // An upstream that echoes the request would show the token. TRACK is Microsoft's name for it.
+    if method == Method::TRACE || method.as_str() == "TRACK" {
+        return Err(HttpError::method_not_allowed(
+            "TRACE is not forwarded: its response would show the token",
+        ));
+    }
+    Ok(())
 }
 
 /// The path of a request target that may be none: what the log shows of it, and what tells whose form
@@ -259,6 +339,28 @@ mod tests {
     }
 
     #[test]
+    fn the_path_tells_the_api_also_behind_a_base_url_that_is_too_long() {
+        for (path, api) in [
+            ("/v1/messages", Api::Messages),
+            ("/v1/messages?beta=true", Api::Messages),
+            ("/v1/messages/count_tokens", Api::Messages),
+            ("/base/v1/messages", Api::Messages),
+            ("//v1/messages", Api::Messages),
+            ("/v1/v1/messages", Api::Messages),
+            ("/v1/responses", Api::Responses),
+            ("/v1/responses/resp_1/cancel", Api::Responses),
+            ("/base//v1/v1/responses", Api::Responses),
+            ("/v1/messagesx", Api::Other),
+            ("/v1/chat/completions", Api::Other),
+            ("/", Api::Other),
+            ("-", Api::Other),
+            ("/basev1/messages", Api::Other),
+        ] {
+            assert_eq!(Api::of(path.as_bytes(), "/base"), api, "{path}");
+        }
+    }
+
+    #[test]
     fn the_base_path_is_put_before_the_path_once() {
         for (asked, expected) in [
             ("/v1/models?x=1", "/flow-llm-proxy/v1/models?x=1"),
@@ -268,7 +370,11 @@ mod tests {
             ("/flow-llm-proxyx", "/flow-llm-proxy/flow-llm-proxyx"),
             ("/", "/flow-llm-proxy/"),
             ("/a%20b//c;d?e=/../f", "/flow-llm-proxy/a%20b//c;d?e=/../f"),
-            ("/v1?f={\"a\":<`1`>}", "/flow-llm-proxy/v1?f={\"a\":<`1`>}"),
+            (
+                "/v1?f={\"a\":<`1`>}",
+                "/flow-llm-proxy/v1?f={%22a%22:%3C%601%60%3E}",
+            ),
+            ("/flow-llm-proxy/\"", "/flow-llm-proxy/%22"),
             ("/v1?f={a}", "/flow-llm-proxy/v1?f={a}"),
             (
                 "http://flow.example/v1/models?x",

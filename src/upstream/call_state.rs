@@ -164,6 +164,11 @@ impl CallState {
         }
     }
 
+    /// Forgets why a wait stopped: the call goes on.
+    pub(super) fn clear_stop_reason(&self) {
+        self.set_stop_reason(StopReason::None);
+    }
+
     fn set_stop_reason(&self, reason: StopReason) {
         self.stop_reason.store(reason as u8, Ordering::Relaxed);
     }

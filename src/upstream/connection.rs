@@ -196,6 +196,27 @@ impl UpstreamConnection {
         self.read_decoded(buffer)
     }
 
+    /// As [`UpstreamConnection::read`], but waits for `limit` at most: [`BodyRead::NotYet`] then.
+    ///
+    /// # Errors
+    /// As [`UpstreamConnection::read`].
+    pub fn read_within(
+        &mut self,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<BodyRead, UpstreamError> {
+        self.call.set_read_mode(ReadMode::Blocking);
+        let Some(connection) = &mut self.open else {
+            return Ok(BodyRead::End);
+        };
+        let result = connection.read_body(buffer, per_operation(limit));
+        if result.is_err() && self.call.stop_reason() == StopReason::TimedOut {
+            self.call.clear_stop_reason();
+            return Ok(BodyRead::NotYet);
+        }
+        result.map_err(|error| self.upstream_error(error))
+    }
+
     fn read_decoded(&mut self, buffer: &mut [u8]) -> Result<BodyRead, UpstreamError> {
         let Some(connection) = &mut self.open else {
             return Ok(BodyRead::End);

@@ -11,6 +11,7 @@ use self::partial_event::{DONE, Data, PartialEvent};
 
 mod partial_event;
 mod partial_json;
+pub mod sequence;
 
 /// The most bytes of an incomplete event that are kept before [`PartialEvent`] scans them. Most events
 /// are shorter, so they are never scanned.

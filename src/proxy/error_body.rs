@@ -1,0 +1,101 @@
+//! The body of an error response, read before its head goes to the client, so far as a verdict needs it.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+use super::balancer::verdict::ErrorObject;
+use crate::http1::headers::{HeaderBlock, KnownHeader};
+use crate::upstream::connection::{BodyRead, UpstreamConnection};
+
+/// The most of a body that is read, in bytes.
+pub const MAX_BODY: usize = 16 * 1024;
+/// The most of an unpacked body that is looked at, in bytes.
+const MAX_UNPACKED: u64 = 64 * 1024;
+/// How long the body is waited for.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// The beginning of a body, as it goes to the client.
+#[derive(Debug, Default)]
+pub struct ErrorBody {
+    pub bytes: Vec<u8>,
+    /// Nothing follows.
+    pub is_whole: bool,
+}
+
+/// Reads the beginning of the body that follows on `connection`. A body that breaks off does so again
+/// when the rest of it is read.
+pub fn read(connection: &mut UpstreamConnection) -> ErrorBody {
+    let deadline = Instant::now() + MAX_WAIT;
+    let mut body = ErrorBody {
+        bytes: vec![0; MAX_BODY],
+        is_whole: false,
+    };
+    let mut filled = 0;
+    while filled < MAX_BODY {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match connection.read_within(&mut body.bytes[filled..], left) {
+            Ok(BodyRead::Data(length)) => filled += length,
+            Ok(BodyRead::End) => {
+                body.is_whole = true;
+                break;
+            }
+            Ok(BodyRead::NotYet) if left.is_zero() => break,
+            Ok(BodyRead::NotYet) => {}
+            Err(_) => break,
+        }
+    }
+    body.bytes.truncate(filled);
+    body.bytes.shrink_to_fit();
+    body
+}
+
+impl ErrorBody {
+    /// The error object in it; an empty one where it is not whole, or no JSON object.
+    pub fn error(&self, fields: &HeaderBlock) -> ErrorObject {
+        let object = || {
+            let text = self.is_whole.then(|| self.unpacked(fields)).flatten()?;
+            let body: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            let error = body.get("error")?.as_object()?;
+            let text = |name: &str| {
+                let text = error.get(name).and_then(|value| value.as_str());
+                text.unwrap_or_default().to_owned()
+            };
+            Some(ErrorObject {
+                kind: text("type"),
+                message: text("message"),
+                param: text("param"),
+            })
+        };
+        object().unwrap_or_default()
+    }
+
+    /// The body without its content coding; `None`: it has another one than gzip or deflate.
+    fn unpacked(&self, fields: &HeaderBlock) -> Option<Vec<u8>> {
+        let coding = fields
+            .value(KnownHeader::ContentEncoding)
+            .unwrap_or_default();
+        let coding = coding.to_ascii_lowercase();
+        let bytes = self.bytes.as_slice();
+        let mut unpacked = Vec::new();
+        let read = match coding.as_slice() {
+            b"" | b"identity" | b"none" => return Some(bytes.to_vec()),
+            b"gzip" | b"x-gzip" => MultiGzDecoder::new(bytes)
+                .take(MAX_UNPACKED)
+                .read_to_end(&mut unpacked),
+            // RFC 9110 section 8.4.1.2: in zlib's format; some servers leave its frame out.
+            b"deflate" if bytes.first().is_some_and(|first| first & 15 == 8) => {
+                ZlibDecoder::new(bytes)
+                    .take(MAX_UNPACKED)
+                    .read_to_end(&mut unpacked)
+            }
+            b"deflate" => DeflateDecoder::new(bytes)
+                .take(MAX_UNPACKED)
+                .read_to_end(&mut unpacked),
+            _ => return None,
+        };
+        read.ok()?;
+        Some(unpacked)
+    }
+}
