@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub mod event;
 pub mod health;
 mod retry_after;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use self::event::{Event, EventKind};

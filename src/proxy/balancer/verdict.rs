@@ -313,3 +313,6 @@ const REQUESTED_MODEL: &str = "The requested model '";
 fn is_looked_at(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400..=404 | 422 | 429)
 }
+
+#[cfg(test)]
+mod tests;
