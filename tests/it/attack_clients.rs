@@ -27,48 +27,48 @@ fn statuses(answer: &[u8]) -> Vec<String> {
 }
 
 /// Sends `start` and then `piece` again and again on 20 connections, until the proxy has had
-/// enough; each must be refused with one of `codes`, or closed.
-fn assert_endless_is_refused(name: &'static str, start: &str, piece: &[u8], codes: &[&str]) {
+/// enough; each must be rejected with one of `codes`, or closed.
+fn assert_endless_is_rejected(name: &'static str, start: &str, piece: &[u8], codes: &[&str]) {
     let upstream = obliging_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
     let attack = Attack::begin(name, &proxy);
-    let mut refused = 0;
+    let mut rejected = 0;
     for mut client in connect_many(&proxy, 20) {
         client.send(start);
         let started = Instant::now();
-        // Far more than any limit: what the proxy drains after its refusal is bounded as well.
+        // Far more than any limit: what the proxy drains after its rejection is bounded as well.
         let mut sent = 0;
         while sent < 64 << 20 && client.try_send_within(piece, Duration::from_secs(1)) {
             sent += piece.len();
         }
-        assert!(sent < 64 << 20, "{name}: never refused");
+        assert!(sent < 64 << 20, "{name}: never rejected");
         assert!(started.elapsed() < SOON, "{name}: {:?}", started.elapsed());
         let answers = statuses(&client.read_raw_to_close(SOON));
         if let Some(status) = answers.first() {
             assert!(codes.contains(&status.as_str()), "{name}: {answers:?}");
-            refused += 1;
+            rejected += 1;
         }
     }
-    println!("{name}: {refused} of 20 read their refusal");
+    println!("{name}: {rejected} of 20 read their rejection");
     attack.end(4 * KIB_PER_MIB, 8);
 }
 
 #[test]
-fn an_endless_head_is_refused_and_fills_no_memory() {
+fn an_endless_head_is_rejected_and_fills_no_memory() {
     let start = "GET /v1/x HTTP/1.1\r\nHost: localhost\r\n";
     let line = b"X-Filler: 0123456789012345678901234567890123456789\r\n".repeat(500);
-    assert_endless_is_refused("endless head", start, &line, &["431"]);
+    assert_endless_is_rejected("endless head", start, &line, &["431"]);
 }
 
 #[test]
-fn heads_that_are_refused_fill_no_memory_while_their_clients_stay() {
+fn heads_that_are_rejected_fill_no_memory_while_their_clients_stay() {
     let upstream = obliging_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
-    let attack = Attack::begin("200 refused heads of 70 KiB", &proxy);
+    let attack = Attack::begin("200 rejected heads of 70 KiB", &proxy);
     let filler = format!("X-Filler: {}\r\n", "x".repeat(1000)).repeat(70);
     let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{filler}\r\n");
     let mut clients = connect_many(&proxy, 200);
@@ -80,28 +80,28 @@ fn heads_that_are_refused_fill_no_memory_while_their_clients_stay() {
 }
 
 #[test]
-fn endless_chunk_extensions_are_refused_and_fill_no_memory() {
+fn endless_chunk_extensions_are_rejected_and_fill_no_memory() {
     let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1;a=");
-    assert_endless_is_refused("endless chunk extension", &start, &[b'x'; 16384], &["400"]);
+    assert_endless_is_rejected("endless chunk extension", &start, &[b'x'; 16384], &["400"]);
 }
 
 #[test]
-fn extensions_on_endlessly_many_chunks_are_refused_and_fill_no_memory() {
+fn extensions_on_endlessly_many_chunks_are_rejected_and_fill_no_memory() {
     let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
     let chunk = format!("1;{}\r\nx\r\n", "e".repeat(900)).repeat(16);
     let name = "extensions on every chunk";
-    assert_endless_is_refused(name, &start, chunk.as_bytes(), &["400"]);
+    assert_endless_is_rejected(name, &start, chunk.as_bytes(), &["400"]);
 }
 
 #[test]
-fn endless_trailers_are_refused_and_fill_no_memory() {
+fn endless_trailers_are_rejected_and_fill_no_memory() {
     let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
     let trailers = b"X-Trailer: 0123456789\r\n".repeat(700);
-    assert_endless_is_refused("endless trailers", &start, &trailers, &["400"]);
+    assert_endless_is_rejected("endless trailers", &start, &trailers, &["400"]);
 }
 
 #[test]
-fn an_endless_chunked_body_is_refused_at_the_limit_and_fills_no_memory() {
+fn an_endless_chunked_body_is_rejected_at_the_limit_and_fills_no_memory() {
     let upstream = RawUpstream::start(|connection| {
         while let Some(head) = connection.read_request_head() {
             if head.method == "POST" {
@@ -122,7 +122,7 @@ fn an_endless_chunked_body_is_refused_at_the_limit_and_fills_no_memory() {
     while sent < 64 << 20 && client.try_send_within(&chunk, Duration::from_secs(1)) {
         sent += chunk.len();
     }
-    assert!(sent < 64 << 20, "never refused");
+    assert!(sent < 64 << 20, "never rejected");
     let answers = statuses(&client.read_raw_to_close(SOON));
     assert!(answers.iter().all(|status| status == "413"), "{answers:?}");
     proxy.wait_for_log(" 413 ");
@@ -172,7 +172,7 @@ fn ten_gigabytes_that_are_only_declared_cost_nothing() {
 }
 
 #[test]
-fn hundreds_of_slow_heads_keep_nobody_out() {
+fn hundreds_of_slow_heads_keep_no_client_out() {
     let upstream = obliging_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
@@ -224,7 +224,7 @@ fn stalled_bodies_are_given_up_and_keep_no_memory() {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_given_up_and_keep_no_memory() {
+fn answers_that_no_client_reads_are_given_up_and_keep_no_memory() {
     let upstream = RawUpstream::start(|connection| {
         while let Some(request) = connection.read_request() {
             if !request.target.ends_with("/endless") {
@@ -240,7 +240,7 @@ fn answers_that_nobody_reads_are_given_up_and_keep_no_memory() {
         .option("--workers", "40")
         .option("--client-timeout", "2")
         .start();
-    let attack = Attack::begin("30 endless answers that nobody reads", &proxy);
+    let attack = Attack::begin("30 endless answers that no client reads", &proxy);
     let mut clients = connect_many(&proxy, 30);
     for client in &mut clients {
         client.send_request("GET", "/endless", &[], b"");
@@ -255,7 +255,7 @@ fn answers_that_nobody_reads_are_given_up_and_keep_no_memory() {
 }
 
 #[test]
-fn garbage_of_two_thousand_connections_is_refused() {
+fn garbage_of_two_thousand_connections_is_rejected() {
     let upstream = obliging_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
@@ -283,9 +283,9 @@ fn garbage_of_two_thousand_connections_is_refused() {
                         Err(error) => panic!("not closed: {error}"),
                     }
                     let statuses = statuses(&answer);
-                    let refused =
+                    let rejected =
                         |s: &String| ["400", "414", "431", "501", "505"].contains(&s.as_str());
-                    assert!(statuses.iter().all(refused), "{statuses:?}");
+                    assert!(statuses.iter().all(rejected), "{statuses:?}");
                 }
             });
         }

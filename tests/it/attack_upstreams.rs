@@ -172,7 +172,7 @@ fn a_bare_lf_as_line_end_never_smuggles_a_field() {
     let response = under_attack("bare LF in an answer head", |connection| {
         connection.send("HTTP/1.1 200 OK\nX-A: 1\nContent-Length: 2\n\nok");
     });
-    // Either it is refused or it is understood: RawClient is strict about what arrives.
+    // Either it is rejected or it is understood: RawClient is strict about what arrives.
     if response.status == 200 {
         assert_eq!(response.header("x-a"), Some("1"));
         assert_eq!(response.text(), "ok");
@@ -255,7 +255,7 @@ fn a_client_that_leaves_ends_endless_interim_answers() {
 
 #[test]
 fn an_answer_that_comes_before_its_request_is_never_another_clients() {
-    // Right behind each answer comes a second one, that nobody asked for.
+    // Right behind each answer comes a second one, without a request.
     for pause in [Duration::ZERO, Duration::from_millis(30)] {
         let upstream = RawUpstream::start(move |connection| {
             while connection.read_request().is_some() {
@@ -446,7 +446,7 @@ fn an_answers_framing_cannot_be_taken_away_or_doubled() {
 }
 
 #[test]
-fn a_switch_of_protocols_that_nobody_asked_for_is_a_502() {
+fn an_unrequested_switch_of_protocols_is_a_502() {
     // Upgrade is hop-by-hop and never forwarded, so no 101 can be an answer to it.
     assert_broke(
         "unasked 101",

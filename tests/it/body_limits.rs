@@ -7,7 +7,7 @@ use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, answer_to, 
 const MIB: usize = 1024 * 1024;
 
 #[test]
-fn a_declared_length_over_the_limit_is_refused_before_the_body() {
+fn a_declared_length_over_the_limit_is_rejected_before_the_body() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--max-body", "1K")
@@ -24,7 +24,7 @@ fn a_declared_length_over_the_limit_is_refused_before_the_body() {
 
 /// A body of that length is not held, but read while it is sent on.
 #[test]
-fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on() {
+fn a_large_declared_length_over_the_limit_is_rejected_before_anything_is_sent_on() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--max-body", "1K")
@@ -42,7 +42,7 @@ fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on(
 }
 
 #[test]
-fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
+fn a_body_over_the_limit_that_was_expected_is_rejected_without_100() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--max-body", "1K")
@@ -56,7 +56,7 @@ fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
 }
 
 #[test]
-fn a_chunked_body_over_the_limit_is_refused() {
+fn a_chunked_body_over_the_limit_is_rejected() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--max-body", "1K")
@@ -64,8 +64,8 @@ fn a_chunked_body_over_the_limit_is_refused() {
     let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let served = [head.as_bytes(), &chunked(&[b'x'; 1024], 100)].concat();
     assert_eq!(answer_to(&proxy, served).1.status, 200);
-    let refused = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
+    let rejected = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
+    let (mut client, response) = answer_to(&proxy, rejected);
     response.assert_error(413, "body_too_large");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 1);
@@ -79,8 +79,8 @@ fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
         .option("--max-body", "4M")
         .start();
     let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let refused = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
+    let rejected = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
+    let (mut client, response) = answer_to(&proxy, rejected);
     response.assert_error(413, "body_too_large");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 0);

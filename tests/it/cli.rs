@@ -23,7 +23,7 @@ impl WorkDir {
         WorkDir(path)
     }
 
-    /// A working directory with a secrets.json that nobody else can read.
+    /// A working directory with a secrets.json that only its owner can read.
     fn with_secrets() -> WorkDir {
         let dir = WorkDir::new();
         dir.write("secrets.json", SECRETS);
@@ -221,7 +221,7 @@ fn a_malformed_env_file_is_told_by_file_and_line_and_not_quoted() {
 }
 
 #[test]
-fn http_targets_are_refused_unless_they_are_loopback() {
+fn http_targets_are_rejected_unless_they_are_loopback() {
     let dir = WorkDir::with_secrets();
     let run = dir.run(&["check", "--target-url", "http://example.com"], &[]);
     let lines = run.usage_errors();

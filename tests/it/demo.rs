@@ -1,4 +1,4 @@
-//! The command `demo`, as somebody tries it who has just built the program: the printed commands
+//! The command `demo`, as users try it who have just built the program: the printed commands
 //! are pasted into a shell.
 
 use std::io::Read as _;

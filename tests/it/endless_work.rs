@@ -1,4 +1,4 @@
-//! Work without end holds nobody up: a thread on which others depend lets them go on.
+//! Endless work delays no other request: a thread on which others depend lets them go on.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBoo
 const QUICK: Duration = Duration::from_millis(500);
 
 #[test]
-fn request_bodies_of_tiny_chunks_hold_nobody_up() {
+fn request_bodies_of_tiny_chunks_delay_no_other_request() {
     let upstream = echoing();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let chunks = "1\r\nx\r\n".repeat(400_000);
@@ -44,7 +44,7 @@ fn request_bodies_of_tiny_chunks_hold_nobody_up() {
 }
 
 #[test]
-fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_hold_nobody_up() {
+fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_delay_no_other_request() {
     let upstream = RawUpstream::start(|connection| {
         while let Some(request) = connection.read_request() {
             let Some(id) = request.target.strip_prefix("/flow-llm-proxy/v1/0/") else {

@@ -173,7 +173,7 @@ fn an_answer_with_both_framings_is_never_passed_on_with_both() {
          2\r\nok\r\n0\r\n\r\n",
     );
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let response = get(proxy.address(), "/v1/models"); // the client refuses both framings
+    let response = get(proxy.address(), "/v1/models"); // the client rejects both framings
     match response.status {
         200 => assert_eq!(response.text(), "ok"),
         status => assert_eq!((status, response.error_code()), (502, "upstream_broke")),

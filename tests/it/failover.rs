@@ -72,7 +72,7 @@ fn every_start_begins_with_the_first_credential() {
 }
 
 #[test]
-fn the_proxys_own_pages_and_refusals_take_no_turn() {
+fn the_proxys_own_pages_and_rejections_take_no_turn() {
     let upstream = FakeFlow::start();
     let proxy = proxy_with(&upstream, 2);
     assert_eq!(get(proxy.address(), "/-/health").status, 200);
@@ -146,7 +146,7 @@ fn a_rejected_credential_is_replaced_by_the_next_and_marked() {
 }
 
 #[test]
-fn a_failed_credential_rests_while_the_others_take_turns() {
+fn a_failed_credential_rests_while_the_remaining_ones_take_turns() {
     let upstream = answering_by_client(&[("client-1", Answer::unauthorized())]);
     let proxy = proxy_with(&upstream, 3);
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-1", "client-2"]);
@@ -183,7 +183,7 @@ fn the_repeated_request_is_the_same_but_for_its_token() {
 }
 
 #[test]
-fn a_request_that_all_reject_marks_nobody_and_passes_the_last_answer_on() {
+fn a_request_that_all_reject_marks_no_credential_and_passes_the_last_answer_on() {
     let upstream = FakeFlow::answering(|request| {
         if request.target.ends_with("/bad") {
             Answer::new(403, format!("no, {}", request.client_id())).header("X-Why", "because")
@@ -400,7 +400,7 @@ fn a_streamed_body_is_not_repeated() {
         assert_eq!(proxy.wait_for_access_line(1).number("attempts"), 1);
         assert!(
             !proxy.log().contains("marked as failed"),
-            "nobody was accepted for it"
+            "no credential was accepted for it"
         );
     }
 }

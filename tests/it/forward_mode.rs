@@ -91,7 +91,7 @@ fn an_error_for_an_absolute_form_is_that_of_its_path_and_shows_no_authority() {
 }
 
 #[test]
-fn dot_segments_in_absolute_form_are_refused() {
+fn dot_segments_in_absolute_form_are_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let host = upstream.address();
@@ -106,7 +106,7 @@ fn dot_segments_in_absolute_form_are_refused() {
 }
 
 #[test]
-fn connect_is_refused_and_told_what_to_do_instead() {
+fn connect_is_rejected_and_told_what_to_do_instead() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());

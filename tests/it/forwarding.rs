@@ -130,7 +130,7 @@ fn a_target_that_ends_in_a_slash_is_joined_with_one_slash() {
 }
 
 #[test]
-fn dot_segments_in_any_spelling_are_refused() {
+fn dot_segments_in_any_spelling_are_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let targets = [

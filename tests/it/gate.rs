@@ -214,7 +214,7 @@ fn a_forbidden_request_keeps_its_connection_in_step_or_closes_it() {
 }
 
 #[test]
-fn refusals_have_an_access_line_without_a_configuration() {
+fn rejections_have_an_access_line_without_a_configuration() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     request_with(&proxy, "Host: example.com\r\n");

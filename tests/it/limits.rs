@@ -151,7 +151,7 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     assert_eq!(client.read_response_to("HEAD").status, 400);
     client.assert_closed();
     assert_eq!(proxy.wait_for_access_line(2).field("out"), "0");
-    // A refusal is short: a very long id is not in it.
+    // A rejection is short: a very long id is not in it.
     for (length, is_kept) in [(1024, true), (1025, false)] {
         let id = "i".repeat(length);
         let (_, response) = answer_to(&proxy, head.replace("theirs-2", &id));
@@ -302,7 +302,7 @@ fn a_connection_that_waits_is_served_when_a_worker_is_free() {
 }
 
 #[test]
-fn whoever_asks_for_its_health_waits_for_no_worker() {
+fn a_health_request_waits_for_no_worker() {
     let (upstream, commands) = RawUpstream::on_command();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "1")
@@ -322,7 +322,7 @@ fn whoever_asks_for_its_health_waits_for_no_worker() {
 }
 
 #[test]
-fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
+fn repeated_health_requests_go_on_when_the_last_worker_is_taken() {
     let (upstream, commands) = RawUpstream::on_command();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "1")
@@ -355,7 +355,7 @@ fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
 }
 
 #[test]
-fn hundreds_of_connections_without_a_request_keep_nobody_out() {
+fn hundreds_of_connections_without_a_request_keep_no_client_out() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")

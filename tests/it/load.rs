@@ -94,7 +94,7 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
         whole += 1;
     }
     assert!(whole < 1_000_000, "read without end");
-    // The others are served meanwhile, and the answers to what was sent are all there, in order.
+    // Another client is served meanwhile, and the answers to what was sent are all there, in order.
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     assert_ids_in_order(&mut stream, whole);
     drop(stream);
@@ -137,7 +137,7 @@ fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
 }
 
 #[test]
-fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
+fn a_flood_of_slow_heads_delays_no_request_by_a_second_and_ends_in_408() {
     const SLOW: usize = 500;
     let upstream = obliging_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
@@ -151,7 +151,7 @@ fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
     let is_over = AtomicBool::new(false);
     let slowest = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Until all of them have been refused: the first byte counts, not the last.
+            // Until all of them have been rejected: the first byte counts, not the last.
             let start = "GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Filler: ";
             let endless = start.bytes().chain(std::iter::repeat(b'x'));
             let mut due = Instant::now();
@@ -186,12 +186,12 @@ fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
         );
     }
     assert!(started.elapsed() < Duration::from_secs(20));
-    let refused = proxy
+    let rejected = proxy
         .access_lines()
         .iter()
         .filter(|l| l.status == 408)
         .count();
-    assert_eq!(refused, SLOW);
+    assert_eq!(rejected, SLOW);
     drop(slow);
     attack.end(16 * KIB_PER_MIB, 8);
 }
@@ -317,7 +317,7 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn clients_that_ask_without_pause_let_the_others_in() {
+fn clients_that_ask_without_pause_let_other_clients_in() {
     let upstream = obliging_upstream();
     let proxy = quiet_proxy(&upstream, "2");
     let attack = Attack::begin("greedy clients", &proxy);

@@ -110,13 +110,13 @@ fn every_request_has_exactly_one_access_line() {
     bad.read_response();
     proxy.wait_for_access_line(23);
     let lines = proxy.access_lines();
-    let refused = lines
+    let rejected = lines
         .iter()
         .find(|line| line.status == 400)
-        .expect("the refusal's line");
-    assert_eq!(refused.level, "WARNING");
+        .expect("the rejection's line");
+    assert_eq!(rejected.level, "WARNING");
     assert_eq!(
-        (refused.field("config"), refused.number("attempts")),
+        (rejected.field("config"), rejected.number("attempts")),
         ("-", 0)
     );
     assert_eq!(lines.len(), 23);

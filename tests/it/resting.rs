@@ -174,7 +174,7 @@ fn a_request_that_all_limit_without_retry_after_rests_them_1_s_at_most() {
 }
 
 #[test]
-fn the_proxy_never_refuses_what_the_upstream_might_accept() {
+fn the_proxy_never_rejects_what_the_upstream_might_accept() {
     let upstream = FakeFlow::answering(|_| Answer::limited(Some("100")));
     let proxy = proxy_with(&upstream, 1);
     for n in 1..=3 {

@@ -72,7 +72,7 @@ impl Drop for WorkDir {
 }
 
 /// Runs `check` and `token` on a bad file: both must tell all `problems`, exit 2 and leak nothing.
-fn assert_refused(contents: impl AsRef<[u8]>, problems: &[&str]) {
+fn assert_rejected(contents: impl AsRef<[u8]>, problems: &[&str]) {
     let dir = WorkDir::with_secrets(contents);
     for command in ["check", "token"] {
         let outcome = dir.run(&[command]);
@@ -118,7 +118,7 @@ fn token_takes_the_name_of_a_configuration() {
 }
 
 #[test]
-fn token_refuses_a_name_that_is_not_in_the_file() {
+fn token_rejects_a_name_that_is_not_in_the_file() {
     let outcome = WorkDir::with_secrets(GOOD).run(&["token", "no-such-name"]);
     assert_eq!(outcome.code, Some(2), "{}", outcome.output);
     assert_eq!(outcome.stdout, "");
@@ -191,7 +191,7 @@ fn a_missing_file_is_met_with_the_hint_to_copy_the_template() {
 }
 
 #[test]
-fn a_directory_in_the_files_place_is_refused() {
+fn a_directory_in_the_files_place_is_rejected() {
     let dir = WorkDir::new();
     fs::create_dir(dir.0.join("secrets.json")).unwrap();
     let outcome = dir.run(&["check"]);
@@ -205,7 +205,7 @@ fn a_directory_in_the_files_place_is_refused() {
 
 #[test]
 fn all_problems_of_the_file_come_at_once_with_entry_and_field() {
-    assert_refused(
+    assert_rejected(
         r#"[{"clientId":"hush","clientSecret":"","tenant":17},
             "hush",
             {"clientId":"  ","clientSecret":"hush","name":"","agent":{"hush":"hush"}}]"#,
@@ -223,14 +223,14 @@ fn all_problems_of_the_file_come_at_once_with_entry_and_field() {
 
 #[test]
 fn invalid_json_is_told_with_line_and_column() {
-    assert_refused("[\n  {\"clientSecret\": 'hush'}\n]", &["line 2 column 20"]);
-    assert_refused("[{\"clientSecret\":\"hush", &["line 1 column 22"]);
-    assert_refused(b"[\n\"hush\xff\"]", &["not UTF-8", "line 2 column 6"]);
+    assert_rejected("[\n  {\"clientSecret\": 'hush'}\n]", &["line 2 column 20"]);
+    assert_rejected("[{\"clientSecret\":\"hush", &["line 1 column 22"]);
+    assert_rejected(b"[\n\"hush\xff\"]", &["not UTF-8", "line 2 column 6"]);
 }
 
 #[test]
-fn anything_but_a_filled_array_is_refused() {
-    assert_refused("", &["is empty"]);
-    assert_refused("[]", &["the array is empty"]);
-    assert_refused("{\"hush\":\"hush\"}", &["array of objects, not an object"]);
+fn anything_but_a_filled_array_is_rejected() {
+    assert_rejected("", &["is empty"]);
+    assert_rejected("[]", &["the array is empty"]);
+    assert_rejected("{\"hush\":\"hush\"}", &["array of objects, not an object"]);
 }

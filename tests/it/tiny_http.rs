@@ -67,9 +67,9 @@ fn the_server_of_the_other_test() {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a free loopback port");
     println!("serving {}", server.server_addr());
     for request in server.incoming_requests() {
-        let refusal = tiny_http::Response::from_string("too large").with_status_code(413);
+        let rejection = tiny_http::Response::from_string("too large").with_status_code(413);
         // The client may be gone; the body is not read.
-        let _ = request.respond(refusal);
+        let _ = request.respond(rejection);
     }
 }
 

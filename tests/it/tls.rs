@@ -79,7 +79,7 @@ impl TlsUpstream {
 type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
 /// One answer for each request; the path `/…/close` breaks off without a close_notify, and behind
-/// the answer to `/…/doubled`, which fills the proxy's buffer, comes another that nobody asked for.
+/// the answer to `/…/doubled`, which fills the proxy's buffer, comes another without a request.
 /// The one record of the answer to `/…/trickled` comes in pieces, slower in all than the timeout of
 /// the tests; a body for `/…/deaf` is never read.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
@@ -126,7 +126,7 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     }
 }
 
-/// How long a connection is held that nobody reads from; longer than any test waits.
+/// How long a connection is held that is not read from; longer than any test waits.
 const HELD: Duration = Duration::from_secs(10);
 /// Each piece well within the timeout of a second, all of them beyond it.
 const PIECES: usize = 8;
@@ -165,7 +165,7 @@ fn an_upstream_is_verified_against_the_ca_file() {
 }
 
 #[test]
-fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
+fn an_upstream_with_an_untrusted_certificate_is_a_502_that_says_so() {
     let upstream = TlsUpstream::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = get(proxy.address(), "/v1/models");

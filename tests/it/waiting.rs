@@ -1,5 +1,5 @@
 //! Requests that wait at the same time and share the threads that wait: each answer reaches its own
-//! client however long it takes, and no wait holds anybody else up.
+//! client however long it takes, and no wait delays another request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,7 +118,7 @@ fn nobody_waits_for_the_waits_of_others() {
                 }
             });
         }
-        // A thread that waits without passing its lane on holds up some of them each time; other
+        // A thread that waits while others depend on it holds up some of them each time; other
         // programs on this machine do not do that three times in a row.
         let held_up = (0..3).map(|_| held_up_of_many(address));
         let fewest = held_up.min();

@@ -35,7 +35,7 @@ impl Answer {
         Answer::new(200, r#"{"ok":true}"#).header("Content-Type", "application/json")
     }
 
-    /// The form in which LiteLLM refuses a credential.
+    /// The form in which LiteLLM rejects a credential.
     pub fn unauthorized() -> Answer {
         let body = r#"{"error":{"message":"Authentication Error","type":"auth_error","param":"None","code":"401"}}"#;
         Answer::new(401, body).header("Content-Type", "application/json")

@@ -18,7 +18,7 @@ pub fn post(address: SocketAddr, path: &str, body: &[u8]) -> Response {
     RawClient::connect(address).request("POST", path, &[], body)
 }
 
-/// Sends these bytes on a new connection, of which the proxy may refuse to read all.
+/// Sends these bytes on a new connection, of which the proxy may reject to read all.
 pub fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
     let mut client = RawClient::connect(proxy.address());
     client.try_send(bytes);
