@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::ClosedPort;
+
 /// Visibly fake credentials.
 const SECRETS: &str = r#"[
   {"name": "first", "clientId": "fake-id-1", "clientSecret": "fake-secret-1", "tenant": "fake"},
@@ -325,10 +327,8 @@ fn token_of_an_unknown_name_exits_2_and_prints_nothing_on_stdout() {
 
 #[test]
 fn health_exits_1_with_one_line_where_nothing_listens() {
-    // Bound and dropped: a port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    drop(listener);
+    let closed = ClosedPort::hold();
+    let port = closed.port().to_string();
     let run = WorkDir::new().run(&["health", "--port", &port], &[]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:#?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");

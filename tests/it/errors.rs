@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, closed_port, get, post};
+use crate::support::{ClosedPort, FakeFlow, ProxyProcess, RawClient, RawUpstream, get, post};
 
 /// Asserts an error in OpenAI's dialect outside `/v1/messages` and in Anthropic's below it.
 fn assert_error_in_both_dialects(target_url: &str, status: u16, code: &str) {
@@ -75,8 +75,8 @@ fn assert_error_in_both_dialects(target_url: &str, status: u16, code: &str) {
 
 #[test]
 fn an_upstream_that_refuses_connections_is_unreachable() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    assert_error_in_both_dialects(&target, 502, "upstream_unreachable");
+    let closed = ClosedPort::hold();
+    assert_error_in_both_dialects(&closed.url(), 502, "upstream_unreachable");
 }
 
 #[test]
@@ -182,8 +182,8 @@ fn an_answer_with_both_framings_is_never_passed_on_with_both() {
 
 #[test]
 fn an_error_before_the_body_was_read_leaves_the_connection_in_step() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let body = b"GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for _ in 0..3 {
@@ -196,8 +196,8 @@ fn an_error_before_the_body_was_read_leaves_the_connection_in_step() {
 
 #[test]
 fn a_large_upload_to_an_unreachable_upstream_gets_its_error() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let length = 8 * 1024 * 1024;
     client.send(format!(
@@ -271,8 +271,8 @@ fn the_upstreams_own_errors_are_not_marked_as_ours() {
 
 #[test]
 fn an_error_answer_to_head_has_no_body() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let mut client = RawClient::connect(proxy.address());
     for _ in 0..2 {
         let response = client.request("HEAD", "/v1/models", &[], b"");

@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::attack::{Attack, descriptors_of_ours, obliging_upstream};
-use crate::support::{Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
+use crate::support::attack::{Attack, obliging_upstream};
+use crate::support::{
+    Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, raise_descriptor_limit,
+};
 
 const KIB_PER_MIB: u64 = 1024;
 
@@ -40,15 +42,10 @@ fn assert_ids_in_order(stream: &mut TcpStream, count: usize) {
 
 /// A proxy with few workers whose log does not count as memory.
 fn quiet_proxy(upstream: &RawUpstream, workers: &str) -> ProxyProcess {
-    let proxy = ProxyProcess::to(&upstream.url())
+    ProxyProcess::to(&upstream.url())
         .option("--workers", workers)
         .option("--log-level", "ERROR")
-        .port(crate::support::closed_port().port())
-        .start_silent();
-    wait_until("the proxy to listen", SOON, || {
-        TcpStream::connect(proxy.address()).is_ok()
-    });
-    proxy
+        .start_silent()
 }
 
 #[test]
@@ -104,7 +101,7 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
 #[test]
 fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
     const IDLE: usize = 2000;
-    let allowed = descriptors_of_ours();
+    let allowed = raise_descriptor_limit();
     if allowed < 3 * IDLE as u64 {
         println!(
             "skipped: the hard limit on descriptors is {allowed}, {} are needed",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, closed_port, credentials,
+    Answer, ClosedPort, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, credentials,
     expected_token, get, post, wait_until,
 };
 
@@ -191,7 +191,8 @@ fn the_upstreams_own_request_id_is_returned() {
 
 #[test]
 fn the_proxys_own_errors_carry_the_request_id() {
-    let proxy = ProxyProcess::to(&format!("http://{}/x", closed_port())).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let sent = [("X-Request-Id", "from-the-client")];
     let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
     assert_eq!(response.status, 502);
@@ -361,14 +362,9 @@ fn a_log_file_that_was_asked_for_and_cannot_be_opened_stops_the_start() {
 fn a_level_hides_the_levels_below_it() {
     let upstream = FakeFlow::start();
     for level in ["WARNING", "warn"] {
-        let port = closed_port().port();
         let proxy = ProxyProcess::to(&upstream.url())
             .option("--log-level", level)
-            .port(port)
             .start_silent();
-        wait_until("the proxy to listen", SOON, || {
-            std::net::TcpStream::connect(proxy.address()).is_ok()
-        });
         get(proxy.address(), "/v1/models");
         get(proxy.address(), "/-/unknown");
         proxy.wait_for_access_line(1);

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, ProxyProcess, RawClient, SOON, closed_port, get, post, wait_until,
+    Answer, ClosedPort, Ended, FakeFlow, ProxyProcess, RawClient, SOON, get, post, wait_until,
 };
 
 /// What a request with this Host and Origin gets.
@@ -132,7 +132,8 @@ fn the_health_command_succeeds_beside_a_running_proxy() {
 
 #[test]
 fn the_health_command_fails_with_one_line_where_nothing_listens() {
-    let port = closed_port().port();
+    let closed = ClosedPort::hold();
+    let port = closed.port();
     let finished = ProxyProcess::bare()
         .command("health")
         .port(port)

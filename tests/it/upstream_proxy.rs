@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
+use crate::support::{ClosedPort, FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
 
 /// How a client asks the middle proxy for a connection.
 #[derive(Clone, Copy)]
@@ -152,12 +152,10 @@ fn a_client_that_leaves_ends_its_request_through_a_proxy_too() {
 
 #[test]
 fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
+    let closed = ClosedPort::hold();
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
-        .env(
-            "ALL_PROXY",
-            &format!("socks5://{}", crate::support::closed_port()),
-        )
+        .env("ALL_PROXY", &format!("socks5://{closed}"))
         .start();
     let response = get(proxy.address(), "/v1/models");
     assert_eq!(
@@ -188,12 +186,10 @@ fn a_proxy_that_makes_no_sense_stops_the_start_without_being_quoted() {
 
 #[test]
 fn the_demo_needs_no_proxy_whatever_the_environment_says() {
+    let closed = ClosedPort::hold();
     let proxy = ProxyProcess::bare()
         .command("demo")
-        .env(
-            "ALL_PROXY",
-            &format!("http://{}", crate::support::closed_port()),
-        )
+        .env("ALL_PROXY", &format!("http://{closed}"))
         .start();
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
 }

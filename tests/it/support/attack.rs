@@ -83,18 +83,6 @@ pub fn obliging_upstream() -> RawUpstream {
     RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 }
 
-/// Raises this process's limit on descriptors to the hard one; returns what is in force.
-pub fn descriptors_of_ours() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let _ = setrlimit(Resource::Nofile, raised);
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
 /// Numbers that look random and are the same in each run (xorshift64*).
 pub struct Numbers(u64);
 

@@ -11,19 +11,20 @@ pub mod echo;
 mod fake_flow;
 mod jwt;
 mod log_lines;
+mod machine;
 mod proxy_process;
 mod raw_client;
 mod raw_upstream;
 mod response;
 mod temp_dir;
 
-use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 pub use clock::http_date;
 pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
 pub use log_lines::AccessLine;
+pub use machine::{ClosedPort, raise_descriptor_limit};
 pub use proxy_process::{ProxyBuilder, ProxyProcess};
 pub use raw_client::{RawClient, answer_to, get, post};
 pub use raw_upstream::{Commands, RawUpstream, SeenRequest, UpstreamConnection};
@@ -73,14 +74,6 @@ pub fn credential(n: usize) -> serde_json::Value {
 /// The first `count` made-up credentials.
 pub fn credentials(count: usize) -> Vec<serde_json::Value> {
     (1..=count).map(credential).collect()
-}
-
-/// A loopback port on which nothing listens any more.
-pub fn closed_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
-    listener
-        .local_addr()
-        .expect("a bound listener has an address")
 }
 
 /// Bytes that do not repeat in any short period, so that a lost, doubled or swapped piece shows.

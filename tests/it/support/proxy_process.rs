@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::machine::raise_descriptor_limit;
 use super::{AccessLine, SOON, TempDir, credentials, wait_for};
 
 /// What to start: arguments, environment and files of a fresh working directory.
@@ -141,12 +142,7 @@ impl ProxyProcess {
 
     /// Open sockets.
     pub fn socket_count(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(path)
-            .expect("the process runs")
-            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-            .filter(|target| target.to_string_lossy().starts_with("socket:"))
-            .count()
+        sockets_of(self.pid()).len()
     }
 
     fn status_number(&self, field: &str) -> u64 {
@@ -161,6 +157,29 @@ impl ProxyProcess {
             .and_then(|n| n.parse().ok())
             .expect("a number")
     }
+}
+
+/// Lists the sockets of a process by their inodes: `socket:[1234]`.
+fn sockets_of(pid: u32) -> Vec<String> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process runs")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .filter(|target| target.starts_with("socket:"))
+        .collect()
+}
+
+/// Finds the loopback port on which a process listens, without a word from the process itself.
+fn listening_port_of(pid: u32) -> Option<u16> {
+    let sockets = sockets_of(pid);
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (*columns.get(1)?, *columns.get(3)?, columns.get(9)?);
+        let is_listening = state == "0A" && sockets.contains(&format!("socket:[{inode}]"));
+        let (_, port) = local.rsplit_once(':')?;
+        is_listening.then_some(u16::from_str_radix(port, 16).ok()?)
+    })
 }
 
 impl Drop for ProxyProcess {
@@ -232,13 +251,15 @@ impl ProxyBuilder {
         }
     }
 
-    /// Starts the process without waiting for a line: for log levels that hide it.
+    /// Starts the process at a log level that hides its line, and waits until it listens.
     pub fn start_silent(self) -> ProxyProcess {
         let (child, output) = self.spawn();
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let port = wait_for("a port to listen on", SOON, || {
+            listening_port_of(child.id())
+        });
         ProxyProcess {
             child,
-            address,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
             output,
             dir: self.dir,
         }
@@ -263,6 +284,7 @@ impl ProxyBuilder {
     }
 
     fn spawn(&self) -> (Child, Output) {
+        raise_descriptor_limit();
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow-proxy"));
         command
             .args(&self.command)
