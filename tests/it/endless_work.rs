@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::echo::{assert_echo, durations_of_many, echoing};
-use crate::support::{ProxyProcess, RawClient, RawUpstream};
+use crate::support::echo::{assert_echo, measure_many, start_echo};
+use crate::support::{CHUNKED_HEAD, ProxyProcess, RawClient, RawUpstream};
 
 /// Asserts that quick requests stay quick while eight threads do `work`.
 fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBool) + Sync) {
@@ -15,7 +15,7 @@ fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBoo
         for _ in 0..8 {
             scope.spawn(|| work(address, &is_over));
         }
-        let each = (0..40).map(|_| durations_of_many(address, 10)[9]);
+        let each = (0..40).map(|_| measure_many(address, 10)[9]);
         let slow = each.into_iter().find(|took| *took > QUICK);
         is_over.store(true, Ordering::Relaxed);
         assert_eq!(slow, None, "one of the slow ones");
@@ -27,7 +27,7 @@ const QUICK: Duration = Duration::from_millis(500);
 
 #[test]
 fn request_bodies_of_tiny_chunks_delay_no_other_request() {
-    let upstream = echoing();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let chunks = "1\r\nx\r\n".repeat(400_000);
     assert_quick_beside(proxy.address(), |address, is_over| {
@@ -48,7 +48,7 @@ fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_delay_no_other
     let upstream = RawUpstream::start(|connection| {
         while let Some(request) = connection.read_request() {
             let Some(id) = request.target.strip_prefix("/flow-llm-proxy/v1/0/") else {
-                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let head = CHUNKED_HEAD;
                 let flood = format!("1;{}\r\nx\r\n", "e".repeat(1000)).repeat(16);
                 let mut goes_on = connection.send(head);
                 while goes_on {

@@ -3,53 +3,24 @@
 
 use std::time::Duration;
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, SOON, get};
+use crate::support::{
+    FakeFlow, ProxyProcess, RawClient, SMUGGLED, SOON, assert_bad_request, assert_rejected_with,
+    get,
+};
 
-/// What a request smuggled behind an attack would look like.
-const SMUGGLED: &str = "GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// Sends `attack` and asserts that it gets one answer, with one of `answers`, and a close.
-fn assert_rejected_with(attack: impl AsRef<[u8]>, answers: &[(u16, &str)]) {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(attack);
-    let response = client.read_response();
-    let got = (response.status, response.error_code());
-    assert!(answers.contains(&got), "{got:?} is none of {answers:?}");
-    assert!(response.json()["error"]["message"].is_string());
-    let connection = response.header("connection").unwrap_or_default();
-    assert!(
-        connection.eq_ignore_ascii_case("close"),
-        "announces the close: {connection:?}"
-    );
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 0, "the attack stays outside");
-    assert_eq!(
-        get(proxy.address(), "/v1/models").status,
-        200,
-        "the next request is served"
-    );
-    assert_eq!(upstream.requests().len(), 1);
-}
-
-fn assert_bad_request(attack: impl AsRef<[u8]>) {
-    assert_rejected_with(attack, &[(400, "bad_request")]);
-}
-
-/// A POST with these header lines (each ended by CRLF), this body and a smuggled request.
+/// Writes a POST with these header lines (each ended by CRLF), this body and a smuggled request.
 fn post_with(header_lines: &str, body: &str) -> String {
     format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n{body}{SMUGGLED}")
 }
 
-/// A GET with this piece of head between Host and the empty line.
+/// Writes a GET with this piece of head between Host and the empty line.
 fn get_with(header_bytes: &[u8]) -> Vec<u8> {
     let head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n";
     [&head[..], header_bytes, b"\r\n", SMUGGLED.as_bytes()].concat()
 }
 
-/// A POST in chunked coding with this coded body.
-fn chunks(coded: &str) -> String {
+/// Writes a POST in chunked coding with this coded body.
+fn post_chunks(coded: &str) -> String {
     post_with("Transfer-Encoding: chunked\r\n", coded)
 }
 
@@ -288,13 +259,13 @@ fn an_invalid_chunk_size_is_rejected() {
         "5\t",
         "５",
     ] {
-        assert_bad_request(chunks(&format!("{size}\r\nhello\r\n0\r\n\r\n")));
+        assert_bad_request(post_chunks(&format!("{size}\r\nhello\r\n0\r\n\r\n")));
     }
 }
 
 #[test]
 fn a_chunk_size_without_a_number_before_its_extension_is_rejected() {
-    assert_bad_request(chunks(";a=b\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks(";a=b\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
@@ -302,12 +273,12 @@ fn a_chunk_size_of_16_digits_is_read_and_allocates_nothing() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(chunks("0000000000000005\r\nhello\r\n0\r\n\r\n"));
+    client.send(post_chunks("0000000000000005\r\nhello\r\n0\r\n\r\n"));
     assert_eq!(client.read_response().status, 200);
     assert_eq!(upstream.requests()[0].body, b"hello");
     let before = proxy.rss_kib();
     let mut client = RawClient::connect(proxy.address());
-    client.send(chunks("ffffffffffffffff\r\nhello"));
+    client.send(post_chunks("ffffffffffffffff\r\nhello"));
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     drop(client);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -316,28 +287,28 @@ fn a_chunk_size_of_16_digits_is_read_and_allocates_nothing() {
 
 #[test]
 fn a_bare_lf_in_the_chunked_coding_is_rejected() {
-    assert_bad_request(chunks("5\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\n0\r\n\r\n"));
-    assert_bad_request(chunks("5;a\nb\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\r\n0\n\n"));
+    assert_bad_request(post_chunks("5\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5;a\nb\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\n\n"));
 }
 
 #[test]
 fn a_bare_cr_in_a_chunk_line_is_rejected() {
-    assert_bad_request(chunks("5\rX\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5;a\rb\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5\rX\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5;a\rb\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
 fn a_chunk_that_is_longer_or_shorter_than_it_says_is_rejected() {
-    assert_bad_request(chunks("4\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("6\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("4\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("6\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
 fn a_malformed_trailer_is_rejected() {
-    assert_bad_request(chunks("5\r\nhello\r\n0\r\nX-A : 1\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\r\n0\r\nno colon\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\r\nX-A : 1\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\r\nno colon\r\n\r\n"));
 }
 
 #[test]
@@ -346,12 +317,9 @@ fn a_malformed_chunk_in_a_streamed_body_never_becomes_a_whole_request() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let big = "x".repeat(3 * 1024 * 1024);
-    client.try_send(chunks(&format!("{:x}\r\n{big}\r\nzz\r\n", big.len())));
+    client.try_send(post_chunks(&format!("{:x}\r\n{big}\r\nzz\r\n", big.len())));
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request")
-    );
+    response.assert_error(400, "bad_request");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -381,10 +349,7 @@ fn the_rejection_arrives_although_more_of_the_body_is_on_its_way() {
     // Closing a socket with unread bytes resets it, which would take the answer away.
     client.try_send("x".repeat(200_000));
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request")
-    );
+    response.assert_error(400, "bad_request");
 }
 
 #[test]
@@ -393,7 +358,7 @@ fn a_body_that_ends_early_never_reaches_the_upstream() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for request in [
         post_with("Content-Length: 900\r\n", ""),
-        chunks("ff\r\nhello"),
+        post_chunks("ff\r\nhello"),
     ] {
         let mut client = RawClient::connect(proxy.address());
         client.send(request);

@@ -1,22 +1,42 @@
 //! Sizes and times that a client must keep to (contract sections 7 and 8).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, answer_to, get, wait_until,
+    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON, answer_to,
+    assert_error_and_close, get, start_request, wait_until,
 };
 
-const MIB: usize = 1024 * 1024;
-
-/// A GET whose request line is `length` bytes long, CRLF not counted.
+/// Writes the request line of a GET, `length` bytes long, CRLF not counted.
 fn request_line_of(length: usize) -> String {
     let (start, end) = ("GET /", " HTTP/1.1");
     format!(
         "{start}{}{end}",
         "x".repeat(length - start.len() - end.len())
     )
+}
+
+/// Writes a GET with these header lines, each ended by CRLF.
+fn get_with(header_lines: &str) -> String {
+    format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n")
+}
+
+/// Starts a proxy whose only worker is busy: its client has read the head, and the upstream sends
+/// the body's second byte on command.
+fn start_busy() -> (RawUpstream, Commands, ProxyProcess, RawClient) {
+    let (upstream, commands, proxy, mut streaming) = start_request(&[("--workers", "1")]);
+    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    streaming.read_head();
+    (upstream, commands, proxy, streaming)
+}
+
+/// Lets the response of [`start_busy`] end.
+fn finish(commands: &Commands, streaming: &mut RawClient) {
+    commands.send("k");
+    assert_eq!(streaming.read_body_to_end().1, b"ok");
 }
 
 #[test]
@@ -34,10 +54,12 @@ fn a_longer_request_line_is_too_long() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for length in [16 * 1024 + 1, 40_000, 200_000] {
         let line = request_line_of(length);
-        let (mut client, response) =
-            answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
-        response.assert_error(414, "uri_too_long");
-        client.assert_closed();
+        assert_error_and_close(
+            &proxy,
+            format!("{line}\r\nHost: localhost\r\n\r\n"),
+            414,
+            "uri_too_long",
+        );
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -47,17 +69,19 @@ fn a_longer_request_line_is_too_long() {
 fn a_request_line_without_an_end_is_too_long() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let (mut client, response) = answer_to(&proxy, "GET /".to_owned() + &"x".repeat(17 * 1024));
-    response.assert_error(414, "uri_too_long");
-    client.assert_closed();
+    assert_error_and_close(
+        &proxy,
+        "GET /".to_owned() + &"x".repeat(17 * 1024),
+        414,
+        "uri_too_long",
+    );
 }
 
 #[test]
 fn a_head_just_under_64_kib_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let filler = "x".repeat(60 * 1024);
-    let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Long: {filler}\r\n\r\n");
+    let head = get_with(&format!("X-Long: {}\r\n", "x".repeat(60 * 1024)));
     assert_eq!(answer_to(&proxy, head).1.status, 200);
     let request = upstream.request();
     assert_eq!(request.header("x-long").map(str::len), Some(60 * 1024));
@@ -70,10 +94,8 @@ fn a_larger_head_is_too_large() {
     let one_long = format!("X-Long: {}\r\n", "x".repeat(64 * 1024));
     let many_long = format!("X-Long: {}\r\n", "x".repeat(1000)).repeat(70);
     for lines in [one_long, many_long] {
-        let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
-        let (mut client, response) = answer_to(&proxy, head);
-        response.assert_error(431, "headers_too_large");
-        client.assert_closed();
+        let head = get_with(&lines);
+        assert_error_and_close(&proxy, head, 431, "headers_too_large");
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -107,12 +129,10 @@ fn headers_are_128_at_most() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = |count: usize| {
         let lines: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
-        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
+        get_with(&lines)
     };
     assert_eq!(answer_to(&proxy, head(128)).1.status, 200);
-    let (mut client, response) = answer_to(&proxy, head(129));
-    response.assert_error(431, "headers_too_large");
-    client.assert_closed();
+    assert_error_and_close(&proxy, head(129), 431, "headers_too_large");
     assert_eq!(upstream.requests().len(), 1);
 }
 
@@ -120,18 +140,14 @@ fn headers_are_128_at_most() {
 fn options_of_the_connection_are_64_at_most() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let head = |options: &str| {
-        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: {options}\r\n\r\n")
-    };
+    let head = |options: &str| get_with(&format!("Connection: {options}\r\n"));
     let (mut client, served) = answer_to(&proxy, head(&"x,".repeat(64)));
     assert_eq!(served.status, 200);
     client.send(head(&", ,\t,".repeat(1000)));
     assert_eq!(client.read_response().status, 200, "empty ones are none");
     let two_lines = format!("{}\r\nConnection: y", "x,".repeat(64));
     for options in ["x,".repeat(65), two_lines] {
-        let (mut client, response) = answer_to(&proxy, head(&options));
-        response.assert_error(431, "headers_too_large");
-        client.assert_closed();
+        assert_error_and_close(&proxy, head(&options), 431, "headers_too_large");
     }
     assert_eq!(upstream.requests().len(), 2);
 }
@@ -185,8 +201,8 @@ fn a_head_that_is_not_complete_in_10_s_times_out() {
 
 #[test]
 fn an_answer_that_the_client_does_not_read_is_given_up() {
-    let sent = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = std::sync::Arc::clone(&sent);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request();
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
@@ -209,7 +225,7 @@ fn an_answer_that_the_client_does_not_read_is_given_up() {
 
 #[test]
 fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
-    let upstream = FakeFlow::answering(|_| crate::support::Answer::new(200, vec![b'x'; 12 * MIB]));
+    let upstream = FakeFlow::answering(|_| Answer::new(200, vec![b'x'; 12 * MIB]));
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--client-timeout", "1")
         .start();
@@ -224,10 +240,7 @@ fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
         std::thread::sleep(Duration::from_millis(20)); // the client's own pace
     }
     let (_, body, ended) = client.read_body_to_end();
-    assert_eq!(
-        (body.len(), ended),
-        (12 * MIB, crate::support::Ended::Complete)
-    );
+    assert_eq!((body.len(), ended), (12 * MIB, Ended::Complete));
 }
 
 #[test]
@@ -252,14 +265,7 @@ fn idle_connections_keep_no_worker_from_those_that_ask() {
 
 #[test]
 fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--workers", "1")
-        .start();
-    let mut streaming = RawClient::connect(proxy.address());
-    streaming.send_request("GET", "/v1/x", &[], b"");
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
-    streaming.read_head();
+    let (_upstream, commands, proxy, mut streaming) = start_busy();
     let asked = Instant::now();
     let mut client = RawClient::connect(proxy.address());
     let response = client.request("GET", "/v1/models", &[("X-Request-Id", "theirs-1")], b"");
@@ -275,12 +281,8 @@ fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
         took > Duration::from_secs(4) && took < Duration::from_secs(8),
         "{took:?}"
     );
-    commands.send("k");
-    assert_eq!(
-        streaming.read_body_to_end().1,
-        b"ok",
-        "what is being answered never gives way"
-    );
+    // What is being answered never gives way.
+    finish(&commands, &mut streaming);
 }
 
 #[test]
@@ -303,22 +305,14 @@ fn a_connection_that_waits_is_served_when_a_worker_is_free() {
 
 #[test]
 fn a_health_request_waits_for_no_worker() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--workers", "1")
-        .start();
-    let mut streaming = RawClient::connect(proxy.address());
-    streaming.send_request("GET", "/v1/x", &[], b"");
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
-    streaming.read_head();
+    let (_upstream, commands, proxy, mut streaming) = start_busy();
     let started = Instant::now();
     for _ in 0..3 {
         assert_eq!(get(proxy.address(), "/-/health").status, 200);
         assert_eq!(get(proxy.address(), "/-/ready").status, 200);
     }
     assert!(started.elapsed() < Duration::from_secs(2));
-    commands.send("k");
-    assert_eq!(streaming.read_body_to_end().1, b"ok");
+    finish(&commands, &mut streaming);
 }
 
 #[test]
@@ -348,8 +342,7 @@ fn repeated_health_requests_go_on_when_the_last_worker_is_taken() {
             asking.is_finished() || asked.load(Ordering::SeqCst) > before + 20
         });
         is_over.store(true, Ordering::SeqCst);
-        commands.send("k");
-        assert_eq!(streaming.read_body_to_end().1, b"ok");
+        finish(&commands, &mut streaming);
         asking.join().expect("each answer came in time");
     });
 }

@@ -1,39 +1,9 @@
-//! Request lines that are none (contract section 8): each is rejected with its code, its
-//! connection is closed, and the next request is served.
+//! Malformed request lines (contract section 8): each is rejected with its code, its connection
+//! is closed, and the next request is served.
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, get};
-
-/// What a request smuggled behind an attack would look like.
-const SMUGGLED: &str = "GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// Sends `attack` and asserts that it gets one answer, with one of `answers`, and a close.
-fn assert_rejected_with(attack: impl AsRef<[u8]>, answers: &[(u16, &str)]) {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(attack);
-    let response = client.read_response();
-    let got = (response.status, response.error_code());
-    assert!(answers.contains(&got), "{got:?} is none of {answers:?}");
-    assert!(response.json()["error"]["message"].is_string());
-    let connection = response.header("connection").unwrap_or_default();
-    assert!(
-        connection.eq_ignore_ascii_case("close"),
-        "announces the close: {connection:?}"
-    );
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 0, "the attack stays outside");
-    assert_eq!(
-        get(proxy.address(), "/v1/models").status,
-        200,
-        "the next request is served"
-    );
-    assert_eq!(upstream.requests().len(), 1);
-}
-
-fn assert_bad_request(attack: impl AsRef<[u8]>) {
-    assert_rejected_with(attack, &[(400, "bad_request")]);
-}
+use crate::support::{
+    FakeFlow, ProxyProcess, RawClient, SMUGGLED, assert_bad_request, assert_rejected_with,
+};
 
 #[test]
 fn a_version_other_than_http_1_is_not_supported() {

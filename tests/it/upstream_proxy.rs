@@ -1,4 +1,4 @@
-//! A proxy on the way to the upstream, named by the environment: HTTP CONNECT and SOCKS 5.
+//! A proxy on the way to the upstream, which the environment names: HTTP CONNECT and SOCKS 5.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -92,7 +92,7 @@ fn copy_both_ways(client: TcpStream, upstream: TcpStream) {
     let _ = to_client.shutdown(Shutdown::Both);
 }
 
-fn requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
+fn assert_requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
     let upstream = FakeFlow::start();
     let middle = Middle::start(protocol);
     let proxy = ProxyProcess::to(&upstream.url())
@@ -108,15 +108,15 @@ fn requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
 
 #[test]
 fn an_http_proxy_of_the_environment_is_used() {
-    requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
-    requests_go_through(Protocol::Connect, "https_proxy", "http");
-    requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
+    assert_requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
+    assert_requests_go_through(Protocol::Connect, "https_proxy", "http");
+    assert_requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
 }
 
 #[test]
 fn a_socks_proxy_of_the_environment_is_used() {
-    requests_go_through(Protocol::Socks5, "ALL_PROXY", "socks5");
-    requests_go_through(Protocol::Socks5, "all_proxy", "socks5h");
+    assert_requests_go_through(Protocol::Socks5, "ALL_PROXY", "socks5");
+    assert_requests_go_through(Protocol::Socks5, "all_proxy", "socks5h");
 }
 
 #[test]
@@ -158,10 +158,7 @@ fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
         .env("ALL_PROXY", &format!("socks5://{closed}"))
         .start();
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_unreachable")
-    );
+    response.assert_error(502, "upstream_unreachable");
 }
 
 #[test]
