@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::attack::{Attack, Numbers};
 use crate::support::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, KIB_PER_MIB, OK, POST_START, ProxyProcess, RawClient,
-    RawUpstream, SOON, get, post_head, wait_until,
+    RawUpstream, SOON, get, hold_machine, post_head, wait_until,
 };
 
 fn connect_many(proxy: &ProxyProcess, count: usize) -> Vec<RawClient> {
@@ -247,6 +247,7 @@ fn answers_that_no_client_reads_are_given_up_and_keep_no_memory() {
 
 #[test]
 fn garbage_of_two_thousand_connections_is_rejected() {
+    let _machine = hold_machine();
     let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")

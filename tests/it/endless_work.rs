@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::echo::{assert_echo, measure_many, start_echo};
-use crate::support::{CHUNKED_HEAD, ProxyProcess, RawClient, RawUpstream};
+use crate::support::{CHUNKED_HEAD, ProxyProcess, RawClient, RawUpstream, hold_machine};
 
 /// Asserts that quick requests stay quick while eight threads do `work`.
 fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBool) + Sync) {
+    let _machine = hold_machine();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..8 {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::attack::Attack;
 use crate::support::{
     CHUNKED_HEAD, Ended, KIB_PER_MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, get,
-    raise_descriptor_limit,
+    hold_machine, raise_descriptor_limit,
 };
 
 fn pipelined_request(number: usize) -> String {
@@ -52,6 +52,7 @@ fn start_quiet_proxy(upstream: &RawUpstream, workers: &str) -> ProxyProcess {
 #[test]
 fn two_hundred_thousand_pipelined_requests_are_answered_in_order() {
     const REQUESTS: usize = 200_000;
+    let _machine = hold_machine();
     let upstream = RawUpstream::always(OK);
     let proxy = start_quiet_proxy(&upstream, "4");
     let attack = Attack::begin("200,000 pipelined requests", &proxy);
@@ -72,6 +73,7 @@ fn two_hundred_thousand_pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() {
+    let _machine = hold_machine();
     let upstream = RawUpstream::always(OK);
     let proxy = start_quiet_proxy(&upstream, "4");
     let attack = Attack::begin("pipelining without reading", &proxy);
@@ -102,6 +104,7 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
 #[test]
 fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
     const IDLE: usize = 2000;
+    let _machine = hold_machine();
     let allowed = raise_descriptor_limit();
     if allowed < 3 * IDLE as u64 {
         println!(
@@ -309,6 +312,7 @@ impl Drop for SetOnDrop<'_> {
 
 #[test]
 fn clients_that_ask_without_pause_let_other_clients_in() {
+    let _machine = hold_machine();
     let upstream = RawUpstream::always(OK);
     let proxy = start_quiet_proxy(&upstream, "2");
     let attack = Attack::begin("greedy clients", &proxy);

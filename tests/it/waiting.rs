@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::echo::{assert_echo, measure_many, start_echo};
-use crate::support::{ProxyProcess, RawClient, SOON, wait_until};
+use crate::support::{ProxyProcess, RawClient, SOON, hold_machine, wait_until};
 
 /// How long a response or a pause takes, in milliseconds: around what a shared wait lasts (100 ms
 /// for a response, 10 to 20 ms for the next request), and well off it.
@@ -85,6 +85,7 @@ fn count_delayed(address: SocketAddr) -> usize {
 
 #[test]
 fn nobody_waits_for_the_waits_of_others() {
+    let _machine = hold_machine();
     let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let address = proxy.address();

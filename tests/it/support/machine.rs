@@ -1,8 +1,8 @@
-//! What all tests of this process share: its descriptors and the loopback ports.
+//! What all tests of this process share: its descriptors, the processors, and the loopback ports.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
@@ -19,6 +19,13 @@ pub fn raise_descriptor_limit() -> u64 {
         let _ = setrlimit(Resource::Nofile, raised);
     });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Waits until no other test holds the machine. For tests that keep all processors busy, or open
+/// thousands of connections: beside each other, one would measure the delays of another.
+pub fn hold_machine() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A loopback port on which nothing listens, and which no other test gets while this is held.

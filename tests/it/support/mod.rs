@@ -27,7 +27,7 @@ pub use credentials::{credential, credentials, is_ready, next_clients, start_pro
 pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
 pub use log_lines::AccessLine;
-pub use machine::{ClosedPort, raise_descriptor_limit};
+pub use machine::{ClosedPort, hold_machine, raise_descriptor_limit};
 pub use messages::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, EMPTY_OK, GET_REQUEST, HELD_BODY_LIMIT_BYTES, KIB_PER_MIB,
     MIB, OK, POST_START, SSE_HEAD, chunk, chunked, expecting_post_head, patterned_bytes, post_head,
