@@ -356,7 +356,7 @@ fn resets_in_every_phase_of_a_request_leave_nothing_behind() {
             let mut client = RawClient::connect(proxy.address());
             client.send(bytes);
             if *reads {
-                client.has_answer_within(SOON);
+                client.has_response_within(SOON);
             }
             client.reset();
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::attack::{Attack, assert_no_bug};
 use crate::support::{
-    OK, ProxyProcess, RawClient, RawUpstream, SOON, TempDir, Upstream, get, wait_until,
+    GET_REQUEST, OK, ProxyProcess, RawClient, RawUpstream, SOON, TempDir, Upstream, get, wait_until,
 };
 
 #[test]
@@ -146,16 +146,8 @@ fn as_many_connections_as_fit_are_kept_when_one_more_comes() {
         assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
         clients.push(client);
     }
-    let mut kept = 0;
-    for client in &mut clients {
-        if client.try_send("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            && !client
-                .read_raw_to_close(Duration::from_millis(200))
-                .is_empty()
-        {
-            kept += 1;
-        }
-    }
+    let is_kept = |client: &mut RawClient| client.try_send(GET_REQUEST) && client.is_answered();
+    let kept = clients.iter_mut().map(is_kept).filter(|kept| *kept).count();
     assert!(kept >= 24, "only {kept} of 32 places are in use");
     assert_no_bug(&proxy.log());
 }

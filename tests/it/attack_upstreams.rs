@@ -219,7 +219,7 @@ fn a_client_that_leaves_ends_endless_interim_answers() {
 fn an_answer_that_comes_before_its_request_is_never_another_clients() {
     let good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
     let evil = good.replace("good", "evil");
-    // Right behind each answer comes a second one: in the same piece, at once, or later.
+    // Right behind each response comes a second one: in the same piece, at once, or later.
     for pause in [None, Some(Duration::ZERO), Some(Duration::from_millis(30))] {
         let (sent, reports) = channel();
         let evil = evil.clone();
@@ -240,7 +240,7 @@ fn an_answer_that_comes_before_its_request_is_never_another_clients() {
             .start();
         for _ in 0..5 {
             assert_eq!(get(proxy.address(), "/v1/x").text(), "good");
-            // Behind the next request it could not be told from the answer to that.
+            // Behind the next request it could not be told from the response to that.
             let report = reports.recv_timeout(SOON);
             report.expect("the second answer is sent");
         }
@@ -403,7 +403,7 @@ fn an_answers_framing_cannot_be_taken_away_or_doubled() {
 
 #[test]
 fn an_unrequested_switch_of_protocols_is_a_502() {
-    // Upgrade is hop-by-hop and never forwarded, so no 101 can be an answer to it.
+    // Upgrade is hop-by-hop and never forwarded, so no 101 can be a response to it.
     assert_broke(
         "unasked 101",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello",

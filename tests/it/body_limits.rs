@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     CHUNKED_POST_HEAD, EMPTY_OK, FakeFlow, MIB, POST_START, ProxyProcess, RawClient, RawUpstream,
-    Upstream, answer_to, assert_error_and_close, chunked, expecting_post_head, get, post_head,
+    Upstream, assert_error_and_close, chunked, expecting_post_head, get, post_head, send_and_read,
 };
 
 /// Starts a proxy that accepts bodies of `max_body` at most.
@@ -24,7 +24,7 @@ fn chunked_post(body_bytes: usize, chunk_bytes: usize) -> Vec<u8> {
 fn a_declared_length_over_the_limit_is_rejected_before_the_body() {
     let upstream = FakeFlow::start();
     let proxy = start_with_limit(&upstream, "1K");
-    let (_, served) = answer_to(&proxy, post_head(1024) + &"x".repeat(1024));
+    let (_, served) = send_and_read(&proxy, post_head(1024) + &"x".repeat(1024));
     assert_eq!(served.status, 200);
     assert_error_and_close(&proxy, post_head(1025), 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 1);
@@ -40,7 +40,7 @@ fn a_large_declared_length_over_the_limit_is_rejected_before_anything_is_sent_on
     assert_eq!((line.field("config"), line.field("attempts")), ("-", "0"));
     assert!(!proxy.log().contains("Using configuration"));
     drop(upstream);
-    let (_, response) = answer_to(&proxy, post_head(3_000_000));
+    let (_, response) = send_and_read(&proxy, post_head(3_000_000));
     response.assert_error(413, "body_too_large");
 }
 
@@ -48,7 +48,7 @@ fn a_large_declared_length_over_the_limit_is_rejected_before_anything_is_sent_on
 fn a_body_over_the_limit_that_was_expected_is_rejected_without_100() {
     let upstream = FakeFlow::start();
     let proxy = start_with_limit(&upstream, "1K");
-    let (_, response) = answer_to(&proxy, expecting_post_head(2000));
+    let (_, response) = send_and_read(&proxy, expecting_post_head(2000));
     response.assert_error(413, "body_too_large");
 }
 
@@ -56,7 +56,7 @@ fn a_body_over_the_limit_that_was_expected_is_rejected_without_100() {
 fn a_chunked_body_over_the_limit_is_rejected() {
     let upstream = FakeFlow::start();
     let proxy = start_with_limit(&upstream, "1K");
-    assert_eq!(answer_to(&proxy, chunked_post(1024, 100)).1.status, 200);
+    assert_eq!(send_and_read(&proxy, chunked_post(1024, 100)).1.status, 200);
     let rejected = chunked_post(1025, 100);
     assert_error_and_close(&proxy, rejected, 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 1);
@@ -77,7 +77,7 @@ fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
 fn the_default_limit_of_a_body_is_100_mib() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let (_, response) = answer_to(&proxy, post_head(100 * MIB + 1));
+    let (_, response) = send_and_read(&proxy, post_head(100 * MIB + 1));
     response.assert_error(413, "body_too_large");
 }
 
@@ -140,7 +140,7 @@ fn a_body_that_comes_too_slowly_times_out() {
     let started = Instant::now();
     // 200 bytes a second: never a stall, but under 500 bytes a second.
     while started.elapsed() < Duration::from_secs(30) && client.try_send([b'x'; 20]) {
-        if client.has_answer_within(Duration::from_millis(100)) {
+        if client.has_response_within(Duration::from_millis(100)) {
             break;
         }
     }

@@ -21,13 +21,13 @@ enum Seen {
     Close(Instant),
 }
 
-/// Starts an upstream that answers with `answer`, and reports each request and each close.
-fn start_reporting(answer: &'static str) -> (RawUpstream, Receiver<Seen>) {
+/// Starts an upstream that answers with `response`, and reports each request and each close.
+fn start_reporting(response: &'static str) -> (RawUpstream, Receiver<Seen>) {
     let (seen, reports) = channel();
     let upstream = RawUpstream::start(move |connection| {
         while connection.read_request().is_some() {
             let _ = seen.send(Seen::Request);
-            connection.send(answer);
+            connection.send(response);
         }
         let _ = seen.send(Seen::Close(Instant::now()));
     });
@@ -66,10 +66,10 @@ fn assert_logged_as_gone(proxy: &ProxyProcess) {
     assert_eq!(get(proxy.address(), "/-/ready").status, 200);
 }
 
-/// Lets `talk` send a request, whose upstream sends `answer`, and asserts that the request ends when
-/// the client leaves.
-fn assert_leaving_ends_the_request(answer: &'static str, talk: impl FnOnce(&mut RawClient)) {
-    let (upstream, reports) = start_reporting(answer);
+/// Lets `talk` send a request, whose upstream sends `response`, and asserts that it ends when the
+/// client leaves.
+fn assert_leaving_ends_the_request(response: &'static str, talk: impl FnOnce(&mut RawClient)) {
+    let (upstream, reports) = start_reporting(response);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     talk(&mut client);

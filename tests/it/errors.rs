@@ -61,7 +61,7 @@ fn assert_openai_error(response: &Response, code: &str) {
     assert_eq!(error["code"], code);
 }
 
-/// Sends a body of `length` bytes, which may not all be read, and reads the answer.
+/// Sends a body of `length` bytes, which may not all be read, and reads the response.
 fn upload(proxy: &ProxyProcess, length: usize) -> Response {
     let mut client = RawClient::connect(proxy.address());
     client.send(post_head(length));
@@ -121,7 +121,7 @@ fn an_upstream_whose_head_is_unreadable_broke() {
     }
 }
 
-// RFC 9112 section 6.3: a proxy that receives an invalid Content-Length must discard the answer
+// RFC 9112 section 6.3: a proxy that receives an invalid Content-Length must discard the response
 // and send 502.
 #[test]
 fn an_upstream_whose_content_length_is_invalid_broke() {

@@ -306,7 +306,7 @@ fn a_limited_and_a_rejected_credential_each_get_their_verdict() {
     assert_eq!(proxy.wait_for_access_line(1).number("attempts"), 3);
 }
 
-/// Sends a body with its length or in chunked coding, and reads the answer.
+/// Sends a body with its length or in chunked coding, and reads the response.
 fn post_body(proxy: &ProxyProcess, body: &[u8], coded: bool) -> Response {
     if !coded {
         return post(proxy.address(), "/v1/x", body);

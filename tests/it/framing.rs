@@ -346,7 +346,7 @@ fn the_rejection_arrives_although_more_of_the_body_is_on_its_way() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     client.send(post_with("Content-Length: 1\r\nContent-Length: 2\r\n", ""));
-    // Closing a socket with unread bytes resets it, which would take the answer away.
+    // Closing a socket with unread bytes resets it, which would take the response away.
     client.try_send("x".repeat(200_000));
     let response = client.read_response();
     response.assert_error(400, "bad_request");

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON, answer_to,
-    assert_error_and_close, get, start_request, wait_until,
+    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON,
+    assert_error_and_close, get, send_and_read, start_request, wait_until,
 };
 
 /// Writes the request line of a GET, `length` bytes long, CRLF not counted.
@@ -44,7 +44,7 @@ fn a_request_line_of_16_kib_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let line = request_line_of(16 * 1024 - 2);
-    let (_, response) = answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
+    let (_, response) = send_and_read(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
     assert_eq!(response.status, 200);
 }
 
@@ -82,7 +82,7 @@ fn a_head_just_under_64_kib_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = get_with(&format!("X-Long: {}\r\n", "x".repeat(60 * 1024)));
-    assert_eq!(answer_to(&proxy, head).1.status, 200);
+    assert_eq!(send_and_read(&proxy, head).1.status, 200);
     let request = upstream.request();
     assert_eq!(request.header("x-long").map(str::len), Some(60 * 1024));
 }
@@ -131,7 +131,7 @@ fn headers_are_128_at_most() {
         let lines: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
         get_with(&lines)
     };
-    assert_eq!(answer_to(&proxy, head(128)).1.status, 200);
+    assert_eq!(send_and_read(&proxy, head(128)).1.status, 200);
     assert_error_and_close(&proxy, head(129), 431, "headers_too_large");
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -141,7 +141,7 @@ fn options_of_the_connection_are_64_at_most() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = |options: &str| get_with(&format!("Connection: {options}\r\n"));
-    let (mut client, served) = answer_to(&proxy, head(&"x,".repeat(64)));
+    let (mut client, served) = send_and_read(&proxy, head(&"x,".repeat(64)));
     assert_eq!(served.status, 200);
     client.send(head(&", ,\t,".repeat(1000)));
     assert_eq!(client.read_response().status, 200, "empty ones are none");
@@ -158,7 +158,7 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: theirs-2\r\n\
                 Content-Length: 1\r\nContent-Length: 1\r\n\r\n";
-    let (_, response) = answer_to(&proxy, head);
+    let (_, response) = send_and_read(&proxy, head);
     response.assert_error(400, "bad_request");
     assert_eq!(response.header("x-request-id"), Some("theirs-2"));
     assert_eq!(proxy.wait_for_access_line(1).field("id"), "theirs-2");
@@ -170,7 +170,7 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     // A rejection is short: a very long id is not in it.
     for (length, is_kept) in [(1024, true), (1025, false)] {
         let id = "i".repeat(length);
-        let (_, response) = answer_to(&proxy, head.replace("theirs-2", &id));
+        let (_, response) = send_and_read(&proxy, head.replace("theirs-2", &id));
         let is_theirs = response.header("x-request-id") == Some(&*id);
         assert_eq!((response.status, is_theirs), (400, is_kept), "{length}");
     }
@@ -298,7 +298,7 @@ fn a_connection_that_waits_is_served_when_a_worker_is_free() {
     let mut waiting = RawClient::connect(proxy.address());
     // Only GET is answered without a worker.
     waiting.send_request("HEAD", "/-/health", &[], b"");
-    assert!(!waiting.has_answer_within(Duration::from_millis(300)));
+    assert!(!waiting.has_response_within(Duration::from_millis(300)));
     commands.send("k");
     assert_eq!(waiting.read_response_to("HEAD").status, 200);
 }

@@ -80,7 +80,7 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
     let mut stream = TcpStream::connect(proxy.address()).expect("it accepts");
     let timeout = Some(Duration::from_secs(1));
     stream.set_write_timeout(timeout).expect("not zero");
-    // Sends until it has been stuck for a second: the proxy waits for its answers to be read.
+    // Sends until it has been stuck for a second: the proxy waits for its responses to be read.
     let mut whole = 0;
     'sending: while whole < 1_000_000 {
         let request = pipelined_request(whole);

@@ -1,5 +1,5 @@
 //! Why the front is not tiny_http: one request with a large declared length ends a process that is
-//! built on it, although its handler reads nothing. The proxy answers that request, and the next.
+//! built on it, although its handler reads nothing. The proxy answers it, and the next.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

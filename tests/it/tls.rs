@@ -180,7 +180,7 @@ fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
     let upstream = TlsUpstream::start();
     let proxy = upstream.start_trusting_proxy(&[]);
     for _ in 0..4 {
-        // Each answer ends its connection, so that the next request needs a new one.
+        // Each response ends its connection, so that the next request needs a new one.
         get(proxy.address(), "/close");
     }
     assert_eq!(upstream.handshakes(), (1, 3));

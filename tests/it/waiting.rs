@@ -97,9 +97,9 @@ fn nobody_waits_for_the_waits_of_others() {
                 let mut client = RawClient::connect(address);
                 while !is_over.load(Ordering::Relaxed) {
                     match number % 4 {
-                        // An answer that takes longer than a shared wait.
+                        // A response that takes longer than a shared wait.
                         0 => client.send_request("GET", "/v1/180/x", &[], b""),
-                        // An answer that takes shorter.
+                        // A response that takes less.
                         1 => client.send_request("GET", "/v1/30/x", &[], b""),
                         // A body that pauses.
                         2 => {

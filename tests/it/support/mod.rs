@@ -33,7 +33,7 @@ pub use messages::{
     MIB, OK, POST_START, SSE_HEAD, chunk, chunked, expecting_post_head, patterned_bytes, post_head,
 };
 pub use proxy_process::ProxyProcess;
-pub use raw_client::{RawClient, answer_to, get, post};
+pub use raw_client::{RawClient, get, post, send_and_read};
 pub use raw_upstream::{Commands, RawUpstream, UpstreamConnection};
 pub use rejection::{SMUGGLED, assert_bad_request, assert_error_and_close, assert_rejected_with};
 pub use response::{Ended, Framing, Response};

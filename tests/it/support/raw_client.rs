@@ -1,4 +1,4 @@
-//! A client on a plain socket: sends any bytes, reads answers strictly, and tells how each body
+//! A client on a plain socket: sends any bytes, reads responses strictly, and tells how each body
 //! was framed and whether it really ended.
 
 use std::io::{ErrorKind, Read, Write};
@@ -19,8 +19,8 @@ pub fn post(address: SocketAddr, path: &str, body: &[u8]) -> Response {
     RawClient::connect(address).request("POST", path, &[], body)
 }
 
-/// Sends these bytes, which the proxy may not all read, on a new connection; reads the answer.
-pub fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
+/// Sends these bytes, which the proxy may not all read, on a new connection; reads the response.
+pub fn send_and_read(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
     let mut client = RawClient::connect(proxy.address());
     client.try_send(bytes);
     let response = client.read_response();
@@ -115,7 +115,7 @@ impl RawClient {
         self.send([head.as_bytes(), body].concat());
     }
 
-    /// Sends a request as [`send_request`](Self::send_request), then reads the whole answer.
+    /// Sends a request as [`send_request`](Self::send_request), then reads the whole response.
     pub fn request(
         &mut self,
         method: &str,
@@ -127,7 +127,7 @@ impl RawClient {
         self.read_response_to(method)
     }
 
-    /// Reads the whole answer to a request with any method but HEAD.
+    /// Reads the whole response to a request with any method but HEAD.
     pub fn read_response(&mut self) -> Response {
         self.read_response_to("GET")
     }
@@ -208,9 +208,18 @@ impl RawClient {
         self.socket_ended
     }
 
-    /// Tells whether bytes of an answer, or the end, come within `deadline`.
-    pub fn has_answer_within(&mut self, deadline: Duration) -> bool {
+    /// Tells whether bytes of a response, or the end, come within `deadline`.
+    pub fn has_response_within(&mut self, deadline: Duration) -> bool {
         !self.buffered.is_empty() || self.try_read_more(deadline)
+    }
+
+    /// Waits until a response begins; `false` where the connection ends instead.
+    pub fn is_answered(&mut self) -> bool {
+        let started = Instant::now();
+        while self.buffered.is_empty() && !self.socket_ended {
+            self.read_more(started, SOON);
+        }
+        !self.buffered.is_empty()
     }
 
     /// Asserts that the proxy closes this connection and sends nothing more.
