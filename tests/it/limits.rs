@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON,
+    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON, SetOnDrop,
     assert_error_and_close, get, send_and_read, start_request, wait_until,
 };
 
@@ -332,6 +332,7 @@ fn repeated_health_requests_go_on_when_the_last_worker_is_taken() {
                 asked.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let over = SetOnDrop(&is_over);
         wait_until("it asks", SOON, || asked.load(Ordering::SeqCst) > 10);
         let mut streaming = RawClient::connect(proxy.address());
         streaming.send_request("GET", "/v1/x", &[], b"");
@@ -341,7 +342,7 @@ fn repeated_health_requests_go_on_when_the_last_worker_is_taken() {
         wait_until("it still asks", SOON, || {
             asking.is_finished() || asked.load(Ordering::SeqCst) > before + 20
         });
-        is_over.store(true, Ordering::SeqCst);
+        drop(over);
         finish(&commands, &mut streaming);
         asking.join().expect("each answer came in time");
     });

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::attack::Attack;
 use crate::support::{
-    CHUNKED_HEAD, Ended, KIB_PER_MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, get,
-    hold_machine, raise_descriptor_limit,
+    CHUNKED_HEAD, Ended, KIB_PER_MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, SetOnDrop,
+    get, hold_machine, raise_descriptor_limit,
 };
 
 fn pipelined_request(number: usize) -> String {
@@ -299,15 +299,6 @@ fn who_waited_5_s_can_read_that_we_are_overloaded_in_their_own_dialect() {
     assert_end_whole(&mut streams);
     drop((streams, waiting));
     attack.end(8 * KIB_PER_MIB, 2);
-}
-
-/// Tells other threads to end, also where a test fails.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 #[test]

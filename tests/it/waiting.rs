@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::echo::{assert_echo, measure_many, start_echo};
-use crate::support::{ProxyProcess, RawClient, SOON, hold_machine, wait_until};
+use crate::support::{ProxyProcess, RawClient, SOON, SetOnDrop, hold_machine, wait_until};
 
 /// How long a response or a pause takes, in milliseconds: around what a shared wait lasts (100 ms
 /// for a response, 10 to 20 ms for the next request), and well off it.
@@ -119,11 +119,11 @@ fn nobody_waits_for_the_waits_of_others() {
                 }
             });
         }
+        let _over = SetOnDrop(&is_over);
         // A thread that waits while others depend on it delays some of them each time; other
         // programs on this machine do not do that three times in a row.
         let delayed = (0..3).map(|_| count_delayed(address));
         let fewest = delayed.min();
-        is_over.store(true, Ordering::Relaxed);
         assert!(fewest < Some(8), "{fewest:?} of 2000 delayed");
     });
 }

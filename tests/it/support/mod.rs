@@ -40,5 +40,5 @@ pub use response::{Ended, Framing, Response};
 pub use seen::{SeenRequest, Upstream};
 pub use streams::{start_request, start_stream};
 pub use temp_dir::TempDir;
-pub use waits::{SOON, wait_for, wait_until};
+pub use waits::{SOON, SetOnDrop, wait_for, wait_until};
 pub use work_dir::{Finished, WorkDir};

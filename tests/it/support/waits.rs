@@ -1,5 +1,6 @@
 //! Waits are conditions with a deadline: no test sleeps for luck.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take that is expected at once: long enough for a busy machine, and
@@ -24,4 +25,13 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Opt
 /// Polls `holds` until it does, as [`wait_for`].
 pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
     wait_for(what, deadline, || holds().then_some(()));
+}
+
+/// Tells other threads to end, also where a test fails: a scope waits for them.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
