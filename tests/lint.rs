@@ -52,7 +52,8 @@ const WORDS: [(&str, &[&str]); 9] = [
 ];
 /// Phrases in which such a word is the operating system's or another program's, and the name of a test that
 /// documents refer to.
-const PHRASES: [&str; 8] = [
+const PHRASES: [&str; 9] = [
+    "anyone who",
     "wire_api",
     "connection refused",
     "connections are refused",
