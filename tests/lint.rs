@@ -50,13 +50,18 @@ const WORDS: [(&str, &[&str]); 9] = [
     ),
     ("no client, no request", &["nobody"]),
 ];
-/// Phrases in which such a word is somebody else's: the operating system's, a quoted text.
-const PHRASES: [&str; 5] = [
+/// Phrases in which such a word is the operating system's or another program's, and the name of a test that
+/// documents refer to.
+const PHRASES: [&str; 9] = [
+    "anyone who",
     "wire_api",
     "connection refused",
-    "connrefused",
+    "connections are refused",
+    "connections to be refused",
+    "refuses_connections",
     "connectionrefused",
-    "anyone who",
+    "connrefused",
+    "nobody_waits_for_the_waits_of_others",
 ];
 
 /// Where the words are looked for.

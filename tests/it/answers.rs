@@ -1,18 +1,15 @@
-//! Answers on their way down, and the upstream connections they come from (contract section 4).
+//! Responses on their way to the client, and the upstream connections (contract section 4).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, Response, chunked, get,
-    patterned_bytes,
+    Answer, CHUNKED_HEAD, Ended, FakeFlow, Framing, MIB, OK, ProxyProcess, RawClient, RawUpstream,
+    Response, chunked, get, patterned_bytes, post_head,
 };
 
-const MIB: usize = 1024 * 1024;
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// What a client makes of an upstream that always answers with `response`.
-fn through(method: &str, response: impl Into<Vec<u8>>) -> Response {
+/// Sends a request to an upstream that always answers with `response`; returns what arrives.
+fn request_through(method: &str, response: impl Into<Vec<u8>>) -> Response {
     let upstream = RawUpstream::always(response);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
@@ -30,17 +27,11 @@ fn every_status_is_passed_on() {
     let statuses = [
         200, 201, 202, 206, 300, 400, 402, 404, 409, 418, 422, 451, 500, 503, 529, 599,
     ];
-    let upstream = FakeFlow::answering(|request| {
-        let status = request.target.rsplit('/').next().expect("a segment");
-        Answer::new(status.parse().expect("a status"), "body")
-    });
+    let upstream = FakeFlow::answering_the_status_asked_for("body");
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for status in statuses {
         let response = get(proxy.address(), &format!("/v1/{status}"));
-        assert_eq!(
-            (response.status, response.text().as_str()),
-            (status, "body")
-        );
+        response.assert_text(status, "body");
         assert_eq!(response.error_code(), "", "not an error of the proxy's own");
     }
     assert_eq!(
@@ -58,10 +49,7 @@ fn redirects_are_passed_on_and_never_followed() {
         });
         let proxy = ProxyProcess::to(&upstream.url()).start();
         let response = get(proxy.address(), "/v1/x");
-        assert_eq!(
-            (response.status, response.text().as_str()),
-            (status, "moved")
-        );
+        response.assert_text(status, "moved");
         assert_eq!(
             response.header("location"),
             Some("/flow-llm-proxy/v1/elsewhere")
@@ -72,7 +60,7 @@ fn redirects_are_passed_on_and_never_followed() {
 
 #[test]
 fn answer_headers_arrive_unchanged_and_only_the_id_is_added() {
-    let response = through(
+    let response = request_through(
         "GET",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nX-One: 1\r\n\
          Set-Cookie: b=2\r\nServer: them\r\nVia: 1.1 x\r\nx-litellm-key-spend: 0.1\r\n\
@@ -107,7 +95,7 @@ fn answer_headers_arrive_unchanged_and_only_the_id_is_added() {
 
 #[test]
 fn bytes_above_127_in_an_answers_header_arrive_unchanged() {
-    let response = through(
+    let response = request_through(
         "GET",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Name: caf\xe9\r\n\r\n".to_vec(),
     );
@@ -116,7 +104,7 @@ fn bytes_above_127_in_an_answers_header_arrive_unchanged() {
 
 #[test]
 fn content_length_is_kept() {
-    let response = through("GET", OK);
+    let response = request_through("GET", OK);
     assert_eq!(
         (response.framing, response.text().as_str()),
         (Framing::Length(2), "ok")
@@ -125,13 +113,10 @@ fn content_length_is_kept() {
 
 #[test]
 fn an_answer_without_length_is_chunked_for_http_1_1() {
-    let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let response = through("GET", [&answer[..], &chunked(b"hello world", 4)].concat());
+    let answer = [CHUNKED_HEAD.as_bytes(), &chunked(b"hello world", 4)].concat();
+    let response = request_through("GET", answer);
     assert_eq!(response.framing, Framing::Chunked);
-    assert_eq!(
-        (response.text().as_str(), response.ended),
-        ("hello world", Ended::Complete)
-    );
+    response.assert_ended("hello world", Ended::Complete);
 }
 
 #[test]
@@ -142,10 +127,7 @@ fn an_answer_that_ends_with_the_connection_is_chunked_for_http_1_1() {
     for _ in 0..2 {
         let response = client.request("GET", "/v1/x", &[], b"");
         assert_eq!(response.framing, Framing::Chunked);
-        assert_eq!(
-            (response.text().as_str(), response.ended),
-            ("hello world", Ended::Complete)
-        );
+        response.assert_ended("hello world", Ended::Complete);
     }
 }
 
@@ -154,10 +136,7 @@ fn an_http_1_0_upstream_is_served_from() {
     let upstream = RawUpstream::once("HTTP/1.0 200 OK\r\nX-Old: 1\r\n\r\nhello world");
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = get(proxy.address(), "/v1/x");
-    assert_eq!(
-        (response.text().as_str(), response.ended),
-        ("hello world", Ended::Complete)
-    );
+    response.assert_ended("hello world", Ended::Complete);
     assert_eq!(response.version, "HTTP/1.1");
 }
 
@@ -191,22 +170,19 @@ fn an_http_1_0_client_gets_the_content_length_that_there_is() {
 
 #[test]
 fn a_head_answer_keeps_its_content_length_and_has_no_body() {
-    let response = through("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
+    let response = request_through("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
     assert_eq!(response.header("content-length"), Some("1234"));
 }
 
 #[test]
 fn a_head_answer_that_would_be_chunked_has_no_body() {
-    let response = through(
-        "HEAD",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-    );
+    let response = request_through("HEAD", CHUNKED_HEAD);
     assert_eq!(response.status, 200);
 }
 
 #[test]
 fn a_204_has_no_body_and_no_framing() {
-    let response = through("GET", "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n");
+    let response = request_through("GET", "HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n");
     assert_eq!(response.status, 204);
     assert_eq!(response.header("transfer-encoding"), None);
     assert_eq!(response.header("content-length"), None);
@@ -215,7 +191,7 @@ fn a_204_has_no_body_and_no_framing() {
 
 #[test]
 fn a_304_has_no_body() {
-    let response = through("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n");
+    let response = request_through("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n");
     assert_eq!(
         (response.status, response.header("etag")),
         (304, Some("\"x\""))
@@ -225,7 +201,7 @@ fn a_304_has_no_body() {
 
 #[test]
 fn a_304_with_the_length_of_what_it_stands_for_has_no_body() {
-    let response = through(
+    let response = request_through(
         "GET",
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 1234\r\n\r\n",
     );
@@ -299,15 +275,12 @@ fn interim_answers_are_not_taken_for_the_answer() {
 
 #[test]
 fn upstream_trailers_do_not_disturb_the_end_of_the_body() {
-    let response = through(
+    let response = request_through(
         "GET",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
          5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
     );
-    assert_eq!(
-        (response.text().as_str(), response.ended),
-        ("hello", Ended::Complete)
-    );
+    response.assert_ended("hello", Ended::Complete);
 }
 
 #[test]
@@ -332,16 +305,19 @@ fn an_upstream_that_closes_after_every_answer_costs_the_client_nothing() {
     let mut client = RawClient::connect(proxy.address());
     for n in 0..50 {
         let response = client.request("POST", &format!("/v1/{n}"), &[], b"body");
-        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+        response.assert_text(200, "ok");
     }
-    let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
     let expected: Vec<String> = (0..50).map(|n| format!("/flow-llm-proxy/v1/{n}")).collect();
-    assert_eq!(targets, expected, "each request arrives exactly once");
+    assert_eq!(
+        upstream.targets(),
+        expected,
+        "each request arrives exactly once"
+    );
 }
 
-/// An upstream that answers the first request of each connection and closes when the first byte
-/// of a second one arrives: the race that no look at an idle connection can exclude.
-fn closing_on_reuse(cut_off: &Arc<AtomicUsize>) -> RawUpstream {
+/// Starts an upstream that closes each connection when the first byte of a second request arrives:
+/// the race that no look at an idle connection can exclude.
+fn start_closing_on_reuse(cut_off: &Arc<AtomicUsize>) -> RawUpstream {
     let cut_off = Arc::clone(cut_off);
     RawUpstream::start(move |connection| {
         if connection.read_request().is_none() || !connection.send(OK) {
@@ -357,7 +333,7 @@ fn closing_on_reuse(cut_off: &Arc<AtomicUsize>) -> RawUpstream {
 fn a_request_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
     for (method, body) in [("GET", ""), ("POST", "a body"), ("DELETE", "")] {
         let cut_off = Arc::new(AtomicUsize::new(0));
-        let upstream = closing_on_reuse(&cut_off);
+        let upstream = start_closing_on_reuse(&cut_off);
         let proxy = ProxyProcess::to(&upstream.url()).start();
         let mut client = RawClient::connect(proxy.address());
         for n in 0..3 {
@@ -372,49 +348,35 @@ fn a_request_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
             cut_off.load(Ordering::SeqCst) >= 2,
             "the connection was reused"
         );
-        let requests = upstream.requests();
-        let targets: Vec<&str> = requests.iter().map(|r| r.target.as_str()).collect();
         let expected = [
             "/flow-llm-proxy/v1/0",
             "/flow-llm-proxy/v1/1",
             "/flow-llm-proxy/v1/2",
         ];
-        assert_eq!(targets, expected, "{method}");
-        assert!(
-            requests
-                .iter()
-                .all(|request| request.body == body.as_bytes())
-        );
+        assert_eq!(upstream.targets(), expected, "{method}");
+        let mut requests = upstream.requests().into_iter();
+        assert!(requests.all(|request| request.body == body.as_bytes()));
     }
 }
 
 #[test]
 fn a_streamed_body_is_not_sent_twice_when_the_connection_closes() {
     let cut_off = Arc::new(AtomicUsize::new(0));
-    let upstream = closing_on_reuse(&cut_off);
+    let upstream = start_closing_on_reuse(&cut_off);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
-    let length = 3 * MIB;
-    client.send(format!(
-        "POST /v1/big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    ));
-    client.try_send(vec![b'x'; length]);
+    client.send(post_head(3 * MIB).replace("/x", "/big"));
+    client.try_send(vec![b'x'; 3 * MIB]);
     let response = client.read_response();
-    let whole = upstream
-        .requests()
-        .iter()
-        .filter(|r| r.target.ends_with("/big"))
-        .count();
+    let targets = upstream.targets();
+    let whole = targets.iter().filter(|t| t.ends_with("/big")).count();
     match cut_off.load(Ordering::SeqCst) {
         // The body went up on a new connection from the start.
         0 => assert_eq!((response.status, whole), (200, 1)),
         // It met the closing connection, and its bytes are gone.
         _ => {
-            assert_eq!(
-                (response.status, response.error_code()),
-                (502, "upstream_broke")
-            );
+            response.assert_error(502, "upstream_broke");
             assert_eq!(whole, 0);
         }
     }
@@ -427,10 +389,7 @@ fn a_new_connection_that_closes_is_not_tried_again() {
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = get(proxy.address(), "/v1/x");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_broke")
-    );
+    response.assert_error(502, "upstream_broke");
     assert_eq!((upstream.connections(), upstream.requests().len()), (1, 1));
 }
 
@@ -449,10 +408,7 @@ fn a_request_is_sent_once_more_and_not_more_often() {
     let mut client = RawClient::connect(proxy.address());
     assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
     let response = client.request("GET", "/v1/second", &[], b"");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_broke")
-    );
+    response.assert_error(502, "upstream_broke");
     assert_eq!(upstream.connections(), 2);
 }
 
@@ -468,9 +424,6 @@ fn an_answer_that_has_begun_is_not_asked_for_again() {
     let mut client = RawClient::connect(proxy.address());
     assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
     let response = client.request("GET", "/v1/second", &[], b"");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_broke")
-    );
+    response.assert_error(502, "upstream_broke");
     assert_eq!(upstream.requests().len(), 2);
 }

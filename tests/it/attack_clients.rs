@@ -1,16 +1,15 @@
-//! Hostile clients: slow, endless, silent, rude. After each attack the next request is served, no
-//! thread has panicked, memory stayed small and the descriptors are given back. Run with
-//! `--nocapture` to see the peak of memory that each attack caused.
+//! Hostile clients: slow, endless, silent, rude. After each attack the next request is served, and
+//! all is given back. `--nocapture` shows the peak of memory that each attack caused.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::attack::{Attack, Numbers, obliging_upstream};
-use crate::support::{ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
-
-const KIB_PER_MIB: u64 = 1024;
-const POST: &str = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n";
+use crate::support::attack::{Attack, Numbers};
+use crate::support::{
+    CHUNKED_HEAD, CHUNKED_POST_HEAD, KIB_PER_MIB, OK, POST_START, ProxyProcess, RawClient,
+    RawUpstream, SOON, get, hold_machine, post_head, wait_until,
+};
 
 fn connect_many(proxy: &ProxyProcess, count: usize) -> Vec<RawClient> {
     (0..count)
@@ -18,7 +17,7 @@ fn connect_many(proxy: &ProxyProcess, count: usize) -> Vec<RawClient> {
         .collect()
 }
 
-/// The statuses of all final answers that arrive until the proxy closes.
+/// Finds the status of each response in what arrived.
 fn statuses(answer: &[u8]) -> Vec<String> {
     String::from_utf8_lossy(answer)
         .match_indices("HTTP/1.1 ")
@@ -26,49 +25,49 @@ fn statuses(answer: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Sends `start` and then `piece` again and again on 20 connections, until the proxy has had
-/// enough; each must be refused with one of `codes`, or closed.
-fn assert_endless_is_refused(name: &'static str, start: &str, piece: &[u8], codes: &[&str]) {
-    let upstream = obliging_upstream();
+/// Sends `start` and then `piece` again and again on 20 connections; the proxy must reject each with
+/// one of `codes`, or close it.
+fn assert_endless_is_rejected(name: &'static str, start: &str, piece: &[u8], codes: &[&str]) {
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
     let attack = Attack::begin(name, &proxy);
-    let mut refused = 0;
+    let mut rejected = 0;
     for mut client in connect_many(&proxy, 20) {
         client.send(start);
         let started = Instant::now();
-        // Far more than any limit: what the proxy drains after its refusal is bounded as well.
+        // Far more than any limit: what the proxy drains after its rejection is bounded as well.
         let mut sent = 0;
         while sent < 64 << 20 && client.try_send_within(piece, Duration::from_secs(1)) {
             sent += piece.len();
         }
-        assert!(sent < 64 << 20, "{name}: never refused");
+        assert!(sent < 64 << 20, "{name}: never rejected");
         assert!(started.elapsed() < SOON, "{name}: {:?}", started.elapsed());
         let answers = statuses(&client.read_raw_to_close(SOON));
         if let Some(status) = answers.first() {
             assert!(codes.contains(&status.as_str()), "{name}: {answers:?}");
-            refused += 1;
+            rejected += 1;
         }
     }
-    println!("{name}: {refused} of 20 read their refusal");
+    println!("{name}: {rejected} of 20 read their rejection");
     attack.end(4 * KIB_PER_MIB, 8);
 }
 
 #[test]
-fn an_endless_head_is_refused_and_fills_no_memory() {
+fn an_endless_head_is_rejected_and_fills_no_memory() {
     let start = "GET /v1/x HTTP/1.1\r\nHost: localhost\r\n";
     let line = b"X-Filler: 0123456789012345678901234567890123456789\r\n".repeat(500);
-    assert_endless_is_refused("endless head", start, &line, &["431"]);
+    assert_endless_is_rejected("endless head", start, &line, &["431"]);
 }
 
 #[test]
-fn heads_that_are_refused_fill_no_memory_while_their_clients_stay() {
-    let upstream = obliging_upstream();
+fn heads_that_are_rejected_fill_no_memory_while_their_clients_stay() {
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
-    let attack = Attack::begin("200 refused heads of 70 KiB", &proxy);
+    let attack = Attack::begin("200 rejected heads of 70 KiB", &proxy);
     let filler = format!("X-Filler: {}\r\n", "x".repeat(1000)).repeat(70);
     let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{filler}\r\n");
     let mut clients = connect_many(&proxy, 200);
@@ -80,35 +79,34 @@ fn heads_that_are_refused_fill_no_memory_while_their_clients_stay() {
 }
 
 #[test]
-fn endless_chunk_extensions_are_refused_and_fill_no_memory() {
-    let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1;a=");
-    assert_endless_is_refused("endless chunk extension", &start, &[b'x'; 16384], &["400"]);
+fn endless_chunk_extensions_are_rejected_and_fill_no_memory() {
+    let start = format!("{CHUNKED_POST_HEAD}1;a=");
+    assert_endless_is_rejected("endless chunk extension", &start, &[b'x'; 16384], &["400"]);
 }
 
 #[test]
-fn extensions_on_endlessly_many_chunks_are_refused_and_fill_no_memory() {
-    let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
+fn extensions_on_endlessly_many_chunks_are_rejected_and_fill_no_memory() {
     let chunk = format!("1;{}\r\nx\r\n", "e".repeat(900)).repeat(16);
     let name = "extensions on every chunk";
-    assert_endless_is_refused(name, &start, chunk.as_bytes(), &["400"]);
+    assert_endless_is_rejected(name, CHUNKED_POST_HEAD, chunk.as_bytes(), &["400"]);
 }
 
 #[test]
-fn endless_trailers_are_refused_and_fill_no_memory() {
-    let start = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n");
+fn endless_trailers_are_rejected_and_fill_no_memory() {
+    let start = format!("{CHUNKED_POST_HEAD}1\r\nx\r\n0\r\n");
     let trailers = b"X-Trailer: 0123456789\r\n".repeat(700);
-    assert_endless_is_refused("endless trailers", &start, &trailers, &["400"]);
+    assert_endless_is_rejected("endless trailers", &start, &trailers, &["400"]);
 }
 
 #[test]
-fn an_endless_chunked_body_is_refused_at_the_limit_and_fills_no_memory() {
+fn an_endless_chunked_body_is_rejected_at_the_limit_and_fills_no_memory() {
     let upstream = RawUpstream::start(|connection| {
         while let Some(head) = connection.read_request_head() {
             if head.method == "POST" {
                 connection.wait_for_close(SOON);
                 return;
             }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            connection.send(OK);
         }
     });
     let proxy = ProxyProcess::to(&upstream.url())
@@ -116,13 +114,13 @@ fn an_endless_chunked_body_is_refused_at_the_limit_and_fills_no_memory() {
         .start();
     let attack = Attack::begin("endless chunked body", &proxy);
     let mut client = RawClient::connect(proxy.address());
-    client.send(format!("{POST}Transfer-Encoding: chunked\r\n\r\n"));
+    client.send(CHUNKED_POST_HEAD);
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65536], b"\r\n"].concat();
     let mut sent = 0;
     while sent < 64 << 20 && client.try_send_within(&chunk, Duration::from_secs(1)) {
         sent += chunk.len();
     }
-    assert!(sent < 64 << 20, "never refused");
+    assert!(sent < 64 << 20, "never rejected");
     let answers = statuses(&client.read_raw_to_close(SOON));
     assert!(answers.iter().all(|status| status == "413"), "{answers:?}");
     proxy.wait_for_log(" 413 ");
@@ -131,11 +129,11 @@ fn an_endless_chunked_body_is_refused_at_the_limit_and_fills_no_memory() {
 
 #[test]
 fn a_flood_of_one_byte_chunks_costs_time_and_no_memory() {
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let attack = Attack::begin("one-byte chunks", &proxy);
     let mut client = RawClient::connect(proxy.address());
-    client.send(format!("{POST}Transfer-Encoding: chunked\r\n\r\n"));
+    client.send(CHUNKED_POST_HEAD);
     let chunks = b"1\r\nx\r\n".repeat(10_000);
     for _ in 0..40 {
         client.send(&chunks);
@@ -149,7 +147,7 @@ fn a_flood_of_one_byte_chunks_costs_time_and_no_memory() {
 
 #[test]
 fn ten_gigabytes_that_are_only_declared_cost_nothing() {
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "64")
         .option("--max-body", "0")
@@ -161,7 +159,7 @@ fn ten_gigabytes_that_are_only_declared_cost_nothing() {
             0 => "Content-Length: 10000000000\r\n\r\nbegin",
             _ => "Transfer-Encoding: chunked\r\n\r\n2540BE400\r\nbegin",
         };
-        client.send(format!("{POST}{framing}"));
+        client.send(format!("{POST_START}{framing}"));
     }
     wait_until("all bodies to have begun", SOON, || {
         upstream.connections() > 25
@@ -172,8 +170,8 @@ fn ten_gigabytes_that_are_only_declared_cost_nothing() {
 }
 
 #[test]
-fn hundreds_of_slow_heads_keep_nobody_out() {
-    let upstream = obliging_upstream();
+fn hundreds_of_slow_heads_keep_no_client_out() {
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
@@ -202,7 +200,7 @@ fn hundreds_of_slow_heads_keep_nobody_out() {
 
 #[test]
 fn stalled_bodies_are_given_up_and_keep_no_memory() {
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "64")
         .option("--client-timeout", "1")
@@ -210,37 +208,30 @@ fn stalled_bodies_are_given_up_and_keep_no_memory() {
     let attack = Attack::begin("60 stalled bodies of 200 KiB", &proxy);
     let mut clients = connect_many(&proxy, 60);
     for client in &mut clients {
-        client.send(format!("{POST}Content-Length: 1000000\r\n\r\n"));
+        client.send(post_head(1_000_000));
         client.send(vec![b'x'; 200 * 1024]);
     }
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     for client in &mut clients {
         let response = client.read_response();
-        let answered = (response.status, response.error_code());
-        assert_eq!(answered, (408, "request_timeout"));
+        response.assert_error(408, "request_timeout");
         client.assert_closed();
     }
     attack.end(60 * 512, 8);
 }
 
 #[test]
-fn answers_that_nobody_reads_are_given_up_and_keep_no_memory() {
-    let upstream = RawUpstream::start(|connection| {
-        while let Some(request) = connection.read_request() {
-            if !request.target.ends_with("/endless") {
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                continue;
-            }
-            connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
-            while connection.send(&chunk) {}
-        }
+fn answers_that_no_client_reads_are_given_up_and_keep_no_memory() {
+    let upstream = RawUpstream::ok_except("/endless", |connection| {
+        connection.send(CHUNKED_HEAD);
+        let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+        while connection.send(&chunk) {}
     });
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "40")
         .option("--client-timeout", "2")
         .start();
-    let attack = Attack::begin("30 endless answers that nobody reads", &proxy);
+    let attack = Attack::begin("30 endless answers that no client reads", &proxy);
     let mut clients = connect_many(&proxy, 30);
     for client in &mut clients {
         client.send_request("GET", "/endless", &[], b"");
@@ -255,16 +246,13 @@ fn answers_that_nobody_reads_are_given_up_and_keep_no_memory() {
 }
 
 #[test]
-fn garbage_of_two_thousand_connections_is_refused() {
-    let upstream = obliging_upstream();
+fn garbage_of_two_thousand_connections_is_rejected() {
+    let _machine = hold_machine();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
-        .option("--log-level", "ERROR");
-    let port = crate::support::closed_port().port();
-    let proxy = proxy.port(port).start_silent();
-    wait_until("the proxy to listen", SOON, || {
-        TcpStream::connect(proxy.address()).is_ok()
-    });
+        .option("--log-level", "ERROR")
+        .start_silent();
     let attack = Attack::begin("garbage on 2,000 connections", &proxy);
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -273,7 +261,7 @@ fn garbage_of_two_thousand_connections_is_refused() {
                 let mut numbers = Numbers::seeded(thread + 1);
                 for _ in 0..500 {
                     let mut stream = TcpStream::connect(address).expect("it accepts");
-                    let _ = stream.write_all(&garbage(&mut numbers));
+                    let _ = stream.write_all(&make_garbage(&mut numbers));
                     let _ = stream.shutdown(Shutdown::Write);
                     stream.set_read_timeout(Some(SOON)).expect("not zero");
                     let mut answer = Vec::new();
@@ -283,9 +271,9 @@ fn garbage_of_two_thousand_connections_is_refused() {
                         Err(error) => panic!("not closed: {error}"),
                     }
                     let statuses = statuses(&answer);
-                    let refused =
+                    let rejected =
                         |s: &String| ["400", "414", "431", "501", "505"].contains(&s.as_str());
-                    assert!(statuses.iter().all(refused), "{statuses:?}");
+                    assert!(statuses.iter().all(rejected), "{statuses:?}");
                 }
             });
         }
@@ -293,8 +281,8 @@ fn garbage_of_two_thousand_connections_is_refused() {
     attack.end(4 * KIB_PER_MIB, 8);
 }
 
-/// Random bytes, a mangled request or a TLS hello; nothing that could be a request.
-fn garbage(numbers: &mut Numbers) -> Vec<u8> {
+/// Makes random bytes, a mangled request or a TLS hello; nothing that could be a request.
+fn make_garbage(numbers: &mut Numbers) -> Vec<u8> {
     let length = 1 + numbers.below(2000);
     match numbers.below(4) {
         0 => numbers.bytes(length),
@@ -319,7 +307,7 @@ fn garbage(numbers: &mut Numbers) -> Vec<u8> {
 
 #[test]
 fn a_tls_client_is_told_to_use_http() {
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     // A TLS 1.3 ClientHello has a CR or LF somewhere or not; this one ends in one.
@@ -338,37 +326,37 @@ fn resets_in_every_phase_of_a_request_leave_nothing_behind() {
                 return;
             }
             if request.target.ends_with("/endless") {
-                connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                connection.send(CHUNKED_HEAD);
                 while connection.send("5\r\nhello\r\n".repeat(1000)) {}
                 return;
             }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            connection.send(OK);
         }
     });
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "16")
         .start();
     let attack = Attack::begin("resets in every phase", &proxy);
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let get_of = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let phases = [
         (String::new(), false),
         ("GET /v1/x HTT".to_owned(), false),
-        (format!("{POST}Content-Length: 100000\r\n\r\nbegin"), false),
+        (post_head(100_000) + "begin", false),
+        (format!("{CHUNKED_POST_HEAD}5\r\nhe"), false),
+        (get_of("/silent"), false),
+        (get_of("/endless"), true),
+        (get_of("/v1/x").repeat(50), true),
         (
-            format!("{POST}Transfer-Encoding: chunked\r\n\r\n5\r\nhe"),
-            false,
+            format!("{POST_START}Content-Length: nonsense\r\n\r\n"),
+            true,
         ),
-        (get("/silent"), false),
-        (get("/endless"), true),
-        (get("/v1/x").repeat(50), true),
-        (format!("{POST}Content-Length: nonsense\r\n\r\n"), true),
     ];
     for (bytes, reads) in &phases {
         for _ in 0..60 {
             let mut client = RawClient::connect(proxy.address());
             client.send(bytes);
             if *reads {
-                client.has_answer_within(SOON);
+                client.has_response_within(SOON);
             }
             client.reset();
         }

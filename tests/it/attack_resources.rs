@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::attack::{Attack, LimitedProxy, assert_no_bug, obliging_upstream};
-use crate::support::{ProxyProcess, RawClient, SOON, TempDir, get, wait_until};
+use crate::support::attack::{Attack, assert_no_bug};
+use crate::support::{
+    GET_REQUEST, OK, ProxyProcess, RawClient, RawUpstream, SOON, TempDir, Upstream, get, wait_until,
+};
 
 #[test]
 fn a_full_disk_under_the_log_is_told_once_and_costs_no_request() {
@@ -14,7 +16,7 @@ fn a_full_disk_under_the_log_is_told_once_and_costs_no_request() {
         println!("skipped: there is no /dev/full");
         return;
     }
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--log-file", "/dev/full")
         .start();
@@ -32,7 +34,7 @@ fn a_full_disk_under_the_log_is_told_once_and_costs_no_request() {
 struct TinyDisk(PathBuf);
 
 impl TinyDisk {
-    /// `None` where this process may not mount.
+    /// Mounts it. `None` where this process may not mount.
     fn mount(at: PathBuf) -> Option<TinyDisk> {
         fs::create_dir_all(&at).expect("our own directory is writable");
         let mounted = Command::new("mount")
@@ -60,7 +62,7 @@ fn a_log_on_a_disk_that_fills_up_goes_on_when_there_is_room_again() {
     };
     let filler = disk.0.join("filler");
     let log_file = disk.0.join("proxy.log");
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--log-file", log_file.to_str().expect("an ASCII path"))
         .start();
@@ -85,10 +87,17 @@ fn a_log_on_a_disk_that_fills_up_goes_on_when_there_is_room_again() {
     drop(proxy);
 }
 
+fn start_with_80_descriptors(upstream: &Upstream) -> ProxyProcess {
+    ProxyProcess::to(&upstream.url())
+        .option("--workers", "64")
+        .limits("ulimit -n 80")
+        .start()
+}
+
 #[test]
 fn without_descriptors_the_proxy_goes_on_and_recovers() {
-    let upstream = obliging_upstream();
-    let proxy = LimitedProxy::start("ulimit -n 80", &upstream.url(), &["--workers", "64"]);
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_with_80_descriptors(&upstream);
     let address = proxy.address();
     assert_eq!(get(address, "/v1/models").status, 200);
     let mut clients: Vec<RawClient> = (0..300).map(|_| RawClient::connect(address)).collect();
@@ -119,15 +128,15 @@ fn without_descriptors_the_proxy_goes_on_and_recovers() {
         assert_eq!(get(address, "/v1/models").status, 200);
     }
     wait_until("the descriptors to be given back", SOON, || {
-        proxy.descriptors() < 60
+        proxy.fd_count() < 60
     });
     assert_no_bug(&proxy.log());
 }
 
 #[test]
 fn as_many_connections_as_fit_are_kept_when_one_more_comes() {
-    let upstream = obliging_upstream();
-    let proxy = LimitedProxy::start("ulimit -n 80", &upstream.url(), &["--workers", "64"]);
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_with_80_descriptors(&upstream);
     let address = proxy.address();
     // (80 - 16) / 2 connections fit, if idle upstream connections leave them the room: each
     // further one takes the place of one, and not of many.
@@ -137,16 +146,8 @@ fn as_many_connections_as_fit_are_kept_when_one_more_comes() {
         assert_eq!(client.request("GET", "/v1/models", &[], b"").status, 200);
         clients.push(client);
     }
-    let mut kept = 0;
-    for client in &mut clients {
-        if client.try_send("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            && !client
-                .read_raw_to_close(Duration::from_millis(200))
-                .is_empty()
-        {
-            kept += 1;
-        }
-    }
+    let is_kept = |client: &mut RawClient| client.try_send(GET_REQUEST) && client.is_answered();
+    let kept = clients.iter_mut().map(is_kept).filter(|kept| *kept).count();
     assert!(kept >= 24, "only {kept} of 32 places are in use");
     assert_no_bug(&proxy.log());
 }
@@ -154,12 +155,13 @@ fn as_many_connections_as_fit_are_kept_when_one_more_comes() {
 #[test]
 fn more_workers_than_the_system_allows_are_a_clear_error_at_start() {
     // Address space stands in for a limit on threads, which does not bind root.
-    let upstream = obliging_upstream();
-    let options = ["--workers", "16384"];
-    let mut proxy = LimitedProxy::start("ulimit -v 1500000", &upstream.url(), &options);
-    let status = proxy.wait_for_exit(SOON);
-    let log = proxy.log();
-    assert_eq!(status.code(), Some(1), "{log}");
+    let upstream = RawUpstream::always(OK);
+    let finished = ProxyProcess::to(&upstream.url())
+        .option("--workers", "16384")
+        .limits("ulimit -v 1500000")
+        .run_to_end(SOON);
+    let log = finished.stderr;
+    assert_eq!(finished.code, Some(1), "{log}");
     assert!(log.contains("--workers"), "{log}");
     assert!(!log.contains("Listening on"), "{log}");
     assert_no_bug(&log);

@@ -1,38 +1,25 @@
-//! Hostile upstreams: whatever they answer, the client is told the truth, memory stays small and
-//! the next request is served.
+//! Hostile upstreams: whatever they answer, the client learns the truth, memory stays small and the
+//! next request is served.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::support::attack::Attack;
+use crate::support::attack::{Attack, assert_no_bug};
 use crate::support::{
-    Ended, Framing, ProxyProcess, RawClient, RawUpstream, Response, SOON, UpstreamConnection, get,
+    CHUNKED_HEAD, EMPTY_OK, Ended, Framing, KIB_PER_MIB, ProxyProcess, RawClient, RawUpstream,
+    Response, SOON, UpstreamConnection, get, wait_until,
 };
 
-const KIB_PER_MIB: u64 = 1024;
-
-/// An upstream that attacks requests for `/attack` and is good to all others.
-fn hostile(attack: impl Fn(&mut UpstreamConnection) + Send + Sync + 'static) -> RawUpstream {
-    RawUpstream::start(move |connection| {
-        while let Some(request) = connection.read_request() {
-            if request.target.ends_with("/attack") {
-                attack(connection);
-                return;
-            }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-        }
-    })
-}
-
-/// What a client gets from such an upstream; the proxy is well afterwards.
-fn under_attack(
+/// Sends a request that the upstream attacks, and asserts that the next one is served.
+fn request_under_attack(
     name: &'static str,
     attack: impl Fn(&mut UpstreamConnection) + Send + Sync + 'static,
 ) -> Response {
-    let upstream = hostile(attack);
+    let upstream = RawUpstream::ok_except("/attack", attack);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "2")
         .start();
@@ -44,45 +31,29 @@ fn under_attack(
 
 fn assert_broke(name: &'static str, bytes: impl Into<Vec<u8>>) {
     let bytes = bytes.into();
-    let response = under_attack(name, move |connection| {
+    let response = request_under_attack(name, move |connection| {
         connection.send(&bytes);
         connection.wait_for_close(Duration::from_secs(2));
     });
-    let answered = (response.status, response.error_code());
-    assert_eq!(
-        answered,
-        (502, "upstream_broke"),
-        "{name}: {}",
-        response.text()
-    );
+    response.assert_error_to(name, 502, "upstream_broke");
 }
 
 #[test]
 fn an_endless_answer_head_is_a_502() {
-    let response = under_attack("endless answer head", |connection| {
+    let response = request_under_attack("endless answer head", |connection| {
         connection.send("HTTP/1.1 200 OK\r\n");
         while connection.send("X-Filler: 0123456789012345678901234567890\r\n".repeat(100)) {}
     });
-    assert_eq!(
-        response.error_code(),
-        "upstream_broke",
-        "{}",
-        response.text()
-    );
+    response.assert_error(502, "upstream_broke");
 }
 
 #[test]
 fn an_endless_status_line_is_a_502() {
-    let response = under_attack("endless status line", |connection| {
+    let response = request_under_attack("endless status line", |connection| {
         connection.send("HTTP/1.1 200 O");
         while connection.send([b'K'; 4096]) {}
     });
-    assert_eq!(
-        response.error_code(),
-        "upstream_broke",
-        "{}",
-        response.text()
-    );
+    response.assert_error(502, "upstream_broke");
 }
 
 #[test]
@@ -96,15 +67,10 @@ fn an_answer_field_of_1_mib_is_a_502() {
 
 #[test]
 fn a_head_that_never_ends_is_a_502_when_the_upstream_closes() {
-    let response = under_attack("head without an end", |connection| {
+    let response = request_under_attack("head without an end", |connection| {
         connection.send("HTTP/1.1 200 OK\r\nContent-Type: text/pl");
     });
-    assert_eq!(
-        response.error_code(),
-        "upstream_broke",
-        "{}",
-        response.text()
-    );
+    response.assert_error(502, "upstream_broke");
 }
 
 #[test]
@@ -135,21 +101,18 @@ fn two_different_content_lengths_never_become_a_whole_answer() {
 
 #[test]
 fn a_huge_content_length_is_passed_on_and_nothing_is_allocated_from_it() {
-    let response = under_attack("huge Content-Length", |connection| {
+    let response = request_under_attack("huge Content-Length", |connection| {
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nhello");
     });
     assert_eq!(response.status, 200);
-    assert_eq!(
-        (response.text().as_str(), response.ended),
-        ("hello", Ended::Short)
-    );
+    response.assert_ended("hello", Ended::Short);
 }
 
 #[test]
 fn garbage_chunk_sizes_never_become_a_whole_answer() {
     for size in ["xyz", "-5", "", "fffffffffffffffff", " 5", "0x5"] {
         let name = "garbage chunk sizes";
-        let response = under_attack(name, move |connection| {
+        let response = request_under_attack(name, move |connection| {
             connection.send(format!(
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n{size}\r\nhello\r\n"
             ));
@@ -169,10 +132,10 @@ fn garbage_chunk_sizes_never_become_a_whole_answer() {
 
 #[test]
 fn a_bare_lf_as_line_end_never_smuggles_a_field() {
-    let response = under_attack("bare LF in an answer head", |connection| {
+    let response = request_under_attack("bare LF in an answer head", |connection| {
         connection.send("HTTP/1.1 200 OK\nX-A: 1\nContent-Length: 2\n\nok");
     });
-    // Either it is refused or it is understood: RawClient is strict about what arrives.
+    // Either it is rejected or it is understood: RawClient is strict about what arrives.
     if response.status == 200 {
         assert_eq!(response.header("x-a"), Some("1"));
         assert_eq!(response.text(), "ok");
@@ -203,19 +166,18 @@ fn invalid_answer_heads_are_a_502() {
 #[test]
 fn more_than_128_answer_fields_are_a_502_that_says_so() {
     let fields: String = (0..200).map(|n| format!("X-{n}: {n}\r\n")).collect();
-    let response = under_attack("200 answer fields", move |connection| {
+    let response = request_under_attack("200 answer fields", move |connection| {
         connection.send(format!(
             "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"
         ));
         connection.wait_for_close(Duration::from_secs(2));
     });
-    let answered = (response.status, response.error_code());
-    assert_eq!(answered, (502, "upstream_broke"), "{}", response.text());
+    response.assert_error(502, "upstream_broke");
 }
 
 #[test]
 fn a_hundred_thousand_interim_answers_fill_no_memory() {
-    let response = under_attack("100,000 interim answers", |connection| {
+    let response = request_under_attack("100,000 interim answers", |connection| {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n".repeat(1000);
         for _ in 0..100 {
             connection.send(&interim);
@@ -235,7 +197,7 @@ fn a_hundred_thousand_interim_answers_fill_no_memory() {
 fn a_client_that_leaves_ends_endless_interim_answers() {
     let ended = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&ended);
-    let upstream = hostile(move |connection| {
+    let upstream = RawUpstream::ok_except("/attack", move |connection| {
         while connection.send("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100)) {}
         counter.fetch_add(1, Ordering::SeqCst);
     });
@@ -243,11 +205,11 @@ fn a_client_that_leaves_ends_endless_interim_answers() {
     let watch = Attack::begin("endless interim answers", &proxy);
     let mut client = RawClient::connect(proxy.address());
     client.send_request("GET", "/attack", &[], b"");
-    crate::support::wait_until("the upstream to be asked", SOON, || {
+    wait_until("the upstream to be asked", SOON, || {
         upstream.requests().len() > 1
     });
     drop(client);
-    crate::support::wait_until("the upstream connection to be closed", SOON, || {
+    wait_until("the upstream connection to be closed", SOON, || {
         ended.load(Ordering::SeqCst) == 1
     });
     watch.end(4 * KIB_PER_MIB, 2);
@@ -255,13 +217,22 @@ fn a_client_that_leaves_ends_endless_interim_answers() {
 
 #[test]
 fn an_answer_that_comes_before_its_request_is_never_another_clients() {
-    // Right behind each answer comes a second one, that nobody asked for.
-    for pause in [Duration::ZERO, Duration::from_millis(30)] {
+    let good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
+    let evil = good.replace("good", "evil");
+    // Right behind each response comes a second one: in the same piece, at once, or later.
+    for pause in [None, Some(Duration::ZERO), Some(Duration::from_millis(30))] {
+        let (sent, reports) = channel();
+        let evil = evil.clone();
         let upstream = RawUpstream::start(move |connection| {
             while connection.read_request().is_some() {
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
-                std::thread::sleep(pause); // so that it comes on the idle connection
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+                if let Some(pause) = pause {
+                    connection.send(good);
+                    std::thread::sleep(pause); // so that it comes on the idle connection
+                    connection.send(&evil);
+                } else {
+                    connection.send(good.to_owned() + &evil);
+                }
+                let _ = sent.send(());
             }
         });
         let proxy = ProxyProcess::to(&upstream.url())
@@ -269,9 +240,11 @@ fn an_answer_that_comes_before_its_request_is_never_another_clients() {
             .start();
         for _ in 0..5 {
             assert_eq!(get(proxy.address(), "/v1/x").text(), "good");
-            std::thread::sleep(2 * pause); // the upstream's pace
+            // Behind the next request it could not be told from the response to that.
+            let report = reports.recv_timeout(SOON);
+            report.expect("the second answer is sent");
         }
-        crate::support::attack::assert_no_bug(&proxy.log());
+        assert_no_bug(&proxy.log());
     }
 }
 
@@ -283,16 +256,10 @@ fn a_body_where_none_can_be_is_never_another_clients_answer() {
             "HEAD",
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", evil.len()),
         ),
-        (
-            "HEAD",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
-        ),
+        ("HEAD", CHUNKED_HEAD.to_owned()),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
         ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()),
-        (
-            "GET",
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
-        ),
+        ("GET", EMPTY_OK.to_owned()),
     ] {
         let answer = format!("{head}{evil}");
         let upstream = RawUpstream::start(move |connection| {
@@ -313,13 +280,13 @@ fn a_body_where_none_can_be_is_never_another_clients_answer() {
         let after = attacker.request("GET", "/v1/x", &[], b"");
         assert_eq!(after.text(), "good", "{method} {head:?}");
         assert_eq!(get(proxy.address(), "/v1/x").text(), "good");
-        crate::support::attack::assert_no_bug(&proxy.log());
+        assert_no_bug(&proxy.log());
     }
 }
 
 #[test]
 fn an_endless_answer_for_a_slow_reader_fills_no_memory() {
-    let upstream = hostile(|connection| {
+    let upstream = RawUpstream::ok_except("/attack", |connection| {
         connection.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
         while connection.send("data: 0123456789\n\n".repeat(1000)) {}
     });
@@ -346,8 +313,8 @@ fn an_endless_answer_for_a_slow_reader_fills_no_memory() {
     watch.end(8 * KIB_PER_MIB, 10);
 }
 
-/// The URL of an upstream that answers `/attack` with `bytes` and a reset, and is good to others.
-fn resetting(bytes: &'static str) -> String {
+/// Starts an upstream that answers `/attack` with `bytes` and a reset, else `ok`; returns its URL.
+fn start_resetting(bytes: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     std::thread::spawn(move || {
@@ -368,13 +335,12 @@ fn resetting(bytes: &'static str) -> String {
 
 #[test]
 fn an_upstream_that_resets_is_a_502_or_a_broken_answer() {
-    let proxy = ProxyProcess::to(&resetting("")).start();
+    let proxy = ProxyProcess::to(&start_resetting("")).start();
     let watch = Attack::begin("upstream resets before its head", &proxy);
     let response = get(proxy.address(), "/attack");
-    let answered = (response.status, response.error_code());
-    assert_eq!(answered, (502, "upstream_broke"), "{}", response.text());
+    response.assert_error(502, "upstream_broke");
     watch.end(4 * KIB_PER_MIB, 1);
-    let proxy = ProxyProcess::to(&resetting("HTTP/1.1 200 OK\r\n\r\nhello")).start();
+    let proxy = ProxyProcess::to(&start_resetting("HTTP/1.1 200 OK\r\n\r\nhello")).start();
     let watch = Attack::begin("upstream resets in its body", &proxy);
     let response = get(proxy.address(), "/attack");
     let answered = (response.status, response.ended);
@@ -384,8 +350,8 @@ fn an_upstream_that_resets_is_a_502_or_a_broken_answer() {
 
 #[test]
 fn a_flood_of_tiny_chunks_in_an_answer_arrives_whole() {
-    let response = under_attack("200,000 one-byte chunks in an answer", |connection| {
-        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let response = request_under_attack("200,000 one-byte chunks in an answer", |connection| {
+        connection.send(CHUNKED_HEAD);
         for _ in 0..200 {
             connection.send("1;extension=nonsense\r\nx\r\n".repeat(1000));
         }
@@ -400,15 +366,12 @@ fn a_flood_of_tiny_chunks_in_an_answer_arrives_whole() {
 
 #[test]
 fn padded_chunk_sizes_of_an_answer_are_read() {
-    let response = under_attack("padded chunk sizes", |connection| {
-        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let response = request_under_attack("padded chunk sizes", |connection| {
+        connection.send(CHUNKED_HEAD);
         connection.send("2  \r\nok\r\n1\t;a=b\r\n!\r\n0 \r\n\r\n");
         connection.wait_for_close(Duration::from_secs(2));
     });
-    assert_eq!(
-        (response.text().as_str(), response.ended),
-        ("ok!", Ended::Complete)
-    );
+    response.assert_ended("ok!", Ended::Complete);
 }
 
 #[test]
@@ -421,15 +384,8 @@ fn an_answers_framing_cannot_be_taken_away_or_doubled() {
         "Content-Length:\t5 \r\n",
         "Content-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n",
     ] {
-        let upstream = RawUpstream::start(move |connection| {
-            while let Some(request) = connection.read_request() {
-                if !request.target.ends_with("/attack") {
-                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                    continue;
-                }
-                connection.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nhello"));
-                return;
-            }
+        let upstream = RawUpstream::ok_except("/attack", move |connection| {
+            connection.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\nhello"));
         });
         let proxy = ProxyProcess::to(&upstream.url()).start();
         let mut client = RawClient::connect(proxy.address());
@@ -446,8 +402,8 @@ fn an_answers_framing_cannot_be_taken_away_or_doubled() {
 }
 
 #[test]
-fn a_switch_of_protocols_that_nobody_asked_for_is_a_502() {
-    // Upgrade is hop-by-hop and never forwarded, so no 101 can be an answer to it.
+fn an_unrequested_switch_of_protocols_is_a_502() {
+    // Upgrade is hop-by-hop and never forwarded, so no 101 can be a response to it.
     assert_broke(
         "unasked 101",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello",

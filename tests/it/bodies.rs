@@ -1,21 +1,18 @@
-//! Request bodies on their way up, and the client's side of HTTP/1.1: Expect, pipelining,
-//! keep-alive (contract section 4).
+//! Request bodies on their way to the upstream, and the client's side of HTTP/1.1: Expect,
+//! pipelining, keep-alive (contract section 4).
 
 use crate::support::{
-    Answer, FakeFlow, Framing, HELD_BODY_LIMIT_BYTES, ProxyProcess, RawClient, RawUpstream,
-    chunked, get, patterned_bytes, post,
+    Answer, CHUNKED_POST_HEAD, EMPTY_OK, FakeFlow, Framing, HELD_BODY_LIMIT_BYTES, MIB,
+    ProxyProcess, RawClient, RawUpstream, SOON, SeenRequest, chunked, expecting_post_head, get,
+    patterned_bytes, post, post_head, wait_until,
 };
 
-const MIB: usize = 1024 * 1024;
-const EMPTY_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-
-/// Sends `body` in chunked coding and returns what the upstream saw.
-fn send_chunked(body: &[u8], chunk_bytes: usize) -> crate::support::SeenRequest {
+/// Sends `request` and one more on the same connection; returns what the upstream saw of the first.
+fn send_and_go_on(request: &[u8]) -> SeenRequest {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.send(chunked(body, chunk_bytes));
+    client.send(request);
     assert_eq!(client.read_response().status, 200);
     assert_eq!(
         client.request("GET", "/v1/next", &[], b"").status,
@@ -25,18 +22,15 @@ fn send_chunked(body: &[u8], chunk_bytes: usize) -> crate::support::SeenRequest 
     upstream.requests().swap_remove(0)
 }
 
-/// Sends `body` with its length and returns what the upstream saw.
-fn send_with_length(body: &[u8]) -> crate::support::SeenRequest {
-    let upstream = RawUpstream::always(EMPTY_OK);
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    assert_eq!(client.request("POST", "/v1/x", &[], body).status, 200);
-    assert_eq!(
-        client.request("GET", "/v1/next", &[], b"").status,
-        200,
-        "keeps the connection"
-    );
-    upstream.requests().swap_remove(0)
+fn send_chunked(body: &[u8], chunk_bytes: usize) -> SeenRequest {
+    send_and_go_on(&[CHUNKED_POST_HEAD.as_bytes(), &chunked(body, chunk_bytes)].concat())
+}
+
+fn send_with_length(body: &[u8]) -> SeenRequest {
+    let request = send_and_go_on(&[post_head(body.len()).as_bytes(), body].concat());
+    let length = body.len().to_string();
+    assert_eq!(request.header("content-length"), Some(length.as_str()));
+    request
 }
 
 #[test]
@@ -60,10 +54,8 @@ fn chunk_extensions_and_trailers_are_read_and_dropped() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
-         5;name=value\r\nhello\r\n0;last\r\nX-Sum: 1\r\n\r\n",
-    );
+    client.send(CHUNKED_POST_HEAD);
+    client.send("5;name=value\r\nhello\r\n0;last\r\nX-Sum: 1\r\n\r\n");
     assert_eq!(client.read_response().status, 200);
     let request = upstream.request();
     assert_eq!(request.body, b"hello");
@@ -73,23 +65,13 @@ fn chunk_extensions_and_trailers_are_read_and_dropped() {
 #[test]
 fn a_body_of_the_held_limit_arrives_whole() {
     let body = patterned_bytes(HELD_BODY_LIMIT_BYTES);
-    let request = send_with_length(&body);
-    assert!(request.body == body);
-    assert_eq!(
-        request.header("content-length"),
-        Some(body.len().to_string().as_str())
-    );
+    assert!(send_with_length(&body).body == body);
 }
 
 #[test]
 fn a_body_one_byte_over_the_held_limit_arrives_whole() {
     let body = patterned_bytes(HELD_BODY_LIMIT_BYTES + 1);
-    let request = send_with_length(&body);
-    assert!(request.body == body);
-    assert_eq!(
-        request.header("content-length"),
-        Some(body.len().to_string().as_str())
-    );
+    assert!(send_with_length(&body).body == body);
 }
 
 #[test]
@@ -119,19 +101,17 @@ fn a_streamed_body_goes_up_before_it_is_complete() {
         assert_eq!(head.header("content-length"), Some("4194304"));
         if connection.wait_for_byte() {
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
-            connection.wait_for_close(crate::support::SOON);
+            connection.wait_for_close(SOON);
         }
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4194304\r\n\r\n");
+    client.send(post_head(4 * MIB));
     client.send(vec![b'x'; 3 * MIB]);
-    crate::support::wait_until("the upload to begin", crate::support::SOON, || {
-        upstream.connections() == 1
-    });
+    wait_until("the upload to begin", SOON, || upstream.connections() == 1);
     client.send(vec![b'x'; MIB]);
     let response = client.read_response();
-    assert_eq!((response.status, response.text().as_str()), (200, "early"));
+    response.assert_text(200, "early");
 }
 
 #[test]
@@ -155,10 +135,7 @@ fn expect_100_continue_is_answered_before_the_body_is_read() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
-         Expect: 100-continue\r\n\r\n",
-    );
+    client.send(expecting_post_head(5));
     assert_eq!(client.read_head().status, 100);
     client.send("hello");
     assert_eq!(client.read_response().status, 200);
@@ -172,11 +149,7 @@ fn expect_is_answered_in_any_case_and_for_streamed_bodies() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
-         Expect: 100-Continue\r\n\r\n",
-        3 * MIB
-    ));
+    client.send(expecting_post_head(3 * MIB).replace("100-c", "100-C"));
     assert_eq!(client.read_head().status, 100);
     client.send(vec![b'x'; 3 * MIB]);
     assert_eq!(client.read_response().status, 200);
@@ -188,10 +161,7 @@ fn a_body_that_is_not_awaited_is_served_with_expect_too() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
-         Expect: 100-continue\r\n\r\nhello",
-    );
+    client.send(expecting_post_head(5) + "hello");
     let mut head = client.read_head();
     if head.status == 100 {
         head = client.read_head();
@@ -206,10 +176,7 @@ fn an_unknown_expectation_fails() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let response = client.request("GET", "/v1/x", &[("Expect", "a-miracle")], b"");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (417, "expectation_failed")
-    );
+    response.assert_error(417, "expectation_failed");
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
 }
@@ -257,8 +224,7 @@ fn a_request_that_comes_byte_by_byte_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    let request = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
-                   5\r\nhello\r\n0\r\n\r\n";
+    let request = format!("{CHUNKED_POST_HEAD}5\r\nhello\r\n0\r\n\r\n");
     for byte in request.bytes() {
         client.send([byte]);
     }
@@ -273,13 +239,7 @@ fn a_client_that_asks_for_close_gets_it() {
     let mut client = RawClient::connect(proxy.address());
     let response = client.request("GET", "/v1/models", &[("Connection", "close")], b"");
     assert_eq!(response.status, 200);
-    assert_eq!(
-        response
-            .header("connection")
-            .map(str::to_lowercase)
-            .as_deref(),
-        Some("close")
-    );
+    response.assert_announces_close();
     client.assert_closed();
 }
 

@@ -2,72 +2,63 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, answer_to, chunked, get};
+use crate::support::{
+    CHUNKED_POST_HEAD, EMPTY_OK, FakeFlow, MIB, POST_START, ProxyProcess, RawClient, RawUpstream,
+    Upstream, assert_error_and_close, chunked, expecting_post_head, get, post_head, send_and_read,
+};
 
-const MIB: usize = 1024 * 1024;
+/// Starts a proxy that accepts bodies of `max_body` at most.
+fn start_with_limit(upstream: &Upstream, max_body: &str) -> ProxyProcess {
+    ProxyProcess::to(&upstream.url())
+        .option("--max-body", max_body)
+        .start()
+}
+
+/// Writes a POST with a chunked body.
+fn chunked_post(body_bytes: usize, chunk_bytes: usize) -> Vec<u8> {
+    let body = chunked(&vec![b'x'; body_bytes], chunk_bytes);
+    [CHUNKED_POST_HEAD.as_bytes(), &body].concat()
+}
 
 #[test]
-fn a_declared_length_over_the_limit_is_refused_before_the_body() {
+fn a_declared_length_over_the_limit_is_rejected_before_the_body() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let length =
-        |n: usize| format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n}\r\n\r\n");
-    let (_, served) = answer_to(&proxy, length(1024) + &"x".repeat(1024));
+    let proxy = start_with_limit(&upstream, "1K");
+    let (_, served) = send_and_read(&proxy, post_head(1024) + &"x".repeat(1024));
     assert_eq!(served.status, 200);
-    let (mut client, response) = answer_to(&proxy, length(1025));
-    response.assert_error(413, "body_too_large");
-    client.assert_closed();
+    assert_error_and_close(&proxy, post_head(1025), 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 1);
 }
 
 /// A body of that length is not held, but read while it is sent on.
 #[test]
-fn a_large_declared_length_over_the_limit_is_refused_before_anything_is_sent_on() {
+fn a_large_declared_length_over_the_limit_is_rejected_before_anything_is_sent_on() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
-    let (mut client, response) = answer_to(&proxy, head);
-    response.assert_error(413, "body_too_large");
-    client.assert_closed();
+    let proxy = start_with_limit(&upstream, "1K");
+    assert_error_and_close(&proxy, post_head(3_000_000), 413, "body_too_large");
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.field("config"), line.field("attempts")), ("-", "0"));
     assert!(!proxy.log().contains("Using configuration"));
     drop(upstream);
-    let (_, response) = answer_to(&proxy, head);
+    let (_, response) = send_and_read(&proxy, post_head(3_000_000));
     response.assert_error(413, "body_too_large");
 }
 
 #[test]
-fn a_body_over_the_limit_that_was_expected_is_refused_without_100() {
+fn a_body_over_the_limit_that_was_expected_is_rejected_without_100() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let (_, response) = answer_to(
-        &proxy,
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\
-         Expect: 100-continue\r\n\r\n",
-    );
+    let proxy = start_with_limit(&upstream, "1K");
+    let (_, response) = send_and_read(&proxy, expecting_post_head(2000));
     response.assert_error(413, "body_too_large");
 }
 
 #[test]
-fn a_chunked_body_over_the_limit_is_refused() {
+fn a_chunked_body_over_the_limit_is_rejected() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "1K")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let served = [head.as_bytes(), &chunked(&[b'x'; 1024], 100)].concat();
-    assert_eq!(answer_to(&proxy, served).1.status, 200);
-    let refused = [head.as_bytes(), &chunked(&[b'x'; 1025], 100)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
-    response.assert_error(413, "body_too_large");
-    client.assert_closed();
+    let proxy = start_with_limit(&upstream, "1K");
+    assert_eq!(send_and_read(&proxy, chunked_post(1024, 100)).1.status, 200);
+    let rejected = chunked_post(1025, 100);
+    assert_error_and_close(&proxy, rejected, 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 1);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
 }
@@ -75,14 +66,9 @@ fn a_chunked_body_over_the_limit_is_refused() {
 #[test]
 fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "4M")
-        .start();
-    let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let refused = [head.as_bytes(), &chunked(&vec![b'x'; 5 * MIB], 100_000)].concat();
-    let (mut client, response) = answer_to(&proxy, refused);
-    response.assert_error(413, "body_too_large");
-    client.assert_closed();
+    let proxy = start_with_limit(&upstream, "4M");
+    let rejected = chunked_post(5 * MIB, 100_000);
+    assert_error_and_close(&proxy, rejected, 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
 }
@@ -91,23 +77,15 @@ fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
 fn the_default_limit_of_a_body_is_100_mib() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let (_, response) = answer_to(
-        &proxy,
-        format!(
-            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
-            100 * MIB + 1
-        ),
-    );
+    let (_, response) = send_and_read(&proxy, post_head(100 * MIB + 1));
     response.assert_error(413, "body_too_large");
 }
 
 #[test]
 fn nothing_is_allocated_from_a_declared_length() {
     // Not tiny_http, which allocates what is declared and aborts.
-    let upstream = RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--max-body", "0")
-        .start();
+    let upstream = RawUpstream::always(EMPTY_OK);
+    let proxy = start_with_limit(&upstream, "0");
     let before = proxy.rss_kib();
     let mut waiting = Vec::new();
     for framing in [
@@ -116,9 +94,7 @@ fn nothing_is_allocated_from_a_declared_length() {
         "Transfer-Encoding: chunked\r\n\r\n7fffffffffffffff\r\nbegin",
     ] {
         let mut client = RawClient::connect(proxy.address());
-        client.send(format!(
-            "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{framing}"
-        ));
+        client.send(format!("{POST_START}{framing}"));
         waiting.push(client);
     }
     for _ in 0..20 {
@@ -137,7 +113,7 @@ fn a_body_that_stalls_times_out() {
         .start();
     for begun in [4, 3 * MIB] {
         let mut client = RawClient::connect(proxy.address());
-        client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n");
+        client.send(post_head(9_999_999));
         client.send(vec![b'x'; begun]);
         let started = Instant::now();
         let response = client.read_response();
@@ -160,11 +136,11 @@ fn a_body_that_comes_too_slowly_times_out() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n");
+    client.send(post_head(99_999));
     let started = Instant::now();
     // 200 bytes a second: never a stall, but under 500 bytes a second.
     while started.elapsed() < Duration::from_secs(30) && client.try_send([b'x'; 20]) {
-        if client.has_answer_within(Duration::from_millis(100)) {
+        if client.has_response_within(Duration::from_millis(100)) {
             break;
         }
     }

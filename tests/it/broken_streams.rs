@@ -1,37 +1,20 @@
-//! An honest end where the upstream breaks off or falls silent (contract sections 4 and 7).
+//! Upstreams that break off or fall silent: the client sees that too (contract sections 4 and 7).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    AccessLine, Commands, Ended, Framing, ProxyProcess, RawClient, RawUpstream, Response, get,
+    AccessLine, Ended, Framing, GET_REQUEST, ProxyProcess, RawClient, RawUpstream, Response, SOON,
+    SSE_HEAD, chunk, get, start_request,
 };
 
-const SSE_HEAD: &str =
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const JSON_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-fn chunk(data: &str) -> String {
-    format!("{:x}\r\n{data}\r\n", data.len())
-}
-
-/// A proxy in front of an upstream on command, and a client whose request is there.
-fn commanded(options: &[(&str, &str)]) -> (RawUpstream, Commands, ProxyProcess, RawClient) {
-    let (upstream, commands) = RawUpstream::on_command();
-    let mut builder = ProxyProcess::to(&upstream.url());
-    for (name, value) in options {
-        builder = builder.option(name, value);
-    }
-    let proxy = builder.start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("POST", "/v1/chat/completions", &[], br#"{"stream":true}"#);
-    (upstream, commands, proxy, client)
-}
-
-/// The answer to one request whose upstream sends `response` and breaks off, with its access line.
-fn broken_off(response: &str, request: &str) -> (Response, AccessLine) {
+/// Sends `request` to an upstream that sends `response` and breaks off; returns what arrives, and
+/// its access line.
+fn request_broken_off(response: &str, request: &str) -> (Response, AccessLine) {
     let upstream = RawUpstream::once(response);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
@@ -47,17 +30,12 @@ fn broken_off(response: &str, request: &str) -> (Response, AccessLine) {
     (answer, line)
 }
 
-const GET_REQUEST: &str = "GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
 #[test]
 fn a_body_short_of_its_length_stays_short() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
-    let (answer, line) = broken_off(&format!("{head}only this"), GET_REQUEST);
+    let (answer, line) = request_broken_off(&format!("{head}only this"), GET_REQUEST);
     assert_eq!((answer.status, answer.framing), (200, Framing::Length(100)));
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("only this", Ended::Short)
-    );
+    answer.assert_ended("only this", Ended::Short);
     assert_eq!(
         (line.status, line.field("end"), line.level.as_str()),
         (200, "upstream_broke", "INFO")
@@ -67,26 +45,21 @@ fn a_body_short_of_its_length_stays_short() {
 
 #[test]
 fn a_chunked_body_that_breaks_off_gets_no_last_chunk() {
-    let (answer, line) = broken_off(&format!("{JSON_HEAD}{}", chunk("{\"half\":")), GET_REQUEST);
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("{\"half\":", Ended::WithoutLastChunk)
-    );
+    let (answer, line) =
+        request_broken_off(&format!("{JSON_HEAD}{}", chunk("{\"half\":")), GET_REQUEST);
+    answer.assert_ended("{\"half\":", Ended::WithoutLastChunk);
     assert_eq!((line.status, line.field("end")), (200, "upstream_broke"));
 }
 
 #[test]
 fn a_chunked_body_that_breaks_off_in_a_chunk_gets_no_last_chunk() {
-    let (answer, _) = broken_off(&format!("{JSON_HEAD}ff\r\npart"), GET_REQUEST);
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("part", Ended::WithoutLastChunk)
-    );
+    let (answer, _) = request_broken_off(&format!("{JSON_HEAD}ff\r\npart"), GET_REQUEST);
+    answer.assert_ended("part", Ended::WithoutLastChunk);
 }
 
 #[test]
 fn a_chunked_body_that_becomes_unreadable_gets_no_last_chunk() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, proxy, mut client) = start_request(&[]);
     commands.send(JSON_HEAD.to_owned() + &chunk("good"));
     client.read_head();
     client.read_body_until("the good chunk", |body| body == b"good");
@@ -101,12 +74,13 @@ fn a_chunked_body_that_becomes_unreadable_gets_no_last_chunk() {
 
 #[test]
 fn a_broken_answer_that_is_no_sse_gets_no_frame() {
-    let (answer, _) = broken_off(&format!("{JSON_HEAD}{}", chunk("data: x\n")), GET_REQUEST);
+    let (answer, _) =
+        request_broken_off(&format!("{JSON_HEAD}{}", chunk("data: x\n")), GET_REQUEST);
     assert_eq!(answer.text(), "data: x\n");
 }
 
-/// The events that a decoder makes of `text`, as the HTML standard says: type and data.
-fn decoded_events(text: &str) -> Vec<(String, String)> {
+/// Decodes `text` to events as the HTML standard says: type and data.
+fn decode_events(text: &str) -> Vec<(String, String)> {
     let lines = text.replace("\r\n", "\n").replace('\r', "\n");
     let (mut kind, mut data): (String, Vec<&str>) = (String::new(), vec![]);
     let mut events = Vec::new();
@@ -132,9 +106,8 @@ fn decoded_events(text: &str) -> Vec<(String, String)> {
     events
 }
 
-/// Asserts that `body` is `sent` and then an error frame that every decoder takes for an event
-/// of its own, and that an event that was sent in part is taken for an error too, if for anything.
-/// Returns what stands between `sent` and the frame.
+/// Asserts that `body` is `sent` and then an error frame, which every decoder takes for an event,
+/// and a part of an event before it at most for an error. Returns what stands between the two.
 fn assert_ends_with_error_frame(body: &str, sent: &str) -> String {
     let rest = body
         .strip_prefix(sent)
@@ -158,7 +131,7 @@ fn assert_ends_with_error_frame(body: &str, sent: &str) -> String {
             .is_empty()
     );
 
-    let (events, whole) = (decoded_events(body), decoded_events(sent));
+    let (events, whole) = (decode_events(body), decode_events(sent));
     assert_eq!(
         events.last(),
         Some(&("error".to_owned(), data.to_owned())),
@@ -181,7 +154,7 @@ fn assert_ends_with_error_frame(body: &str, sent: &str) -> String {
 #[test]
 fn a_broken_sse_answer_gets_an_error_frame_at_the_event_boundary() {
     let sent = "data: {\"n\":1}\n\n";
-    let (answer, line) = broken_off(&format!("{SSE_HEAD}{}", chunk(sent)), GET_REQUEST);
+    let (answer, line) = request_broken_off(&format!("{SSE_HEAD}{}", chunk(sent)), GET_REQUEST);
     assert_eq!(answer.ended, Ended::WithoutLastChunk);
     assert_eq!(
         assert_ends_with_error_frame(&answer.text(), sent),
@@ -210,9 +183,7 @@ fn a_client_that_has_sent_another_request_meanwhile_gets_the_frame_and_no_reset(
     drop(commands);
     let line = proxy.wait_for_access_line(1);
     assert_eq!(line.field("end"), "upstream_broke");
-    client
-        .set_read_timeout(Some(crate::support::SOON))
-        .expect("not zero");
+    client.set_read_timeout(Some(SOON)).expect("not zero");
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).expect("an end, no reset");
     let rest = String::from_utf8(rest).expect("text");
@@ -223,7 +194,7 @@ fn a_client_that_has_sent_another_request_meanwhile_gets_the_frame_and_no_reset(
 
 #[test]
 fn an_sse_answer_that_breaks_before_its_first_event_gets_an_error_frame() {
-    let (answer, _) = broken_off(SSE_HEAD, GET_REQUEST);
+    let (answer, _) = request_broken_off(SSE_HEAD, GET_REQUEST);
     assert_eq!(answer.ended, Ended::WithoutLastChunk);
     assert_ends_with_error_frame(&answer.text(), "");
 }
@@ -237,7 +208,7 @@ fn an_error_frame_after_half_a_line_stands_alone() {
         ":",
     ] {
         let sent = format!("data: {{\"n\":1}}\n\n{half}");
-        let (answer, _) = broken_off(&format!("{SSE_HEAD}{}", chunk(&sent)), GET_REQUEST);
+        let (answer, _) = request_broken_off(&format!("{SSE_HEAD}{}", chunk(&sent)), GET_REQUEST);
         assert_ends_with_error_frame(&answer.text(), &sent);
         assert_eq!(answer.ended, Ended::WithoutLastChunk);
     }
@@ -251,7 +222,7 @@ fn an_error_frame_after_a_line_without_its_empty_line_stands_alone() {
         "event: message\r\ndata: {\"n\":2}\r\n",
     ] {
         let sent = format!("data: {{\"n\":1}}\n\n{lines}");
-        let (answer, _) = broken_off(&format!("{SSE_HEAD}{}", chunk(&sent)), GET_REQUEST);
+        let (answer, _) = request_broken_off(&format!("{SSE_HEAD}{}", chunk(&sent)), GET_REQUEST);
         assert_ends_with_error_frame(&answer.text(), &sent);
     }
 }
@@ -259,31 +230,28 @@ fn an_error_frame_after_a_line_without_its_empty_line_stands_alone() {
 #[test]
 fn an_error_frame_after_crlf_events_stands_alone() {
     let sent = "event: a\r\ndata: 1\r\n\r\n";
-    let (answer, _) = broken_off(&format!("{SSE_HEAD}{}", chunk(sent)), GET_REQUEST);
+    let (answer, _) = request_broken_off(&format!("{SSE_HEAD}{}", chunk(sent)), GET_REQUEST);
     assert_ends_with_error_frame(&answer.text(), sent);
 }
 
 #[test]
 fn a_frame_is_known_by_the_media_type_whatever_its_parameters_and_case() {
     let head = SSE_HEAD.replace("text/event-stream", "Text/Event-Stream; charset=utf-8");
-    let (answer, _) = broken_off(&format!("{head}{}", chunk("data: 1\n\n")), GET_REQUEST);
+    let (answer, _) = request_broken_off(&format!("{head}{}", chunk("data: 1\n\n")), GET_REQUEST);
     assert_ends_with_error_frame(&answer.text(), "data: 1\n\n");
 }
 
 #[test]
 fn a_compressed_sse_answer_gets_no_plain_frame() {
     let head = SSE_HEAD.replace("Transfer", "Content-Encoding: gzip\r\nTransfer");
-    let (answer, _) = broken_off(&format!("{head}{}", chunk("compressed")), GET_REQUEST);
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("compressed", Ended::WithoutLastChunk)
-    );
+    let (answer, _) = request_broken_off(&format!("{head}{}", chunk("compressed")), GET_REQUEST);
+    answer.assert_ended("compressed", Ended::WithoutLastChunk);
 }
 
 #[test]
 fn an_sse_answer_with_a_length_never_exceeds_or_fills_it() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 60\r\n\r\n";
-    let (answer, _) = broken_off(&format!("{head}data: 1\n\n"), GET_REQUEST);
+    let (answer, _) = request_broken_off(&format!("{head}data: 1\n\n"), GET_REQUEST);
     assert!(answer.text().starts_with("data: 1\n\n"));
     assert_eq!(
         (answer.framing, answer.ended),
@@ -294,7 +262,7 @@ fn an_sse_answer_with_a_length_never_exceeds_or_fills_it() {
 #[test]
 fn an_http_1_0_client_gets_the_error_frame_too() {
     let request = "GET /v1/x HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    let (answer, _) = broken_off(&format!("{SSE_HEAD}{}", chunk("data: 1\n\n")), request);
+    let (answer, _) = request_broken_off(&format!("{SSE_HEAD}{}", chunk("data: 1\n\n")), request);
     assert_ends_with_error_frame(&answer.text(), "data: 1\n\n");
 }
 
@@ -311,19 +279,16 @@ fn a_broken_upstream_is_never_held_against_the_credential() {
 
 #[test]
 fn an_upstream_silent_before_its_head_is_a_504() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[("--upstream-timeout", "1")]);
+    let (_upstream, commands, proxy, mut client) = start_request(&[("--upstream-timeout", "1")]);
     let asked = Instant::now();
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (504, "upstream_timeout")
-    );
+    response.assert_error(504, "upstream_timeout");
     assert!(
         asked.elapsed() >= Duration::from_millis(900),
         "{:?}",
         asked.elapsed()
     );
-    commands.wait_for_close(crate::support::SOON);
+    commands.wait_for_close(SOON);
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("end")), (504, "upstream_timeout"));
     assert_eq!(
@@ -339,42 +304,33 @@ fn an_upstream_silent_before_its_head_is_a_504() {
 
 #[test]
 fn an_sse_answer_that_falls_silent_is_broken_off_with_a_frame() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[("--upstream-timeout", "1")]);
+    let (_upstream, commands, proxy, mut client) = start_request(&[("--upstream-timeout", "1")]);
     commands.send(SSE_HEAD.to_owned() + &chunk("data: 1\n\n"));
     let answer = client.read_response();
     assert_ends_with_error_frame(&answer.text(), "data: 1\n\n");
     assert_eq!(answer.ended, Ended::WithoutLastChunk);
-    commands.wait_for_close(crate::support::SOON);
+    commands.wait_for_close(SOON);
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("end")), (200, "upstream_timeout"));
 }
 
+/// Asserts what arrives, and how it ends, where the upstream sends this much and falls silent.
+fn assert_silence_ends(response: &str, text: &str, ended: Ended) {
+    let (_upstream, commands, proxy, mut client) = start_request(&[("--upstream-timeout", "1")]);
+    commands.send(response);
+    client.read_response().assert_ended(text, ended);
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!(line.field("end"), "upstream_timeout");
+}
+
 #[test]
 fn a_plain_answer_that_falls_silent_is_broken_off() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[("--upstream-timeout", "1")]);
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
-    let answer = client.read_response();
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("half", Ended::Short)
-    );
-    assert_eq!(
-        proxy.wait_for_access_line(1).field("end"),
-        "upstream_timeout"
-    );
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    assert_silence_ends(half, "half", Ended::Short);
 }
 
 #[test]
 fn an_answer_that_ends_with_the_connection_and_falls_silent_gets_no_clean_end() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[("--upstream-timeout", "1")]);
-    commands.send("HTTP/1.1 200 OK\r\n\r\nhalf");
-    let answer = client.read_response();
-    assert_eq!(
-        (answer.text().as_str(), answer.ended),
-        ("half", Ended::WithoutLastChunk)
-    );
-    assert_eq!(
-        proxy.wait_for_access_line(1).field("end"),
-        "upstream_timeout"
-    );
+    let half = "HTTP/1.1 200 OK\r\n\r\nhalf";
+    assert_silence_ends(half, "half", Ended::WithoutLastChunk);
 }

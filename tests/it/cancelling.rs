@@ -1,35 +1,33 @@
 //! A client that goes away ends its upstream request within 1 s, is logged with 499, and is
 //! never held against a configuration (contract section 4).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
+use crate::support::{
+    FakeFlow, MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, SSE_HEAD, get, post_head,
+    start_request, wait_until,
+};
 
-const MIB: usize = 1024 * 1024;
 /// How soon the upstream must see that the client has gone.
 const AT_ONCE: Duration = Duration::from_secs(1);
-const SSE_HEAD: &str =
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// What a scripted upstream reports to the test.
 enum Seen {
-    /// The request is there.
+    /// The request has arrived.
     Request,
     /// The proxy has closed the connection.
     Close(Instant),
 }
 
-/// An upstream that reads a request, sends `answer`, and reports when the proxy closes.
-fn reporting(answer: &'static str) -> (RawUpstream, Receiver<Seen>) {
+/// Starts an upstream that answers with `response`, and reports each request and each close.
+fn start_reporting(response: &'static str) -> (RawUpstream, Receiver<Seen>) {
     let (seen, reports) = channel();
-    let seen = Mutex::new(seen);
     let upstream = RawUpstream::start(move |connection| {
-        let seen = seen.lock().expect("no panic under this lock").clone();
         while connection.read_request().is_some() {
             let _ = seen.send(Seen::Request);
-            connection.send(answer);
+            connection.send(response);
         }
         let _ = seen.send(Seen::Close(Instant::now()));
     });
@@ -43,16 +41,18 @@ fn wait_for_request(reports: &Receiver<Seen>) {
     }
 }
 
+fn assert_at_once(seen_at: Instant, gone: Instant) {
+    let took = seen_at.saturating_duration_since(gone);
+    assert!(took < AT_ONCE, "the upstream saw it after {took:?}");
+}
+
 /// Asserts that the upstream sees the close within 1 s of `gone`.
 fn assert_closed_at_once(reports: &Receiver<Seen>, gone: Instant) {
     match reports
         .recv_timeout(SOON)
         .expect("the upstream sees the close")
     {
-        Seen::Close(at) => {
-            let took = at.saturating_duration_since(gone);
-            assert!(took < AT_ONCE, "the upstream saw it after {took:?}");
-        }
+        Seen::Close(at) => assert_at_once(at, gone),
         Seen::Request => panic!("the request is sent again"),
     }
 }
@@ -66,12 +66,13 @@ fn assert_logged_as_gone(proxy: &ProxyProcess) {
     assert_eq!(get(proxy.address(), "/-/ready").status, 200);
 }
 
-#[test]
-fn a_client_that_leaves_before_the_head_ends_its_upstream_request() {
-    let (upstream, reports) = reporting("");
+/// Lets `talk` send a request, whose upstream sends `response`, and asserts that it ends when the
+/// client leaves.
+fn assert_leaving_ends_the_request(response: &'static str, talk: impl FnOnce(&mut RawClient)) {
+    let (upstream, reports) = start_reporting(response);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send_request("POST", "/v1/chat/completions", &[], b"{}");
+    talk(&mut client);
     wait_for_request(&reports);
     drop(client);
     assert_closed_at_once(&reports, Instant::now());
@@ -80,62 +81,50 @@ fn a_client_that_leaves_before_the_head_ends_its_upstream_request() {
 }
 
 #[test]
+fn a_client_that_leaves_before_the_head_ends_its_upstream_request() {
+    assert_leaving_ends_the_request("", |client| {
+        client.send_request("POST", "/v1/chat/completions", &[], b"{}");
+    });
+}
+
+#[test]
 fn a_client_that_leaves_a_silent_stream_ends_its_upstream_request() {
-    let (upstream, reports) = reporting(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
-         9\r\ndata: 1\n\n\r\n",
-    );
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("POST", "/v1/chat/completions", &[], b"{}");
-    client.read_head();
-    client.read_body_until("the first event", |body| body == b"data: 1\n\n");
-    wait_for_request(&reports);
-    drop(client);
-    assert_closed_at_once(&reports, Instant::now());
-    assert_logged_as_gone(&proxy);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                  Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    assert_leaving_ends_the_request(answer, |client| {
+        client.send_request("POST", "/v1/chat/completions", &[], b"{}");
+        client.read_head();
+        client.read_body_until("the first event", |body| body == b"data: 1\n\n");
+    });
 }
 
 #[test]
 fn a_client_that_leaves_a_silent_answer_with_a_length_ends_its_upstream_request() {
-    let (upstream, reports) = reporting("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("GET", "/v1/x", &[], b"");
-    client.read_head();
-    wait_for_request(&reports);
-    drop(client);
-    assert_closed_at_once(&reports, Instant::now());
-    assert_logged_as_gone(&proxy);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
+    assert_leaving_ends_the_request(answer, |client| {
+        client.send_request("GET", "/v1/x", &[], b"");
+        client.read_head();
+    });
 }
 
 #[test]
 fn a_client_that_leaves_an_answer_without_a_length_ends_its_upstream_request() {
-    let (upstream, reports) = reporting("HTTP/1.1 200 OK\r\n\r\nhalf");
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("GET", "/v1/x", &[], b"");
-    client.read_head();
-    wait_for_request(&reports);
-    drop(client);
-    assert_closed_at_once(&reports, Instant::now());
-    assert_logged_as_gone(&proxy);
+    assert_leaving_ends_the_request("HTTP/1.1 200 OK\r\n\r\nhalf", |client| {
+        client.send_request("GET", "/v1/x", &[], b"");
+        client.read_head();
+    });
 }
 
 /// Leaves a stream with an event every `pace` and asserts that the upstream sees it.
 fn leave_a_flowing_stream(pace: Duration, leave: impl FnOnce(&mut Option<RawClient>)) {
     let (closed, reports) = channel();
-    let closed = Mutex::new(closed);
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request();
         connection.send(SSE_HEAD);
         while connection.send("9\r\ndata: 1\n\n\r\n") {
             std::thread::sleep(pace); // the upstream's own pace
         }
-        let _ = closed
-            .lock()
-            .expect("no panic under this lock")
-            .send(Instant::now());
+        let _ = closed.send(Instant::now());
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
@@ -145,8 +134,8 @@ fn leave_a_flowing_stream(pace: Duration, leave: impl FnOnce(&mut Option<RawClie
     let mut client = Some(client);
     let gone = Instant::now();
     leave(&mut client);
-    let took = reports.recv_timeout(SOON).expect("the upstream sees it") - gone;
-    assert!(took < AT_ONCE, "the upstream saw it after {took:?}");
+    let seen_at = reports.recv_timeout(SOON).expect("the upstream sees it");
+    assert_at_once(seen_at, gone);
     assert_logged_as_gone(&proxy);
 }
 
@@ -168,28 +157,21 @@ fn a_client_that_shuts_down_its_sending_side_in_a_flowing_stream_is_taken_for_go
 #[test]
 fn a_client_that_leaves_while_its_body_goes_up_ends_its_upstream_request() {
     let (closed, reports) = channel();
-    let closed = Mutex::new(closed);
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request_head();
         if connection.wait_for_close(Duration::from_secs(60)) {
-            let _ = closed
-                .lock()
-                .expect("no panic under this lock")
-                .send(Instant::now());
+            let _ = closed.send(Instant::now());
         }
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
-        50 * MIB
-    ));
+    client.send(post_head(50 * MIB));
     client.send(vec![b'x'; 3 * MIB]);
     wait_until("the upload to begin", SOON, || upstream.connections() == 1);
     let gone = Instant::now();
     drop(client);
-    let took = reports.recv_timeout(SOON).expect("the upstream sees it") - gone;
-    assert!(took < AT_ONCE, "the upstream saw it after {took:?}");
+    let seen_at = reports.recv_timeout(SOON).expect("the upstream sees it");
+    assert_at_once(seen_at, gone);
     assert_logged_as_gone(&proxy);
     assert_eq!(upstream.requests().len(), 0, "never a whole request");
 }
@@ -203,10 +185,7 @@ fn a_client_that_resets_while_the_upstream_does_not_read_its_body_is_seen() {
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
-        90 * MIB
-    ));
+    client.send(post_head(90 * MIB));
     let piece = vec![b'x'; 64 * 1024];
     let mut sent = 0;
     while client.try_send_within(&piece, Duration::from_millis(500)) {
@@ -229,7 +208,7 @@ fn a_client_that_leaves_in_a_small_body_never_reaches_the_upstream() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf");
+    client.send(post_head(100) + "half");
     drop(client);
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("end")), (499, "client_gone"));
@@ -238,7 +217,7 @@ fn a_client_that_leaves_in_a_small_body_never_reaches_the_upstream() {
 
 #[test]
 fn a_client_that_shuts_down_its_sending_side_is_taken_for_gone() {
-    let (upstream, reports) = reporting("");
+    let (upstream, reports) = start_reporting("");
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     client.send_request("GET", "/v1/x", &[], b"");
@@ -261,36 +240,27 @@ fn a_client_that_waits_with_a_pipelined_request_has_not_left() {
     wait_until("the first request", SOON, || upstream.requests().len() == 1);
     // Longer than it may take to see that a client has gone.
     std::thread::sleep(AT_ONCE + Duration::from_millis(500));
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    commands.send(OK);
     assert_eq!(client.read_response().text(), "ok");
     assert_eq!(client.read_response().status, 200);
 }
 
 #[test]
 fn a_client_that_leaves_behind_a_pipelined_request_is_gone_all_the_same() {
-    let (upstream, reports) = reporting("");
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "GET /v1/1 HTTP/1.1\r\nHost: localhost\r\n\r\n\
-         GET /v1/2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    );
-    wait_for_request(&reports);
-    drop(client);
-    assert_closed_at_once(&reports, Instant::now());
-    assert_logged_as_gone(&proxy);
-    assert_eq!(upstream.requests().len(), 1);
+    assert_leaving_ends_the_request("", |client| {
+        client.send(
+            "GET /v1/1 HTTP/1.1\r\nHost: localhost\r\n\r\n\
+             GET /v1/2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        );
+    });
 }
 
 #[test]
 fn a_patient_client_is_not_taken_for_gone() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("POST", "/v1/chat/completions", &[], b"{}");
+    let (upstream, commands, _proxy, mut client) = start_request(&[]);
     wait_until("the request", SOON, || upstream.requests().len() == 1);
     std::thread::sleep(Duration::from_secs(3)); // the upstream thinks
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    commands.send(OK);
     assert_eq!(client.read_response().text(), "ok");
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -304,7 +274,7 @@ fn a_cancelled_worker_serves_the_next_request_with_a_new_connection() {
                 connection.wait_for_close(Duration::from_secs(60));
                 return;
             }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            connection.send(OK);
         }
     });
     let proxy = ProxyProcess::to(&upstream.url())

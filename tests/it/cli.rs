@@ -1,8 +1,8 @@
 //! The command line, seen from outside: the built binary, its output and its exit codes.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
+
+use crate::support::{ClosedPort, Finished, WorkDir};
 
 /// Visibly fake credentials.
 const SECRETS: &str = r#"[
@@ -10,93 +10,19 @@ const SECRETS: &str = r#"[
   {"name": "second", "clientId": "fake-id-2", "clientSecret": "fake-secret-2", "tenant": "fake"}
 ]"#;
 
-/// A fresh working directory, removed with all it holds when dropped.
-struct WorkDir(PathBuf);
-
-impl WorkDir {
-    fn new() -> WorkDir {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("flow-proxy-cli-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        WorkDir(path)
-    }
-
-    /// A working directory with a secrets.json that nobody else can read.
-    fn with_secrets() -> WorkDir {
-        let dir = WorkDir::new();
-        dir.write("secrets.json", SECRETS);
-        dir
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        make_private(&path);
-    }
-
-    /// Runs the binary here with nothing in its environment but `environment`.
-    fn run(&self, args: &[&str], environment: &[(&str, &str)]) -> Finished {
-        let output = Command::new(env!("CARGO_BIN_EXE_flow-proxy"))
-            .args(args)
-            .env_clear()
-            .envs(environment.iter().copied())
-            .current_dir(&self.0)
-            .output()
-            .unwrap();
-        Finished::from(output)
-    }
+/// Asserts that the run ended with bad usage; returns the lines that it wrote to stderr.
+fn usage_errors(run: &Finished) -> Vec<&str> {
+    assert_eq!(run.code, Some(2), "{run:#?}");
+    assert_eq!(run.stdout, "", "{run:#?}");
+    run.stderr.lines().collect()
 }
 
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(unix)]
-fn make_private(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-#[cfg(not(unix))]
-fn make_private(_: &Path) {}
-
-/// What a run left behind.
-#[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Finished {
-    fn from(output: Output) -> Finished {
-        Finished {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Finished {
-    /// Asserts that the run ended with bad usage, and gives the lines that it wrote to stderr.
-    fn usage_errors(&self) -> Vec<&str> {
-        assert_eq!(self.code, Some(2), "{self:#?}");
-        assert_eq!(self.stdout, "", "{self:#?}");
-        self.stderr.lines().collect()
-    }
-
-    /// Whether `check` printed `name` with this value and source on one line.
-    fn has_setting(&self, name: &str, value: &str, source: &str) -> bool {
-        self.stdout.lines().any(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            words.contains(&name) && line.contains(value) && line.contains(source)
-        })
-    }
+/// Tells whether `check` printed `name` with this value and source on one line.
+fn has_setting(run: &Finished, name: &str, value: &str, source: &str) -> bool {
+    run.stdout.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&name) && line.contains(value) && line.contains(source)
+    })
 }
 
 #[test]
@@ -149,7 +75,7 @@ fn each_shell_that_is_here_accepts_its_completions() {
         dir.write("script", &dir.run(&["completions", shell], &[]).stdout);
         match Command::new(shell)
             .arg("-n")
-            .arg(dir.0.join("script"))
+            .arg(dir.path("script"))
             .output()
         {
             Ok(output) => assert!(output.status.success(), "{shell}: {output:?}"),
@@ -160,24 +86,24 @@ fn each_shell_that_is_here_accepts_its_completions() {
 
 #[test]
 fn a_bad_value_stops_every_start_with_one_line_that_names_its_source() {
-    let dir = WorkDir::with_secrets();
+    let dir = WorkDir::with_secrets(SECRETS);
     let expected = "'abc' is not a port (0 to 65535)";
     for command in [&[][..], &["demo"], &["check"], &["token"], &["health"]] {
         let run = dir.run(command, &[("FLOW_PROXY_PORT", "abc")]);
         assert_eq!(
-            run.usage_errors(),
+            usage_errors(&run),
             [format!("flow-proxy: FLOW_PROXY_PORT: {expected}")]
         );
     }
     let run = dir.run(&["--port=abc"], &[]);
     assert_eq!(
-        run.usage_errors(),
+        usage_errors(&run),
         [format!("flow-proxy: --port: {expected}")]
     );
     dir.write(".env", "FLOW_PROXY_PORT=abc\n");
     let run = dir.run(&[], &[]);
     assert_eq!(
-        run.usage_errors(),
+        usage_errors(&run),
         [format!("flow-proxy: .env: FLOW_PROXY_PORT: {expected}")]
     );
 }
@@ -189,7 +115,7 @@ fn all_bad_values_are_told_in_one_go() {
         ("FLOW_PROXY_MAX_BODY", "big"),
     ];
     let run = WorkDir::new().run(&["--workers", "0", "--prot", "1", "chekc"], &environment);
-    let lines = run.usage_errors();
+    let lines = usage_errors(&run);
     for start in [
         "--prot: unknown option; did you mean --port?",
         "'chekc' is not a command",
@@ -208,10 +134,10 @@ fn all_bad_values_are_told_in_one_go() {
 
 #[test]
 fn a_malformed_env_file_is_told_by_file_and_line_and_not_quoted() {
-    let dir = WorkDir::with_secrets();
+    let dir = WorkDir::with_secrets(SECRETS);
     dir.write(".env", "FLOW_PROXY_PORT=1\nPASSWORD hunter2\n");
     let run = dir.run(&["check"], &[]);
-    let lines = run.usage_errors();
+    let lines = usage_errors(&run);
     assert_eq!(lines.len(), 1, "{run:#?}");
     assert!(
         lines[0].starts_with("flow-proxy: .env: line 2 "),
@@ -221,10 +147,10 @@ fn a_malformed_env_file_is_told_by_file_and_line_and_not_quoted() {
 }
 
 #[test]
-fn http_targets_are_refused_unless_they_are_loopback() {
-    let dir = WorkDir::with_secrets();
+fn http_targets_are_rejected_unless_they_are_loopback() {
+    let dir = WorkDir::with_secrets(SECRETS);
     let run = dir.run(&["check", "--target-url", "http://example.com"], &[]);
-    let lines = run.usage_errors();
+    let lines = usage_errors(&run);
     assert_eq!(lines.len(), 1, "{run:#?}");
     assert!(
         lines[0].starts_with("flow-proxy: --target-url: 'http://example.com' "),
@@ -236,7 +162,7 @@ fn http_targets_are_refused_unless_they_are_loopback() {
 
 #[test]
 fn check_shows_each_value_and_which_source_won() {
-    let dir = WorkDir::with_secrets();
+    let dir = WorkDir::with_secrets(SECRETS);
     dir.write(
         ".env",
         "FLOW_PROXY_PORT=1\nFLOW_PROXY_WORKERS=11\nFLOW_PROXY_MAX_BODY=1M\n",
@@ -259,16 +185,16 @@ fn check_shows_each_value_and_which_source_won() {
             "default",
         ),
     ] {
-        assert!(run.has_setting(name, value, source), "{name}: {run:#?}");
+        assert!(has_setting(&run, name, value, source), "{name}: {run:#?}");
     }
 }
 
 #[test]
 fn check_warns_of_unknown_variables_and_goes_on() {
-    let dir = WorkDir::with_secrets();
+    let dir = WorkDir::with_secrets(SECRETS);
     let run = dir.run(&["check"], &[("FLOW_PROXY_PROT", "1")]);
     assert_eq!(run.code, Some(0), "{run:#?}");
-    let printed = format!("{}{}", run.stdout, run.stderr);
+    let printed = run.output();
     let warning = printed
         .lines()
         .find(|line| line.contains("FLOW_PROXY_PROT"));
@@ -280,9 +206,9 @@ fn check_warns_of_unknown_variables_and_goes_on() {
 
 #[test]
 fn check_never_prints_a_secret() {
-    let run = WorkDir::with_secrets().run(&["check", "--log-level", "DEBUG"], &[]);
+    let run = WorkDir::with_secrets(SECRETS).run(&["check", "--log-level", "DEBUG"], &[]);
     assert_eq!(run.code, Some(0), "{run:#?}");
-    let printed = format!("{}{}", run.stdout, run.stderr);
+    let printed = run.output();
     assert!(
         !printed.contains("fake-secret") && !printed.contains("eyJ"),
         "{run:#?}"
@@ -298,7 +224,7 @@ fn check_without_a_secrets_file_exits_2() {
 
 #[test]
 fn token_prints_the_token_of_the_name_given_or_the_first_and_nothing_else() {
-    let dir = WorkDir::with_secrets();
+    let dir = WorkDir::with_secrets(SECRETS);
     let first = dir.run(&["token"], &[]);
     assert_eq!(
         (first.code, first.stderr.as_str()),
@@ -315,8 +241,8 @@ fn token_prints_the_token_of_the_name_given_or_the_first_and_nothing_else() {
 
 #[test]
 fn token_of_an_unknown_name_exits_2_and_prints_nothing_on_stdout() {
-    let run = WorkDir::with_secrets().run(&["token", "third"], &[]);
-    let lines = run.usage_errors();
+    let run = WorkDir::with_secrets(SECRETS).run(&["token", "third"], &[]);
+    let lines = usage_errors(&run);
     assert!(
         lines.iter().any(|line| line.contains("'third'")),
         "{run:#?}"
@@ -325,10 +251,8 @@ fn token_of_an_unknown_name_exits_2_and_prints_nothing_on_stdout() {
 
 #[test]
 fn health_exits_1_with_one_line_where_nothing_listens() {
-    // Bound and dropped: a port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    drop(listener);
+    let closed = ClosedPort::hold();
+    let port = closed.port().to_string();
     let run = WorkDir::new().run(&["health", "--port", &port], &[]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:#?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
@@ -338,12 +262,12 @@ fn health_exits_1_with_one_line_where_nothing_listens() {
 fn a_port_in_use_exits_1_and_names_the_port() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let run = WorkDir::with_secrets().run(&["--port", &port], &[]);
+    let run = WorkDir::with_secrets(SECRETS).run(&["--port", &port], &[]);
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.stderr.contains(&port), "{run:#?}");
 }
 
-/// The token of the first entry of [`SECRETS`]: RFC 7515 by hand with Python's hmac module.
+/// The token of the first entry of [`SECRETS`], made as RFC 7515 says with Python's hmac module.
 const FIRST_TOKEN: &str = concat!(
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
     "eyJjbGllbnRJZCI6ImZha2UtaWQtMSIsImNsaWVudFNlY3JldCI6ImZha2Utc2VjcmV0LTEiLCJ0ZW5hbnQiOiJmYWtlIn0.",

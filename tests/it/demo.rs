@@ -1,5 +1,5 @@
-//! The command `demo`, as somebody tries it who has just built the program: the printed commands
-//! are pasted into a shell.
+//! The command `demo`, as users try it who have just built the program: the printed commands are
+//! pasted into a shell.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::{ProxyProcess, SOON, get, post, wait_for};
 
-fn demo() -> ProxyProcess {
+fn start_demo() -> ProxyProcess {
     ProxyProcess::bare().command("demo").start()
 }
 
-/// The curl commands that the demo prints.
+/// Waits for the curl commands that the demo prints.
 fn commands(demo: &ProxyProcess) -> Vec<String> {
     let commands = || {
         let printed = demo.stdout() + &demo.log();
@@ -26,7 +26,7 @@ fn commands(demo: &ProxyProcess) -> Vec<String> {
     })
 }
 
-/// A shell that pastes one command; a proxy of the machine's own must not get in the way.
+/// Prepares a shell that runs one command; a proxy of the machine's own must not get in the way.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null());
@@ -47,7 +47,7 @@ fn paste(command: &str) -> String {
     String::from_utf8(stdout).expect("answers in UTF-8")
 }
 
-/// Whether curl is there; tells that a test is skipped where it is not.
+/// Tells whether curl is missing, and prints that a test is skipped where it is.
 fn curl_is_missing() -> bool {
     let found = Command::new("curl")
         .arg("--version")
@@ -62,7 +62,7 @@ fn curl_is_missing() -> bool {
 
 #[test]
 fn each_printed_command_gets_what_it_asks_for() {
-    let demo = demo();
+    let demo = start_demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
@@ -84,7 +84,7 @@ fn each_printed_command_gets_what_it_asks_for() {
 
 #[test]
 fn the_second_printed_command_shows_a_failover_in_the_log() {
-    let demo = demo();
+    let demo = start_demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
@@ -121,7 +121,7 @@ impl Drop for Running {
 
 #[test]
 fn a_streamed_answer_arrives_piece_by_piece() {
-    let demo = demo();
+    let demo = start_demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
@@ -157,7 +157,7 @@ fn a_streamed_answer_arrives_piece_by_piece() {
 
 #[test]
 fn the_simulated_flow_answers_errors_as_flow_does() {
-    let demo = demo();
+    let demo = start_demo();
     let unknown = get(demo.address(), "/v1/nothing");
     assert_eq!(
         (unknown.status, unknown.json()["error"]["code"].as_str()),
@@ -177,7 +177,7 @@ fn the_simulated_flow_answers_errors_as_flow_does() {
 
 #[test]
 fn a_body_of_some_mebibytes_is_answered_by_a_short_answer() {
-    let demo = demo();
+    let demo = start_demo();
     let text = "é".repeat(2 << 20);
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
     // Twice: the second one would have to be repeated for another credential, and is too large to

@@ -4,29 +4,27 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use crate::support::WorkDir;
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 
-/// A file of the repository.
+/// Reads a file of the repository.
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn help() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_flow-proxy"))
-        .arg("--help")
-        .output()
-        .expect("the built program can be run");
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).expect("help is UTF-8")
+    let run = WorkDir::new().run(&["--help"], &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    run.stdout
 }
 
 /// An option with its environment variable and default.
 type OptionRow = [String; 3];
 
-/// Lines such as `  --port PORT  FLOW_PROXY_PORT  8899`.
+/// Reads lines such as `  --port PORT  FLOW_PROXY_PORT  8899`.
 fn options_of_help() -> Vec<OptionRow> {
     let help = help();
     let rows = help.lines().filter_map(|line| {
@@ -41,7 +39,7 @@ fn options_of_help() -> Vec<OptionRow> {
     rows.collect()
 }
 
-/// The names in the list of commands, but for the one without a name.
+/// Reads the names in the list of commands, but for the one without a name.
 fn commands_of_help() -> Vec<String> {
     let help = help();
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -53,7 +51,7 @@ fn commands_of_help() -> Vec<String> {
         .collect()
 }
 
-/// The rows of the table whose second column is an environment variable.
+/// Reads the rows of the table whose second column is an environment variable.
 fn options_of_readme(text: &str) -> Vec<OptionRow> {
     let rows = text.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
@@ -67,7 +65,7 @@ fn options_of_readme(text: &str) -> Vec<OptionRow> {
     rows.collect()
 }
 
-/// What Markdown is made of, as far as these tests care.
+/// The parts of a Markdown file that these tests compare.
 #[derive(Debug, Default)]
 struct Document {
     /// Level and text of each heading.
@@ -106,14 +104,14 @@ fn document(text: &str) -> Document {
 }
 
 impl Document {
-    /// The texts between single backquotes.
+    /// Finds the texts between single backquotes.
     fn code_spans(&self) -> impl Iterator<Item = &str> {
         self.prose
             .iter()
             .flat_map(|line| line.split('`').skip(1).step_by(2))
     }
 
-    /// The `make` targets that are named in code.
+    /// Finds the `make` targets that are named in code.
     fn make_targets(&self) -> BTreeSet<String> {
         let lines = self.blocks.iter().flat_map(|(_, lines)| lines);
         let code = lines.map(String::as_str).chain(self.code_spans());
@@ -131,7 +129,7 @@ impl Document {
         targets
     }
 
-    /// Where the links lead to.
+    /// Finds where the links lead to.
     fn links(&self) -> impl Iterator<Item = &str> {
         self.prose
             .iter()
@@ -139,7 +137,7 @@ impl Document {
             .filter_map(|rest| rest.split(')').next())
     }
 
-    /// The anchors that GitHub makes of the headings.
+    /// Makes the anchors that GitHub makes of the headings.
     fn anchors(&self) -> BTreeSet<String> {
         let kept = |char: &char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_');
         let anchor = |title: &str| -> String {
@@ -153,7 +151,7 @@ impl Document {
     }
 }
 
-/// A line of code without its comment, which is in the language of the document.
+/// Returns a line of code without its comment, which is in the language of the document.
 fn without_comment(line: &str) -> &str {
     if line.starts_with('#') {
         return "";
@@ -161,7 +159,7 @@ fn without_comment(line: &str) -> &str {
     line.split(" #").next().unwrap_or_default().trim_end()
 }
 
-/// The targets that `make` knows: the words before a colon at the start of a line.
+/// Reads the targets that `make` knows: the words before a colon at the start of a line.
 fn targets_of_makefile() -> BTreeSet<String> {
     let makefile = read("Makefile");
     let rules = makefile

@@ -1,23 +1,24 @@
-//! Work without end holds nobody up: a thread on which others depend lets them go on.
+//! Endless work delays no other request: a thread on which others depend lets them go on.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::echo::{assert_echo, durations_of_many, echoing};
-use crate::support::{ProxyProcess, RawClient, RawUpstream};
+use crate::support::echo::{assert_echo, measure_many, start_echo};
+use crate::support::{CHUNKED_HEAD, ProxyProcess, RawClient, RawUpstream, SetOnDrop, hold_machine};
 
 /// Asserts that quick requests stay quick while eight threads do `work`.
 fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBool) + Sync) {
+    let _machine = hold_machine();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| work(address, &is_over));
         }
-        let each = (0..40).map(|_| durations_of_many(address, 10)[9]);
+        let _over = SetOnDrop(&is_over);
+        let each = (0..40).map(|_| measure_many(address, 10)[9]);
         let slow = each.into_iter().find(|took| *took > QUICK);
-        is_over.store(true, Ordering::Relaxed);
         assert_eq!(slow, None, "one of the slow ones");
     });
 }
@@ -26,8 +27,8 @@ fn assert_quick_beside(address: SocketAddr, work: impl Fn(SocketAddr, &AtomicBoo
 const QUICK: Duration = Duration::from_millis(500);
 
 #[test]
-fn request_bodies_of_tiny_chunks_hold_nobody_up() {
-    let upstream = echoing();
+fn request_bodies_of_tiny_chunks_delay_no_other_request() {
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let chunks = "1\r\nx\r\n".repeat(400_000);
     assert_quick_beside(proxy.address(), |address, is_over| {
@@ -44,11 +45,11 @@ fn request_bodies_of_tiny_chunks_hold_nobody_up() {
 }
 
 #[test]
-fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_hold_nobody_up() {
+fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_delay_no_other_request() {
     let upstream = RawUpstream::start(|connection| {
         while let Some(request) = connection.read_request() {
             let Some(id) = request.target.strip_prefix("/flow-llm-proxy/v1/0/") else {
-                let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let head = CHUNKED_HEAD;
                 let flood = format!("1;{}\r\nx\r\n", "e".repeat(1000)).repeat(16);
                 let mut goes_on = connection.send(head);
                 while goes_on {
@@ -70,8 +71,10 @@ fn answers_that_are_almost_only_framing_are_passed_on_at_once_and_hold_nobody_up
         assert_eq!(client.read_head().status, 200);
         let took = begun.elapsed();
         assert!(took < QUICK, "the head after {took:?}");
+        let mut wanted = 0;
         while !is_over.load(Ordering::Relaxed) {
-            client.read_body_until("more of the flood", |body| !body.is_empty());
+            wanted += 1000;
+            client.read_body_until("more of the flood", |body| body.len() >= wanted);
         }
     });
 }

@@ -3,59 +3,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, closed_port, get, post};
+use crate::support::{
+    Answer, ClosedPort, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, Response, SOON, get,
+    is_ready, post, post_head, wait_until,
+};
 
 /// Asserts an error in OpenAI's dialect outside `/v1/messages` and in Anthropic's below it.
 fn assert_error_in_both_dialects(target_url: &str, status: u16, code: &str) {
     let proxy = ProxyProcess::to(target_url).start();
     let openai = post(proxy.address(), "/v1/chat/completions", b"{}");
-    assert_eq!(
-        (openai.status, openai.error_code()),
-        (status, code),
-        "{}",
-        openai.text()
-    );
-    assert_eq!(openai.header("content-type"), Some("application/json"));
-    let body = openai.json();
-    let error = body["error"].as_object().expect("an error object");
-    assert_eq!(
-        body.as_object().map(|object| object.len()),
-        Some(1),
-        "{body}"
-    );
-    assert!(
-        error["message"]
-            .as_str()
-            .is_some_and(|message| !message.is_empty()),
-        "{body}"
-    );
-    assert!(
-        error["type"].is_string() && error["param"].is_null(),
-        "{body}"
-    );
-    assert!(error.contains_key("param"), "{body}");
-    assert_eq!(error["code"], code);
-
+    openai.assert_error(status, code);
+    assert_openai_error(&openai, code);
     for path in [
         "/v1/messages",
         "/v1/messages?beta=true",
         "/v1/messages/count_tokens",
     ] {
         let anthropic = post(proxy.address(), path, b"{}");
-        assert_eq!(
-            (anthropic.status, anthropic.error_code()),
-            (status, code),
-            "{path}"
-        );
+        anthropic.assert_error_to(path, status, code);
         let body = anthropic.json();
         assert_eq!(body["type"], "error", "{path}");
         assert!(body["error"]["type"].is_string(), "{body}");
-        assert!(
-            body["error"]["message"]
-                .as_str()
-                .is_some_and(|m| !m.is_empty()),
-            "{body}"
-        );
+        assert_has_message(&body);
     }
     let other = post(proxy.address(), "/v1/messages_other", b"{}");
     assert!(
@@ -66,17 +35,44 @@ fn assert_error_in_both_dialects(target_url: &str, status: u16, code: &str) {
 
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.level.as_str()), (status, "ERROR"));
+    assert!(is_ready(&proxy), "never held against a credential");
+}
+
+fn assert_has_message(body: &serde_json::Value) {
+    let message = body["error"]["message"].as_str();
+    assert!(message.is_some_and(|message| !message.is_empty()), "{body}");
+}
+
+fn assert_openai_error(response: &Response, code: &str) {
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let body = response.json();
+    let error = body["error"].as_object().expect("an error object");
     assert_eq!(
-        get(proxy.address(), "/-/ready").status,
-        200,
-        "never held against a credential"
+        body.as_object().map(|object| object.len()),
+        Some(1),
+        "{body}"
     );
+    assert_has_message(&body);
+    assert!(
+        error["type"].is_string() && error["param"].is_null(),
+        "{body}"
+    );
+    assert!(error.contains_key("param"), "{body}");
+    assert_eq!(error["code"], code);
+}
+
+/// Sends a body of `length` bytes, which may not all be read, and reads the response.
+fn upload(proxy: &ProxyProcess, length: usize) -> Response {
+    let mut client = RawClient::connect(proxy.address());
+    client.send(post_head(length));
+    client.try_send(vec![b'x'; length]);
+    client.read_response()
 }
 
 #[test]
 fn an_upstream_that_refuses_connections_is_unreachable() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    assert_error_in_both_dialects(&target, 502, "upstream_unreachable");
+    let closed = ClosedPort::hold();
+    assert_error_in_both_dialects(&closed.url(), 502, "upstream_unreachable");
 }
 
 #[test]
@@ -121,17 +117,11 @@ fn an_upstream_whose_head_is_unreadable_broke() {
         let upstream = RawUpstream::once(head);
         let proxy = ProxyProcess::to(&upstream.url()).start();
         let response = get(proxy.address(), "/v1/models");
-        let got = (response.status, response.error_code());
-        assert_eq!(
-            got,
-            (502, "upstream_broke"),
-            "{}",
-            String::from_utf8_lossy(head)
-        );
+        response.assert_error_to(&String::from_utf8_lossy(head), 502, "upstream_broke");
     }
 }
 
-// RFC 9112 section 6.3: a proxy that receives an invalid Content-Length must discard the answer
+// RFC 9112 section 6.3: a proxy that receives an invalid Content-Length must discard the response
 // and send 502.
 #[test]
 fn an_upstream_whose_content_length_is_invalid_broke() {
@@ -140,8 +130,7 @@ fn an_upstream_whose_content_length_is_invalid_broke() {
         let upstream = RawUpstream::once(answer);
         let proxy = ProxyProcess::to(&upstream.url()).start();
         let response = get(proxy.address(), "/v1/models");
-        let got = (response.status, response.error_code());
-        assert_eq!(got, (502, "upstream_broke"), "Content-Length: {length}");
+        response.assert_error_to(length, 502, "upstream_broke");
     }
 }
 
@@ -159,10 +148,7 @@ fn an_upstream_with_an_endless_head_broke_without_filling_memory() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let before = proxy.rss_kib();
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_broke")
-    );
+    response.assert_error(502, "upstream_broke");
     assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
 }
 
@@ -173,7 +159,7 @@ fn an_answer_with_both_framings_is_never_passed_on_with_both() {
          2\r\nok\r\n0\r\n\r\n",
     );
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let response = get(proxy.address(), "/v1/models"); // the client refuses both framings
+    let response = get(proxy.address(), "/v1/models"); // the client rejects both framings
     match response.status {
         200 => assert_eq!(response.text(), "ok"),
         status => assert_eq!((status, response.error_code()), (502, "upstream_broke")),
@@ -182,8 +168,8 @@ fn an_answer_with_both_framings_is_never_passed_on_with_both() {
 
 #[test]
 fn an_error_before_the_body_was_read_leaves_the_connection_in_step() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let body = b"GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for _ in 0..3 {
@@ -196,19 +182,10 @@ fn an_error_before_the_body_was_read_leaves_the_connection_in_step() {
 
 #[test]
 fn a_large_upload_to_an_unreachable_upstream_gets_its_error() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
-    let mut client = RawClient::connect(proxy.address());
-    let length = 8 * 1024 * 1024;
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    ));
-    client.try_send(vec![b'x'; length]);
-    let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_unreachable")
-    );
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
+    let response = upload(&proxy, 8 * MIB);
+    response.assert_error(502, "upstream_unreachable");
 }
 
 #[test]
@@ -217,17 +194,11 @@ fn an_upstream_that_answers_an_upload_early_is_heard() {
         connection.read_request_head();
         connection
             .send("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbig!");
-        connection.wait_for_close(crate::support::SOON);
+        connection.wait_for_close(SOON);
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    let length = 8 * 1024 * 1024;
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    ));
-    client.try_send(vec![b'x'; length]);
-    let response = client.read_response();
-    assert_eq!((response.status, response.text().as_str()), (413, "big!"));
+    let response = upload(&proxy, 8 * MIB);
+    response.assert_text(413, "big!");
 }
 
 #[test]
@@ -237,29 +208,20 @@ fn an_early_answer_is_heard_when_the_upstream_reads_no_more_and_keeps_the_connec
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request_head();
         connection.send("HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nbig!");
-        crate::support::wait_until("the answer", crate::support::SOON, || {
-            ended.load(Ordering::SeqCst)
-        });
+        wait_until("the answer", SOON, || ended.load(Ordering::SeqCst));
     });
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--upstream-timeout", "1")
         .start();
-    let mut client = RawClient::connect(proxy.address());
-    let length = 16 * 1024 * 1024;
-    client.send(format!(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    ));
-    client.try_send(vec![b'x'; length]);
-    let response = client.read_response();
+    let response = upload(&proxy, 16 * MIB);
     is_over.store(true, Ordering::SeqCst);
-    assert_eq!((response.status, response.text().as_str()), (413, "big!"));
+    response.assert_text(413, "big!");
 }
 
 #[test]
 fn the_upstreams_own_errors_are_not_marked_as_ours() {
-    let upstream = FakeFlow::answering(|_| {
-        crate::support::Answer::new(400, r#"{"error":{"message":"bad model"}}"#)
-    });
+    let upstream =
+        FakeFlow::answering(|_| Answer::new(400, r#"{"error":{"message":"bad model"}}"#));
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = get(proxy.address(), "/v1/models");
     assert_eq!(
@@ -271,14 +233,11 @@ fn the_upstreams_own_errors_are_not_marked_as_ours() {
 
 #[test]
 fn an_error_answer_to_head_has_no_body() {
-    let target = format!("http://{}/flow-llm-proxy", closed_port());
-    let proxy = ProxyProcess::to(&target).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let mut client = RawClient::connect(proxy.address());
     for _ in 0..2 {
         let response = client.request("HEAD", "/v1/models", &[], b"");
-        assert_eq!(
-            (response.status, response.error_code()),
-            (502, "upstream_unreachable")
-        );
+        response.assert_error(502, "upstream_unreachable");
     }
 }

@@ -1,53 +1,20 @@
 //! Which credential a request is sent with, and when it is sent again with another one (contract
 //! section 5).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, FakeFlow, HELD_BODY_LIMIT_BYTES, ProxyProcess, RawClient, RawUpstream, SeenRequest,
-    chunked, credential, credentials, get, post,
+    Answer, CHUNKED_POST_HEAD, EMPTY_OK, FakeFlow, HELD_BODY_LIMIT_BYTES, OK, ProxyProcess,
+    RawClient, RawUpstream, Response, SeenRequest, chunked, credential, get, is_ready,
+    next_clients, patterned_bytes, post, start_proxy,
 };
-
-/// An upstream that answers each client id in its own way; 200 where none is given.
-fn answering_by_client(answers: &[(&str, Answer)]) -> FakeFlow {
-    let answers: HashMap<String, Answer> = answers
-        .iter()
-        .map(|(id, answer)| ((*id).to_owned(), answer.clone()))
-        .collect();
-    FakeFlow::answering(move |request| {
-        answers
-            .get(&request.client_id())
-            .cloned()
-            .unwrap_or_else(Answer::ok)
-    })
-}
-
-fn proxy_with(upstream: &FakeFlow, credential_count: usize) -> ProxyProcess {
-    ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(credential_count))
-        .start()
-}
-
-/// The client ids that the next `count` requests are answered by.
-fn next_clients(upstream: &FakeFlow, proxy: &ProxyProcess, count: usize) -> Vec<String> {
-    let before = upstream.client_ids().len();
-    for _ in 0..count {
-        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    }
-    upstream.client_ids().split_off(before)
-}
-
-fn is_ready(proxy: &ProxyProcess) -> bool {
-    get(proxy.address(), "/-/ready").status == 200
-}
 
 #[test]
 fn requests_take_the_credentials_in_file_order_from_the_first() {
     let upstream = FakeFlow::start();
-    let proxy = proxy_with(&upstream, 3);
+    let proxy = start_proxy(&upstream, 3);
     let order = next_clients(&upstream, &proxy, 7);
     let expected = [
         "client-1", "client-2", "client-3", "client-1", "client-2", "client-3", "client-1",
@@ -66,15 +33,15 @@ fn requests_take_the_credentials_in_file_order_from_the_first() {
 fn every_start_begins_with_the_first_credential() {
     for _ in 0..2 {
         let upstream = FakeFlow::start();
-        let proxy = proxy_with(&upstream, 3);
+        let proxy = start_proxy(&upstream, 3);
         assert_eq!(next_clients(&upstream, &proxy, 1), ["client-1"]);
     }
 }
 
 #[test]
-fn the_proxys_own_pages_and_refusals_take_no_turn() {
+fn the_proxys_own_pages_and_rejections_take_no_turn() {
     let upstream = FakeFlow::start();
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/-/health").status, 200);
     assert_eq!(get(proxy.address(), "/v1/../x").status, 400);
     assert_eq!(next_clients(&upstream, &proxy, 2), ["client-1", "client-2"]);
@@ -95,10 +62,8 @@ fn a_repeated_entry_has_several_turns() {
 #[test]
 fn parallel_requests_share_the_turns_evenly() {
     // Not tiny_http, which may leave one of several new connections waiting.
-    let upstream = RawUpstream::always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(3))
-        .start();
+    let upstream = RawUpstream::always(EMPTY_OK);
+    let proxy = start_proxy(&upstream, 3);
     let address = proxy.address();
     std::thread::scope(|scope| {
         for _ in 0..6 {
@@ -119,13 +84,10 @@ fn parallel_requests_share_the_turns_evenly() {
 #[test]
 fn a_rejected_credential_is_replaced_by_the_next_and_marked() {
     for status in [401, 403] {
-        let upstream = answering_by_client(&[("client-1", Answer::new(status, "no"))]);
-        let proxy = proxy_with(&upstream, 3);
+        let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::new(status, "no"))]);
+        let proxy = start_proxy(&upstream, 3);
         let response = post(proxy.address(), "/v1/chat/completions", b"{}");
-        assert_eq!(
-            (response.status, response.text().as_str()),
-            (200, r#"{"ok":true}"#)
-        );
+        response.assert_text(200, r#"{"ok":true}"#);
         for line in [
             format!(
                 " - ERROR - Authentication failed for config 'primary-1': upstream answered {status}"
@@ -146,9 +108,9 @@ fn a_rejected_credential_is_replaced_by_the_next_and_marked() {
 }
 
 #[test]
-fn a_failed_credential_rests_while_the_others_take_turns() {
-    let upstream = answering_by_client(&[("client-1", Answer::unauthorized())]);
-    let proxy = proxy_with(&upstream, 3);
+fn a_failed_credential_rests_while_the_remaining_ones_take_turns() {
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::unauthorized())]);
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-1", "client-2"]);
     let order = next_clients(&upstream, &proxy, 4);
     assert_eq!(order, ["client-3", "client-2", "client-3", "client-2"]);
@@ -156,9 +118,9 @@ fn a_failed_credential_rests_while_the_others_take_turns() {
 
 #[test]
 fn the_repeated_request_is_the_same_but_for_its_token() {
-    let upstream = answering_by_client(&[("client-1", Answer::unauthorized())]);
-    let proxy = proxy_with(&upstream, 2);
-    let body = crate::support::patterned_bytes(100_000);
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::unauthorized())]);
+    let proxy = start_proxy(&upstream, 2);
+    let body = patterned_bytes(100_000);
     let sent = [
         ("X-Tag", "one"),
         ("X-Tag", "two"),
@@ -183,7 +145,7 @@ fn the_repeated_request_is_the_same_but_for_its_token() {
 }
 
 #[test]
-fn a_request_that_all_reject_marks_nobody_and_passes_the_last_answer_on() {
+fn a_request_that_all_reject_marks_no_credential_and_passes_the_last_answer_on() {
     let upstream = FakeFlow::answering(|request| {
         if request.target.ends_with("/bad") {
             Answer::new(403, format!("no, {}", request.client_id())).header("X-Why", "because")
@@ -191,12 +153,9 @@ fn a_request_that_all_reject_marks_nobody_and_passes_the_last_answer_on() {
             Answer::ok()
         }
     });
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     let response = get(proxy.address(), "/v1/bad");
-    assert_eq!(
-        (response.status, response.text().as_str()),
-        (403, "no, client-2")
-    );
+    response.assert_text(403, "no, client-2");
     assert_eq!(
         (response.header("x-why"), response.error_code()),
         (Some("because"), "")
@@ -220,7 +179,7 @@ fn a_request_that_all_reject_marks_nobody_and_passes_the_last_answer_on() {
 #[test]
 fn a_request_is_tried_with_three_credentials_at_most() {
     let upstream = FakeFlow::answering(|_| Answer::unauthorized());
-    let proxy = proxy_with(&upstream, 5);
+    let proxy = start_proxy(&upstream, 5);
     assert_eq!(get(proxy.address(), "/v1/models").status, 401);
     assert_eq!(upstream.client_ids(), ["client-1", "client-2", "client-3"]);
     let access = proxy.wait_for_access_line(1);
@@ -230,11 +189,11 @@ fn a_request_is_tried_with_three_credentials_at_most() {
 
 #[test]
 fn the_third_attempt_may_still_succeed_and_marks_both_that_failed() {
-    let upstream = answering_by_client(&[
+    let upstream = FakeFlow::answering_by_client(&[
         ("client-1", Answer::unauthorized()),
         ("client-2", Answer::new(403, "no")),
     ]);
-    let proxy = proxy_with(&upstream, 3);
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("Configuration 'primary-1' marked as failed. Remaining: ");
     proxy.wait_for_log("Configuration 'primary-2' marked as failed. Remaining: 1/3");
@@ -253,7 +212,7 @@ fn a_repeated_entry_is_one_credential_for_one_request() {
 
 #[test]
 fn repeated_entries_share_their_failure() {
-    let upstream = answering_by_client(&[("client-1", Answer::unauthorized())]);
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::unauthorized())]);
     let mut twin = credential(1);
     twin["name"] = "twin".into();
     let proxy = ProxyProcess::to(&upstream.url())
@@ -273,15 +232,12 @@ fn only_available_credentials_are_tried_again() {
         _ if revoked.load(Ordering::SeqCst) => Answer::new(401, "the last answer"),
         _ => Answer::ok(),
     });
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("'primary-1' marked as failed. Remaining: 1/2");
     second_is_revoked.store(true, Ordering::SeqCst);
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.text().as_str()),
-        (401, "the last answer")
-    );
+    response.assert_text(401, "the last answer");
     assert_eq!(upstream.client_ids(), ["client-1", "client-2", "client-2"]);
     assert!(!proxy.log().contains("'primary-2' marked as failed"));
 }
@@ -289,10 +245,10 @@ fn only_available_credentials_are_tried_again() {
 #[test]
 fn a_rejection_of_the_only_credential_is_passed_on() {
     let upstream = FakeFlow::answering(|_| Answer::new(401, "no"));
-    let proxy = proxy_with(&upstream, 1);
+    let proxy = start_proxy(&upstream, 1);
     for _ in 0..3 {
         let response = get(proxy.address(), "/v1/models");
-        assert_eq!((response.status, response.text().as_str()), (401, "no"));
+        response.assert_text(401, "no");
     }
     assert_eq!(upstream.requests().len(), 3);
     assert!(is_ready(&proxy));
@@ -301,11 +257,8 @@ fn a_rejection_of_the_only_credential_is_passed_on() {
 #[test]
 fn no_other_status_is_held_against_the_credential() {
     let statuses = [200, 301, 400, 402, 404, 408, 422, 500, 502, 503, 504, 529];
-    let upstream = FakeFlow::answering(|request| {
-        let status = request.target.rsplit('/').next().expect("a segment");
-        Answer::new(status.parse().expect("a status"), "body")
-    });
-    let proxy = proxy_with(&upstream, 2);
+    let upstream = FakeFlow::answering_the_status_asked_for("body");
+    let proxy = start_proxy(&upstream, 2);
     for (n, status) in statuses.into_iter().enumerate() {
         assert_eq!(
             get(proxy.address(), &format!("/v1/{status}")).status,
@@ -328,51 +281,49 @@ fn a_connection_error_is_not_held_against_the_credential() {
     let upstream = RawUpstream::start(|connection| {
         connection.read_request();
     });
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(2))
-        .start();
+    let proxy = start_proxy(&upstream, 2);
     for _ in 0..4 {
         assert_eq!(get(proxy.address(), "/v1/models").status, 502);
     }
-    let order: Vec<String> = upstream
-        .requests()
-        .iter()
-        .map(SeenRequest::client_id)
-        .collect();
-    assert_eq!(order, ["client-1", "client-2", "client-1", "client-2"]);
+    assert_eq!(
+        upstream.client_ids(),
+        ["client-1", "client-2", "client-1", "client-2"]
+    );
     assert!(is_ready(&proxy));
     assert_eq!(proxy.wait_for_access_line(1).number("attempts"), 1);
 }
 
 #[test]
 fn a_limited_and_a_rejected_credential_each_get_their_verdict() {
-    let upstream = answering_by_client(&[
+    let upstream = FakeFlow::answering_by_client(&[
         ("client-1", Answer::limited(Some("60"))),
         ("client-2", Answer::unauthorized()),
     ]);
-    let proxy = proxy_with(&upstream, 3);
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("Configuration 'primary-1' rate limited, resting 60 s. Remaining: 2/3");
     proxy.wait_for_log("Configuration 'primary-2' marked as failed. Remaining: 1/3");
     assert_eq!(proxy.wait_for_access_line(1).number("attempts"), 3);
 }
 
+/// Sends a body with its length or in chunked coding, and reads the response.
+fn post_body(proxy: &ProxyProcess, body: &[u8], coded: bool) -> Response {
+    if !coded {
+        return post(proxy.address(), "/v1/x", body);
+    }
+    let mut client = RawClient::connect(proxy.address());
+    client.send(CHUNKED_POST_HEAD);
+    client.send(chunked(body, 50_000));
+    client.read_response()
+}
+
 #[test]
 fn a_held_body_is_repeated_up_to_its_limit() {
     for coded in [false, true] {
-        let upstream = answering_by_client(&[("client-1", Answer::unauthorized())]);
-        let proxy = proxy_with(&upstream, 2);
-        let body = crate::support::patterned_bytes(HELD_BODY_LIMIT_BYTES);
-        let mut client = RawClient::connect(proxy.address());
-        if coded {
-            let head =
-                "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-            client.send(head);
-            client.send(chunked(&body, 50_000));
-        } else {
-            client.send_request("POST", "/v1/x", &[], &body);
-        }
-        assert_eq!(client.read_response().status, 200);
+        let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::unauthorized())]);
+        let proxy = start_proxy(&upstream, 2);
+        let body = patterned_bytes(HELD_BODY_LIMIT_BYTES);
+        assert_eq!(post_body(&proxy, &body, coded).status, 200);
         let requests = upstream.requests();
         assert_eq!(requests.len(), 2);
         assert!(requests.iter().all(|request| request.body == body));
@@ -382,45 +333,33 @@ fn a_held_body_is_repeated_up_to_its_limit() {
 #[test]
 fn a_streamed_body_is_not_repeated() {
     for coded in [false, true] {
-        let upstream = answering_by_client(&[("client-1", Answer::new(401, "no"))]);
-        let proxy = proxy_with(&upstream, 2);
-        let body = crate::support::patterned_bytes(HELD_BODY_LIMIT_BYTES + 1);
-        let mut client = RawClient::connect(proxy.address());
-        if coded {
-            let head =
-                "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-            client.send(head);
-            client.send(chunked(&body, 50_000));
-        } else {
-            client.send_request("POST", "/v1/x", &[], &body);
-        }
-        let response = client.read_response();
-        assert_eq!((response.status, response.text().as_str()), (401, "no"));
+        let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::new(401, "no"))]);
+        let proxy = start_proxy(&upstream, 2);
+        let body = patterned_bytes(HELD_BODY_LIMIT_BYTES + 1);
+        let response = post_body(&proxy, &body, coded);
+        response.assert_text(401, "no");
         assert_eq!(upstream.requests().len(), 1);
         assert_eq!(proxy.wait_for_access_line(1).number("attempts"), 1);
         assert!(
             !proxy.log().contains("marked as failed"),
-            "nobody was accepted for it"
+            "no credential was accepted for it"
         );
     }
 }
 
 #[test]
 fn a_failover_leaves_nothing_of_the_first_answer_to_the_client() {
-    let upstream = answering_by_client(&[(
+    let upstream = FakeFlow::answering_by_client(&[(
         "client-1",
         Answer::new(401, "x".repeat(100_000))
             .header("X-First", "1")
             .header("Set-Cookie", "a=1"),
     )]);
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     let mut client = RawClient::connect(proxy.address());
     for _ in 0..3 {
         let response = client.request("POST", "/v1/x", &[], b"body");
-        assert_eq!(
-            (response.status, response.text().as_str()),
-            (200, r#"{"ok":true}"#)
-        );
+        response.assert_text(200, r#"{"ok":true}"#);
         assert_eq!(
             (response.header("x-first"), response.header("set-cookie")),
             (None, None)
@@ -437,12 +376,10 @@ fn a_rejection_that_never_ends_does_not_hold_the_failover_up() {
                 connection.wait_for_close(Duration::from_secs(60));
                 return;
             }
-            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            connection.send(OK);
         }
     });
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(2))
-        .start();
+    let proxy = start_proxy(&upstream, 2);
     let asked = Instant::now();
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     assert!(

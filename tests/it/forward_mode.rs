@@ -1,17 +1,6 @@
 //! The proxy as a forward proxy: absolute-form requests and CONNECT (contract section 4).
 
-use crate::support::{ProxyProcess, RawClient, RawUpstream, Response, get};
-
-/// An answer that keeps the connection and has nothing to say.
-const EMPTY_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-
-fn assert_bad_request(response: &Response, what: &str) {
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request"),
-        "{what}"
-    );
-}
+use crate::support::{EMPTY_OK, ProxyProcess, RawClient, RawUpstream, get};
 
 #[test]
 fn absolute_form_to_the_targets_host_is_served() {
@@ -64,11 +53,7 @@ fn absolute_form_to_another_host_is_forbidden() {
         let mut client = RawClient::connect(proxy.address());
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         let response = client.read_response();
-        assert_eq!(
-            (response.status, response.error_code()),
-            (403, "forbidden"),
-            "{target}"
-        );
+        response.assert_error_to(&target, 403, "forbidden");
     }
     assert_eq!(upstream.requests().len(), 0);
 }
@@ -78,7 +63,7 @@ fn an_error_for_an_absolute_form_is_that_of_its_path_and_shows_no_authority() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    let target = "http://someone:not-for-the-log@example.com/v1/messages?x";
+    let target = "http://user:not-for-the-log@example.com/v1/messages?x";
     client.send(format!(
         "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
     ));
@@ -91,7 +76,7 @@ fn an_error_for_an_absolute_form_is_that_of_its_path_and_shows_no_authority() {
 }
 
 #[test]
-fn dot_segments_in_absolute_form_are_refused() {
+fn dot_segments_in_absolute_form_are_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let host = upstream.address();
@@ -100,22 +85,21 @@ fn dot_segments_in_absolute_form_are_refused() {
         client.send(format!(
             "GET http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n\r\n"
         ));
-        assert_bad_request(&client.read_response(), path);
+        client
+            .read_response()
+            .assert_error_to(path, 400, "bad_request");
     }
     assert_eq!(upstream.requests().len(), 0);
 }
 
 #[test]
-fn connect_is_refused_and_told_what_to_do_instead() {
+fn connect_is_rejected_and_told_what_to_do_instead() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     client.send("CONNECT flow.ciandt.com:443 HTTP/1.1\r\nHost: flow.ciandt.com:443\r\n\r\n");
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (405, "method_not_allowed")
-    );
+    response.assert_error(405, "method_not_allowed");
     let message = response.json()["error"]["message"]
         .as_str()
         .expect("a message")

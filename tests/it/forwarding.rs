@@ -1,12 +1,9 @@
-//! What of a request reaches the upstream: path, method, headers (contract section 4).
+//! Parts of a request that reach the upstream: path, method, headers (contract section 4).
 
 use crate::support::{
-    FakeFlow, ProxyProcess, RawClient, RawUpstream, Response, expected_token, get,
+    EMPTY_OK, FakeFlow, ProxyProcess, RawClient, RawUpstream, expected_token, get, post,
     verified_client_id,
 };
-
-/// An answer that keeps the connection and has nothing to say.
-const EMPTY_OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 fn assert_arrives_as(request_target: &str, upstream_target: &str) {
     let upstream = RawUpstream::always(EMPTY_OK);
@@ -17,14 +14,6 @@ fn assert_arrives_as(request_target: &str, upstream_target: &str) {
         "{request_target}"
     );
     assert_eq!(upstream.request().target, upstream_target);
-}
-
-fn assert_bad_request(response: &Response, what: &str) {
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request"),
-        "{what}"
-    );
 }
 
 #[test]
@@ -125,12 +114,11 @@ fn a_target_that_ends_in_a_slash_is_joined_with_one_slash() {
         get(proxy.address(), "/flow-llm-proxy/v1/models").status,
         200
     );
-    let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
-    assert_eq!(targets, ["/flow-llm-proxy/v1/models"; 2]);
+    assert_eq!(upstream.targets(), ["/flow-llm-proxy/v1/models"; 2]);
 }
 
 #[test]
-fn dot_segments_in_any_spelling_are_refused() {
+fn dot_segments_in_any_spelling_are_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let targets = [
@@ -156,7 +144,7 @@ fn dot_segments_in_any_spelling_are_refused() {
         "/flow-llm-proxy/%2e%2E/admin",
     ];
     for target in targets {
-        assert_bad_request(&get(proxy.address(), target), target);
+        get(proxy.address(), target).assert_error_to(target, 400, "bad_request");
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -227,10 +215,7 @@ fn nothing_is_added_to_a_request_but_its_id() {
 fn a_body_adds_its_framing_only() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    assert_eq!(
-        crate::support::post(proxy.address(), "/v1/x", b"{}").status,
-        200
-    );
+    assert_eq!(post(proxy.address(), "/v1/x", b"{}").status, 200);
     let request = upstream.request();
     let mut names = request.header_names();
     names.sort();

@@ -1,60 +1,31 @@
-//! Strict framing (contract section 8): each attack is refused with its code, its connection is
+//! Strict framing (contract section 8): each attack is rejected with its code, its connection is
 //! closed, nothing of it reaches the upstream, and the next request is served.
 
 use std::time::Duration;
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, SOON, get};
+use crate::support::{
+    FakeFlow, ProxyProcess, RawClient, SMUGGLED, SOON, assert_bad_request, assert_rejected_with,
+    get,
+};
 
-/// What a request smuggled behind an attack would look like.
-const SMUGGLED: &str = "GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// Sends `attack` and asserts that it gets one answer, with one of `answers`, and a close.
-fn assert_refused_with(attack: impl AsRef<[u8]>, answers: &[(u16, &str)]) {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(attack);
-    let response = client.read_response();
-    let got = (response.status, response.error_code());
-    assert!(answers.contains(&got), "{got:?} is none of {answers:?}");
-    assert!(response.json()["error"]["message"].is_string());
-    let connection = response.header("connection").unwrap_or_default();
-    assert!(
-        connection.eq_ignore_ascii_case("close"),
-        "announces the close: {connection:?}"
-    );
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 0, "the attack stays outside");
-    assert_eq!(
-        get(proxy.address(), "/v1/models").status,
-        200,
-        "the next request is served"
-    );
-    assert_eq!(upstream.requests().len(), 1);
-}
-
-fn assert_bad_request(attack: impl AsRef<[u8]>) {
-    assert_refused_with(attack, &[(400, "bad_request")]);
-}
-
-/// A POST with these header lines (each ended by CRLF), this body and a smuggled request.
+/// Writes a POST with these header lines (each ended by CRLF), this body and a smuggled request.
 fn post_with(header_lines: &str, body: &str) -> String {
     format!("POST /v1/x HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n{body}{SMUGGLED}")
 }
 
-/// A GET with this piece of head between Host and the empty line.
+/// Writes a GET with this piece of head between Host and the empty line.
 fn get_with(header_bytes: &[u8]) -> Vec<u8> {
     let head = b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n";
     [&head[..], header_bytes, b"\r\n", SMUGGLED.as_bytes()].concat()
 }
 
-/// A POST in chunked coding with this coded body.
-fn chunks(coded: &str) -> String {
+/// Writes a POST in chunked coding with this coded body.
+fn post_chunks(coded: &str) -> String {
     post_with("Transfer-Encoding: chunked\r\n", coded)
 }
 
 #[test]
-fn transfer_encoding_together_with_content_length_is_refused() {
+fn transfer_encoding_together_with_content_length_is_rejected() {
     assert_bad_request(post_with(
         "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
         "0\r\n\r\n",
@@ -62,7 +33,7 @@ fn transfer_encoding_together_with_content_length_is_refused() {
 }
 
 #[test]
-fn content_length_after_transfer_encoding_is_refused() {
+fn content_length_after_transfer_encoding_is_rejected() {
     assert_bad_request(post_with(
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
         "0\r\n\r\n",
@@ -72,7 +43,7 @@ fn content_length_after_transfer_encoding_is_refused() {
 #[test]
 fn a_transfer_coding_other_than_chunked_is_not_implemented() {
     for coding in ["gzip", "identity", "gzip, chunked", "xchunked", "deflate"] {
-        assert_refused_with(
+        assert_rejected_with(
             post_with(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
             &[(501, "not_implemented")],
         );
@@ -80,7 +51,7 @@ fn a_transfer_coding_other_than_chunked_is_not_implemented() {
 }
 
 #[test]
-fn a_chunked_that_is_not_exactly_chunked_is_refused() {
+fn a_chunked_that_is_not_exactly_chunked_is_rejected() {
     let either = [(400, "bad_request"), (501, "not_implemented")];
     for coding in [
         "chunked, chunked",
@@ -92,25 +63,25 @@ fn a_chunked_that_is_not_exactly_chunked_is_refused() {
         "",
     ] {
         let attack = post_with(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n");
-        assert_refused_with(attack, &either);
+        assert_rejected_with(attack, &either);
     }
 }
 
 #[test]
-fn a_chunked_with_a_control_character_is_refused() {
+fn a_chunked_with_a_control_character_is_rejected() {
     assert_bad_request(post_with("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n"));
 }
 
 #[test]
-fn two_transfer_encodings_are_refused() {
-    assert_refused_with(
+fn two_transfer_encodings_are_rejected() {
+    assert_rejected_with(
         post_with(
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "0\r\n\r\n",
         ),
         &[(400, "bad_request"), (501, "not_implemented")],
     );
-    assert_refused_with(
+    assert_rejected_with(
         post_with(
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
             "0\r\n\r\n",
@@ -120,14 +91,14 @@ fn two_transfer_encodings_are_refused() {
 }
 
 #[test]
-fn transfer_encoding_in_http_1_0_is_refused() {
+fn transfer_encoding_in_http_1_0_is_rejected() {
     assert_bad_request(format!(
         "POST /v1/x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{SMUGGLED}"
     ));
 }
 
 #[test]
-fn two_content_lengths_are_refused() {
+fn two_content_lengths_are_rejected() {
     assert_bad_request(post_with(
         "Content-Length: 4\r\nContent-Length: 0\r\n",
         "body",
@@ -135,7 +106,7 @@ fn two_content_lengths_are_refused() {
 }
 
 #[test]
-fn two_equal_content_lengths_are_refused() {
+fn two_equal_content_lengths_are_rejected() {
     assert_bad_request(post_with(
         "Content-Length: 4\r\nContent-Length: 4\r\n",
         "body",
@@ -143,7 +114,7 @@ fn two_equal_content_lengths_are_refused() {
 }
 
 #[test]
-fn a_content_length_that_is_not_only_digits_is_refused() {
+fn a_content_length_that_is_not_only_digits_is_rejected() {
     for length in [
         "+4", "-4", "4, 4", "4 4", "0x4", "4;", "4.0", "", "four", "\"4\"", "４",
     ] {
@@ -152,12 +123,12 @@ fn a_content_length_that_is_not_only_digits_is_refused() {
 }
 
 #[test]
-fn a_content_length_beyond_all_numbers_is_refused() {
+fn a_content_length_beyond_all_numbers_is_rejected() {
     for length in [
         "18446744073709551620",
         "99999999999999999999999999999999999999",
     ] {
-        assert_refused_with(
+        assert_rejected_with(
             post_with(&format!("Content-Length: {length}\r\n"), "body"),
             &[(400, "bad_request"), (413, "body_too_large")],
         );
@@ -165,7 +136,7 @@ fn a_content_length_beyond_all_numbers_is_refused() {
 }
 
 #[test]
-fn a_bare_lf_as_line_end_is_refused() {
+fn a_bare_lf_as_line_end_is_rejected() {
     assert_bad_request(format!("GET /v1/x HTTP/1.1\nHost: localhost\n\n{SMUGGLED}"));
     assert_bad_request(format!(
         "GET /v1/x HTTP/1.1\nHost: localhost\r\n\r\n{SMUGGLED}"
@@ -180,7 +151,7 @@ fn a_bare_lf_as_line_end_is_refused() {
 }
 
 #[test]
-fn a_bare_cr_in_the_head_is_refused() {
+fn a_bare_cr_in_the_head_is_rejected() {
     assert_bad_request(get_with(b"X-A: 1\rX-B: 2\r\n"));
     assert_bad_request(get_with(b"X-A: 1\r\r\n"));
     assert_bad_request(format!(
@@ -189,7 +160,7 @@ fn a_bare_cr_in_the_head_is_refused() {
 }
 
 #[test]
-fn a_folded_line_is_refused() {
+fn a_folded_line_is_rejected() {
     assert_bad_request(get_with(b"X-A: 1\r\n 2\r\n"));
     assert_bad_request(get_with(b"X-A: 1\r\n\t2\r\n"));
     assert_bad_request(get_with(b"X-A:\r\n 1\r\n"));
@@ -197,7 +168,7 @@ fn a_folded_line_is_refused() {
 }
 
 #[test]
-fn a_space_before_the_colon_is_refused() {
+fn a_space_before_the_colon_is_rejected() {
     assert_bad_request(get_with(b"X-A : 1\r\n"));
     assert_bad_request(get_with(b"X-A\t: 1\r\n"));
     assert_bad_request(post_with("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"));
@@ -205,7 +176,7 @@ fn a_space_before_the_colon_is_refused() {
 }
 
 #[test]
-fn an_empty_or_invalid_header_name_is_refused() {
+fn an_empty_or_invalid_header_name_is_rejected() {
     let lines: [&[u8]; 10] = [
         b": 1\r\n",
         b"X A: 1\r\n",
@@ -224,7 +195,7 @@ fn an_empty_or_invalid_header_name_is_refused() {
 }
 
 #[test]
-fn a_control_character_in_a_value_is_refused() {
+fn a_control_character_in_a_value_is_rejected() {
     for control in (0..32)
         .chain([127])
         .filter(|byte| !matches!(byte, b'\t' | b'\r' | b'\n'))
@@ -247,18 +218,18 @@ fn a_tab_in_a_value_is_no_attack() {
 }
 
 #[test]
-fn http_1_1_without_a_host_is_refused() {
+fn http_1_1_without_a_host_is_rejected() {
     assert_bad_request(format!("GET /v1/x HTTP/1.1\r\nX-A: 1\r\n\r\n{SMUGGLED}"));
 }
 
 #[test]
-fn two_hosts_are_refused() {
+fn two_hosts_are_rejected() {
     assert_bad_request(get_with(b"Host: localhost\r\n"));
     assert_bad_request(get_with(b"Host: example.com\r\n"));
 }
 
 #[test]
-fn an_invalid_host_is_refused() {
+fn an_invalid_host_is_rejected() {
     for host in [
         "local host",
         "localhost/x",
@@ -266,7 +237,7 @@ fn an_invalid_host_is_refused() {
         "localhost:port",
         "[::1",
     ] {
-        assert_refused_with(
+        assert_rejected_with(
             format!("GET /v1/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
             &[(400, "bad_request"), (403, "forbidden")],
         );
@@ -274,7 +245,7 @@ fn an_invalid_host_is_refused() {
 }
 
 #[test]
-fn an_invalid_chunk_size_is_refused() {
+fn an_invalid_chunk_size_is_rejected() {
     for size in [
         "",
         "g",
@@ -288,13 +259,13 @@ fn an_invalid_chunk_size_is_refused() {
         "5\t",
         "５",
     ] {
-        assert_bad_request(chunks(&format!("{size}\r\nhello\r\n0\r\n\r\n")));
+        assert_bad_request(post_chunks(&format!("{size}\r\nhello\r\n0\r\n\r\n")));
     }
 }
 
 #[test]
-fn a_chunk_size_without_a_number_before_its_extension_is_refused() {
-    assert_bad_request(chunks(";a=b\r\nhello\r\n0\r\n\r\n"));
+fn a_chunk_size_without_a_number_before_its_extension_is_rejected() {
+    assert_bad_request(post_chunks(";a=b\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
@@ -302,12 +273,12 @@ fn a_chunk_size_of_16_digits_is_read_and_allocates_nothing() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(chunks("0000000000000005\r\nhello\r\n0\r\n\r\n"));
+    client.send(post_chunks("0000000000000005\r\nhello\r\n0\r\n\r\n"));
     assert_eq!(client.read_response().status, 200);
     assert_eq!(upstream.requests()[0].body, b"hello");
     let before = proxy.rss_kib();
     let mut client = RawClient::connect(proxy.address());
-    client.send(chunks("ffffffffffffffff\r\nhello"));
+    client.send(post_chunks("ffffffffffffffff\r\nhello"));
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     drop(client);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -315,29 +286,29 @@ fn a_chunk_size_of_16_digits_is_read_and_allocates_nothing() {
 }
 
 #[test]
-fn a_bare_lf_in_the_chunked_coding_is_refused() {
-    assert_bad_request(chunks("5\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\n0\r\n\r\n"));
-    assert_bad_request(chunks("5;a\nb\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\r\n0\n\n"));
+fn a_bare_lf_in_the_chunked_coding_is_rejected() {
+    assert_bad_request(post_chunks("5\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5;a\nb\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\n\n"));
 }
 
 #[test]
-fn a_bare_cr_in_a_chunk_line_is_refused() {
-    assert_bad_request(chunks("5\rX\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("5;a\rb\r\nhello\r\n0\r\n\r\n"));
+fn a_bare_cr_in_a_chunk_line_is_rejected() {
+    assert_bad_request(post_chunks("5\rX\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("5;a\rb\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
-fn a_chunk_that_is_longer_or_shorter_than_it_says_is_refused() {
-    assert_bad_request(chunks("4\r\nhello\r\n0\r\n\r\n"));
-    assert_bad_request(chunks("6\r\nhello\r\n0\r\n\r\n"));
+fn a_chunk_that_is_longer_or_shorter_than_it_says_is_rejected() {
+    assert_bad_request(post_chunks("4\r\nhello\r\n0\r\n\r\n"));
+    assert_bad_request(post_chunks("6\r\nhello\r\n0\r\n\r\n"));
 }
 
 #[test]
-fn a_malformed_trailer_is_refused() {
-    assert_bad_request(chunks("5\r\nhello\r\n0\r\nX-A : 1\r\n\r\n"));
-    assert_bad_request(chunks("5\r\nhello\r\n0\r\nno colon\r\n\r\n"));
+fn a_malformed_trailer_is_rejected() {
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\r\nX-A : 1\r\n\r\n"));
+    assert_bad_request(post_chunks("5\r\nhello\r\n0\r\nno colon\r\n\r\n"));
 }
 
 #[test]
@@ -346,12 +317,9 @@ fn a_malformed_chunk_in_a_streamed_body_never_becomes_a_whole_request() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     let big = "x".repeat(3 * 1024 * 1024);
-    client.try_send(chunks(&format!("{:x}\r\n{big}\r\nzz\r\n", big.len())));
+    client.try_send(post_chunks(&format!("{:x}\r\n{big}\r\nzz\r\n", big.len())));
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request")
-    );
+    response.assert_error(400, "bad_request");
     client.assert_closed();
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -373,18 +341,15 @@ fn a_request_is_served_before_the_attack_that_is_pipelined_behind_it() {
 }
 
 #[test]
-fn the_refusal_arrives_although_more_of_the_body_is_on_its_way() {
+fn the_rejection_arrives_although_more_of_the_body_is_on_its_way() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     client.send(post_with("Content-Length: 1\r\nContent-Length: 2\r\n", ""));
-    // Closing a socket with unread bytes resets it, which would take the answer away.
+    // Closing a socket with unread bytes resets it, which would take the response away.
     client.try_send("x".repeat(200_000));
     let response = client.read_response();
-    assert_eq!(
-        (response.status, response.error_code()),
-        (400, "bad_request")
-    );
+    response.assert_error(400, "bad_request");
 }
 
 #[test]
@@ -393,7 +358,7 @@ fn a_body_that_ends_early_never_reaches_the_upstream() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for request in [
         post_with("Content-Length: 900\r\n", ""),
-        chunks("ff\r\nhello"),
+        post_chunks("ff\r\nhello"),
     ] {
         let mut client = RawClient::connect(proxy.address());
         client.send(request);

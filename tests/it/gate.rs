@@ -1,19 +1,22 @@
-//! Who may come in: Host against DNS rebinding, Origin against web pages (contract section 9).
+//! Which requests are let in: Host against DNS rebinding, Origin against web pages (contract
+//! section 9).
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, Response, get};
+use crate::support::{FakeFlow, ProxyProcess, RawClient, Response, SOON, get};
 
+/// Sends a GET with these header lines, each ended by CRLF.
 fn request_with(proxy: &ProxyProcess, head_lines: &str) -> Response {
     let mut client = RawClient::connect(proxy.address());
     client.send(format!("GET /v1/models HTTP/1.1\r\n{head_lines}\r\n"));
     client.read_response()
 }
 
+fn assert_host_is_served(proxy: &ProxyProcess, host: &str) {
+    let response = request_with(proxy, &format!("Host: {host}\r\n"));
+    assert_eq!(response.status, 200, "{host}");
+}
+
 fn assert_forbidden(response: &Response, what: &str) {
-    assert_eq!(
-        (response.status, response.error_code()),
-        (403, "forbidden"),
-        "{what}"
-    );
+    response.assert_error_to(what, 403, "forbidden");
     assert!(response.json()["error"]["message"].is_string());
 }
 
@@ -40,11 +43,7 @@ fn local_hosts_are_served() {
         "[fd12:3456::1]:8899",
     ];
     for host in hosts {
-        assert_eq!(
-            request_with(&proxy, &format!("Host: {host}\r\n")).status,
-            200,
-            "{host}"
-        );
+        assert_host_is_served(&proxy, host);
     }
     assert_eq!(upstream.requests().len(), hosts.len());
 }
@@ -60,11 +59,7 @@ fn the_machines_own_name_is_served() {
         name.trim().to_owned(),
         format!("{}:8899", name.trim().to_uppercase()),
     ] {
-        assert_eq!(
-            request_with(&proxy, &format!("Host: {host}\r\n")).status,
-            200,
-            "{host}"
-        );
+        assert_host_is_served(&proxy, &host);
     }
 }
 
@@ -205,8 +200,8 @@ fn a_forbidden_request_keeps_its_connection_in_step_or_closes_it() {
          GET /v1/next HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(client.read_response().status, 403);
-    client.read_raw_to_close(crate::support::SOON);
-    let targets: Vec<String> = upstream.requests().into_iter().map(|r| r.target).collect();
+    client.read_raw_to_close(SOON);
+    let targets = upstream.targets();
     assert!(
         !targets.iter().any(|target| target.contains("smuggled")),
         "{targets:?}"
@@ -214,7 +209,7 @@ fn a_forbidden_request_keeps_its_connection_in_step_or_closes_it() {
 }
 
 #[test]
-fn refusals_have_an_access_line_without_a_configuration() {
+fn rejections_have_an_access_line_without_a_configuration() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     request_with(&proxy, "Host: example.com\r\n");

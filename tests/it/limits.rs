@@ -1,16 +1,16 @@
 //! Sizes and times that a client must keep to (contract sections 7 and 8).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, answer_to, get, wait_until,
+    Answer, Commands, Ended, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, SOON, SetOnDrop,
+    assert_error_and_close, get, send_and_read, start_request, wait_until,
 };
 
-const MIB: usize = 1024 * 1024;
-
-/// A GET whose request line is `length` bytes long, CRLF not counted.
+/// Writes the request line of a GET, `length` bytes long, CRLF not counted.
 fn request_line_of(length: usize) -> String {
     let (start, end) = ("GET /", " HTTP/1.1");
     format!(
@@ -19,12 +19,32 @@ fn request_line_of(length: usize) -> String {
     )
 }
 
+/// Writes a GET with these header lines, each ended by CRLF.
+fn get_with(header_lines: &str) -> String {
+    format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{header_lines}\r\n")
+}
+
+/// Starts a proxy whose only worker is busy: its client has read the head, and the upstream sends
+/// the body's second byte on command.
+fn start_busy() -> (RawUpstream, Commands, ProxyProcess, RawClient) {
+    let (upstream, commands, proxy, mut streaming) = start_request(&[("--workers", "1")]);
+    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+    streaming.read_head();
+    (upstream, commands, proxy, streaming)
+}
+
+/// Lets the response of [`start_busy`] end.
+fn finish(commands: &Commands, streaming: &mut RawClient) {
+    commands.send("k");
+    assert_eq!(streaming.read_body_to_end().1, b"ok");
+}
+
 #[test]
 fn a_request_line_of_16_kib_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let line = request_line_of(16 * 1024 - 2);
-    let (_, response) = answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
+    let (_, response) = send_and_read(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
     assert_eq!(response.status, 200);
 }
 
@@ -34,10 +54,12 @@ fn a_longer_request_line_is_too_long() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for length in [16 * 1024 + 1, 40_000, 200_000] {
         let line = request_line_of(length);
-        let (mut client, response) =
-            answer_to(&proxy, format!("{line}\r\nHost: localhost\r\n\r\n"));
-        response.assert_error(414, "uri_too_long");
-        client.assert_closed();
+        assert_error_and_close(
+            &proxy,
+            format!("{line}\r\nHost: localhost\r\n\r\n"),
+            414,
+            "uri_too_long",
+        );
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -47,18 +69,20 @@ fn a_longer_request_line_is_too_long() {
 fn a_request_line_without_an_end_is_too_long() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let (mut client, response) = answer_to(&proxy, "GET /".to_owned() + &"x".repeat(17 * 1024));
-    response.assert_error(414, "uri_too_long");
-    client.assert_closed();
+    assert_error_and_close(
+        &proxy,
+        "GET /".to_owned() + &"x".repeat(17 * 1024),
+        414,
+        "uri_too_long",
+    );
 }
 
 #[test]
 fn a_head_just_under_64_kib_is_served() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let filler = "x".repeat(60 * 1024);
-    let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Long: {filler}\r\n\r\n");
-    assert_eq!(answer_to(&proxy, head).1.status, 200);
+    let head = get_with(&format!("X-Long: {}\r\n", "x".repeat(60 * 1024)));
+    assert_eq!(send_and_read(&proxy, head).1.status, 200);
     let request = upstream.request();
     assert_eq!(request.header("x-long").map(str::len), Some(60 * 1024));
 }
@@ -70,10 +94,8 @@ fn a_larger_head_is_too_large() {
     let one_long = format!("X-Long: {}\r\n", "x".repeat(64 * 1024));
     let many_long = format!("X-Long: {}\r\n", "x".repeat(1000)).repeat(70);
     for lines in [one_long, many_long] {
-        let head = format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
-        let (mut client, response) = answer_to(&proxy, head);
-        response.assert_error(431, "headers_too_large");
-        client.assert_closed();
+        let head = get_with(&lines);
+        assert_error_and_close(&proxy, head, 431, "headers_too_large");
     }
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -107,12 +129,10 @@ fn headers_are_128_at_most() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = |count: usize| {
         let lines: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
-        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
+        get_with(&lines)
     };
-    assert_eq!(answer_to(&proxy, head(128)).1.status, 200);
-    let (mut client, response) = answer_to(&proxy, head(129));
-    response.assert_error(431, "headers_too_large");
-    client.assert_closed();
+    assert_eq!(send_and_read(&proxy, head(128)).1.status, 200);
+    assert_error_and_close(&proxy, head(129), 431, "headers_too_large");
     assert_eq!(upstream.requests().len(), 1);
 }
 
@@ -120,18 +140,14 @@ fn headers_are_128_at_most() {
 fn options_of_the_connection_are_64_at_most() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let head = |options: &str| {
-        format!("GET /v1/x HTTP/1.1\r\nHost: localhost\r\nConnection: {options}\r\n\r\n")
-    };
-    let (mut client, served) = answer_to(&proxy, head(&"x,".repeat(64)));
+    let head = |options: &str| get_with(&format!("Connection: {options}\r\n"));
+    let (mut client, served) = send_and_read(&proxy, head(&"x,".repeat(64)));
     assert_eq!(served.status, 200);
     client.send(head(&", ,\t,".repeat(1000)));
     assert_eq!(client.read_response().status, 200, "empty ones are none");
     let two_lines = format!("{}\r\nConnection: y", "x,".repeat(64));
     for options in ["x,".repeat(65), two_lines] {
-        let (mut client, response) = answer_to(&proxy, head(&options));
-        response.assert_error(431, "headers_too_large");
-        client.assert_closed();
+        assert_error_and_close(&proxy, head(&options), 431, "headers_too_large");
     }
     assert_eq!(upstream.requests().len(), 2);
 }
@@ -142,7 +158,7 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let head = "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: theirs-2\r\n\
                 Content-Length: 1\r\nContent-Length: 1\r\n\r\n";
-    let (_, response) = answer_to(&proxy, head);
+    let (_, response) = send_and_read(&proxy, head);
     response.assert_error(400, "bad_request");
     assert_eq!(response.header("x-request-id"), Some("theirs-2"));
     assert_eq!(proxy.wait_for_access_line(1).field("id"), "theirs-2");
@@ -151,10 +167,10 @@ fn a_request_that_is_not_understood_keeps_its_id() {
     assert_eq!(client.read_response_to("HEAD").status, 400);
     client.assert_closed();
     assert_eq!(proxy.wait_for_access_line(2).field("out"), "0");
-    // A refusal is short: a very long id is not in it.
+    // A rejection is short: a very long id is not in it.
     for (length, is_kept) in [(1024, true), (1025, false)] {
         let id = "i".repeat(length);
-        let (_, response) = answer_to(&proxy, head.replace("theirs-2", &id));
+        let (_, response) = send_and_read(&proxy, head.replace("theirs-2", &id));
         let is_theirs = response.header("x-request-id") == Some(&*id);
         assert_eq!((response.status, is_theirs), (400, is_kept), "{length}");
     }
@@ -185,8 +201,8 @@ fn a_head_that_is_not_complete_in_10_s_times_out() {
 
 #[test]
 fn an_answer_that_the_client_does_not_read_is_given_up() {
-    let sent = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = std::sync::Arc::clone(&sent);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request();
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
@@ -209,7 +225,7 @@ fn an_answer_that_the_client_does_not_read_is_given_up() {
 
 #[test]
 fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
-    let upstream = FakeFlow::answering(|_| crate::support::Answer::new(200, vec![b'x'; 12 * MIB]));
+    let upstream = FakeFlow::answering(|_| Answer::new(200, vec![b'x'; 12 * MIB]));
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--client-timeout", "1")
         .start();
@@ -224,10 +240,7 @@ fn a_client_that_reads_slowly_but_steadily_is_not_given_up() {
         std::thread::sleep(Duration::from_millis(20)); // the client's own pace
     }
     let (_, body, ended) = client.read_body_to_end();
-    assert_eq!(
-        (body.len(), ended),
-        (12 * MIB, crate::support::Ended::Complete)
-    );
+    assert_eq!((body.len(), ended), (12 * MIB, Ended::Complete));
 }
 
 #[test]
@@ -252,14 +265,7 @@ fn idle_connections_keep_no_worker_from_those_that_ask() {
 
 #[test]
 fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--workers", "1")
-        .start();
-    let mut streaming = RawClient::connect(proxy.address());
-    streaming.send_request("GET", "/v1/x", &[], b"");
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
-    streaming.read_head();
+    let (_upstream, commands, proxy, mut streaming) = start_busy();
     let asked = Instant::now();
     let mut client = RawClient::connect(proxy.address());
     let response = client.request("GET", "/v1/models", &[("X-Request-Id", "theirs-1")], b"");
@@ -275,12 +281,8 @@ fn a_request_that_waited_5_s_for_a_worker_is_told_that_we_are_overloaded() {
         took > Duration::from_secs(4) && took < Duration::from_secs(8),
         "{took:?}"
     );
-    commands.send("k");
-    assert_eq!(
-        streaming.read_body_to_end().1,
-        b"ok",
-        "what is being answered never gives way"
-    );
+    // What is being answered never gives way.
+    finish(&commands, &mut streaming);
 }
 
 #[test]
@@ -296,33 +298,25 @@ fn a_connection_that_waits_is_served_when_a_worker_is_free() {
     let mut waiting = RawClient::connect(proxy.address());
     // Only GET is answered without a worker.
     waiting.send_request("HEAD", "/-/health", &[], b"");
-    assert!(!waiting.has_answer_within(Duration::from_millis(300)));
+    assert!(!waiting.has_response_within(Duration::from_millis(300)));
     commands.send("k");
     assert_eq!(waiting.read_response_to("HEAD").status, 200);
 }
 
 #[test]
-fn whoever_asks_for_its_health_waits_for_no_worker() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--workers", "1")
-        .start();
-    let mut streaming = RawClient::connect(proxy.address());
-    streaming.send_request("GET", "/v1/x", &[], b"");
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
-    streaming.read_head();
+fn a_health_request_waits_for_no_worker() {
+    let (_upstream, commands, proxy, mut streaming) = start_busy();
     let started = Instant::now();
     for _ in 0..3 {
         assert_eq!(get(proxy.address(), "/-/health").status, 200);
         assert_eq!(get(proxy.address(), "/-/ready").status, 200);
     }
     assert!(started.elapsed() < Duration::from_secs(2));
-    commands.send("k");
-    assert_eq!(streaming.read_body_to_end().1, b"ok");
+    finish(&commands, &mut streaming);
 }
 
 #[test]
-fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
+fn repeated_health_requests_go_on_when_the_last_worker_is_taken() {
     let (upstream, commands) = RawUpstream::on_command();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "1")
@@ -338,6 +332,7 @@ fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
                 asked.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let over = SetOnDrop(&is_over);
         wait_until("it asks", SOON, || asked.load(Ordering::SeqCst) > 10);
         let mut streaming = RawClient::connect(proxy.address());
         streaming.send_request("GET", "/v1/x", &[], b"");
@@ -347,15 +342,14 @@ fn whoever_keeps_asking_for_its_health_goes_on_when_the_last_worker_is_taken() {
         wait_until("it still asks", SOON, || {
             asking.is_finished() || asked.load(Ordering::SeqCst) > before + 20
         });
-        is_over.store(true, Ordering::SeqCst);
-        commands.send("k");
-        assert_eq!(streaming.read_body_to_end().1, b"ok");
+        drop(over);
+        finish(&commands, &mut streaming);
         asking.join().expect("each answer came in time");
     });
 }
 
 #[test]
-fn hundreds_of_connections_without_a_request_keep_nobody_out() {
+fn hundreds_of_connections_without_a_request_keep_no_client_out() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")

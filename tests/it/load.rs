@@ -1,20 +1,23 @@
-//! Many at once: who gives way, who waits, and that order and memory hold (contract section 8).
+//! Many connections at once: which give way, which wait, and that order and memory hold (contract
+//! section 8).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::attack::{Attack, descriptors_of_ours, obliging_upstream};
-use crate::support::{Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
-
-const KIB_PER_MIB: u64 = 1024;
+use crate::support::attack::Attack;
+use crate::support::{
+    CHUNKED_HEAD, Ended, KIB_PER_MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, SetOnDrop,
+    get, hold_machine, raise_descriptor_limit,
+};
 
 fn pipelined_request(number: usize) -> String {
     format!("GET /-/health HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: n{number}\r\n\r\n")
 }
 
-/// Reads the `x-request-id`s of health answers, in order, until `count` are there or the end.
+/// Reads `count` health responses and asserts that their `x-request-id`s are in order.
 fn assert_ids_in_order(stream: &mut TcpStream, count: usize) {
     stream.set_read_timeout(Some(SOON)).expect("not zero");
     let mut buffered = Vec::new();
@@ -38,24 +41,20 @@ fn assert_ids_in_order(stream: &mut TcpStream, count: usize) {
     assert_eq!(next, count);
 }
 
-/// A proxy with few workers whose log does not count as memory.
-fn quiet_proxy(upstream: &RawUpstream, workers: &str) -> ProxyProcess {
-    let proxy = ProxyProcess::to(&upstream.url())
+/// Starts a proxy whose log does not count as memory.
+fn start_quiet_proxy(upstream: &RawUpstream, workers: &str) -> ProxyProcess {
+    ProxyProcess::to(&upstream.url())
         .option("--workers", workers)
         .option("--log-level", "ERROR")
-        .port(crate::support::closed_port().port())
-        .start_silent();
-    wait_until("the proxy to listen", SOON, || {
-        TcpStream::connect(proxy.address()).is_ok()
-    });
-    proxy
+        .start_silent()
 }
 
 #[test]
 fn two_hundred_thousand_pipelined_requests_are_answered_in_order() {
     const REQUESTS: usize = 200_000;
-    let upstream = obliging_upstream();
-    let proxy = quiet_proxy(&upstream, "4");
+    let _machine = hold_machine();
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_quiet_proxy(&upstream, "4");
     let attack = Attack::begin("200,000 pipelined requests", &proxy);
     let mut stream = TcpStream::connect(proxy.address()).expect("it accepts");
     let mut sending = stream.try_clone().expect("a duplicate descriptor");
@@ -74,13 +73,14 @@ fn two_hundred_thousand_pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() {
-    let upstream = obliging_upstream();
-    let proxy = quiet_proxy(&upstream, "4");
+    let _machine = hold_machine();
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_quiet_proxy(&upstream, "4");
     let attack = Attack::begin("pipelining without reading", &proxy);
     let mut stream = TcpStream::connect(proxy.address()).expect("it accepts");
     let timeout = Some(Duration::from_secs(1));
     stream.set_write_timeout(timeout).expect("not zero");
-    // Sends until it has been stuck for a second: the proxy waits for its answers to be read.
+    // Sends until it has been stuck for a second: the proxy waits for its responses to be read.
     let mut whole = 0;
     'sending: while whole < 1_000_000 {
         let request = pipelined_request(whole);
@@ -94,7 +94,7 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
         whole += 1;
     }
     assert!(whole < 1_000_000, "read without end");
-    // The others are served meanwhile, and the answers to what was sent are all there, in order.
+    // Another client is served meanwhile; each request is answered, in order.
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     assert_ids_in_order(&mut stream, whole);
     drop(stream);
@@ -104,7 +104,8 @@ fn a_client_that_sends_requests_and_reads_no_answer_is_not_read_from_for_ever() 
 #[test]
 fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
     const IDLE: usize = 2000;
-    let allowed = descriptors_of_ours();
+    let _machine = hold_machine();
+    let allowed = raise_descriptor_limit();
     if allowed < 3 * IDLE as u64 {
         println!(
             "skipped: the hard limit on descriptors is {allowed}, {} are needed",
@@ -112,8 +113,8 @@ fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
         );
         return;
     }
-    let upstream = obliging_upstream();
-    let proxy = quiet_proxy(&upstream, "64");
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_quiet_proxy(&upstream, "64");
     let attack = Attack::begin("2,000 idle connections, 64 workers", &proxy);
     let mut idle = Vec::new();
     for _ in 0..IDLE {
@@ -137,9 +138,9 @@ fn two_thousand_idle_connections_leave_64_workers_free_and_are_all_kept() {
 }
 
 #[test]
-fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
+fn a_flood_of_slow_heads_delays_no_request_by_a_second_and_ends_in_408() {
     const SLOW: usize = 500;
-    let upstream = obliging_upstream();
+    let upstream = RawUpstream::always(OK);
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "8")
         .start();
@@ -151,7 +152,7 @@ fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
     let is_over = AtomicBool::new(false);
     let slowest = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Until all of them have been refused: the first byte counts, not the last.
+            // Goes on until all have been rejected: the first byte counts, not the last.
             let start = "GET /v1/x HTTP/1.1\r\nHost: localhost\r\nX-Filler: ";
             let endless = start.bytes().chain(std::iter::repeat(b'x'));
             let mut due = Instant::now();
@@ -186,37 +187,31 @@ fn a_flood_of_slow_heads_delays_nobody_by_a_second_and_ends_in_408() {
         );
     }
     assert!(started.elapsed() < Duration::from_secs(20));
-    let refused = proxy
+    let rejected = proxy
         .access_lines()
         .iter()
         .filter(|l| l.status == 408)
         .count();
-    assert_eq!(refused, SLOW);
+    assert_eq!(rejected, SLOW);
     drop(slow);
     attack.end(16 * KIB_PER_MIB, 8);
 }
 
-/// An upstream whose `/stream` answers go on until the test says that they may end.
-fn streaming_upstream() -> (RawUpstream, std::sync::Arc<AtomicBool>) {
-    let may_end = std::sync::Arc::new(AtomicBool::new(false));
-    let end = std::sync::Arc::clone(&may_end);
-    let upstream = RawUpstream::start(move |connection| {
-        while let Some(request) = connection.read_request() {
-            if !request.target.ends_with("/stream") {
-                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                continue;
-            }
-            connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-            while !end.load(Ordering::SeqCst) && connection.send("5\r\npiece\r\n") {
-                std::thread::sleep(Duration::from_millis(20)); // the model's pace
-            }
-            connection.send("3\r\nend\r\n0\r\n\r\n");
+/// Starts an upstream whose responses to `/stream` go on until the test sets the flag.
+fn start_streaming_upstream() -> (RawUpstream, Arc<AtomicBool>) {
+    let may_end = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&may_end);
+    let upstream = RawUpstream::ok_except("/stream", move |connection| {
+        connection.send(CHUNKED_HEAD);
+        while !end.load(Ordering::SeqCst) && connection.send("5\r\npiece\r\n") {
+            std::thread::sleep(Duration::from_millis(20)); // the model's pace
         }
+        connection.send("3\r\nend\r\n0\r\n\r\n");
     });
     (upstream, may_end)
 }
 
-/// Opens streams and waits until each has a worker.
+/// Opens streams, each of which has a worker when it returns.
 fn open_streams(proxy: &ProxyProcess, count: usize) -> Vec<RawClient> {
     let open = |_| {
         let mut client = RawClient::connect(proxy.address());
@@ -238,7 +233,7 @@ fn assert_end_whole(streams: &mut [RawClient]) {
 #[test]
 fn idle_and_slow_connections_hold_no_worker_and_streams_never_give_way() {
     for workers in [2, 8] {
-        let (upstream, may_end) = streaming_upstream();
+        let (upstream, may_end) = start_streaming_upstream();
         let proxy = ProxyProcess::to(&upstream.url())
             .option("--workers", &workers.to_string())
             .start();
@@ -265,7 +260,7 @@ fn idle_and_slow_connections_hold_no_worker_and_streams_never_give_way() {
 
 #[test]
 fn who_waited_5_s_can_read_that_we_are_overloaded_in_their_own_dialect() {
-    let (upstream, may_end) = streaming_upstream();
+    let (upstream, may_end) = start_streaming_upstream();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "2")
         .start();
@@ -288,8 +283,7 @@ fn who_waited_5_s_can_read_that_we_are_overloaded_in_their_own_dialect() {
             took > Duration::from_secs(4) && took < Duration::from_secs(8),
             "{took:?}"
         );
-        let answered = (response.status, response.error_code());
-        assert_eq!(answered, (503, "overloaded"));
+        response.assert_error(503, "overloaded");
         assert_eq!(response.header("retry-after"), Some("1"));
         let error = response.json();
         let is_anthropic = error["type"] == "error";
@@ -307,19 +301,11 @@ fn who_waited_5_s_can_read_that_we_are_overloaded_in_their_own_dialect() {
     attack.end(8 * KIB_PER_MIB, 2);
 }
 
-/// Tells other threads that it is over, also where a test fails.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 #[test]
-fn clients_that_ask_without_pause_let_the_others_in() {
-    let upstream = obliging_upstream();
-    let proxy = quiet_proxy(&upstream, "2");
+fn clients_that_ask_without_pause_let_other_clients_in() {
+    let _machine = hold_machine();
+    let upstream = RawUpstream::always(OK);
+    let proxy = start_quiet_proxy(&upstream, "2");
     let attack = Attack::begin("greedy clients", &proxy);
     let is_over = AtomicBool::new(false);
     let slowest = std::thread::scope(|scope| {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, closed_port, credentials,
-    expected_token, get, post, wait_until,
+    Answer, CHUNKED_POST_HEAD, ClosedPort, FakeFlow, POST_START, ProxyProcess, RawClient,
+    RawUpstream, SOON, chunked, credentials, expected_token, get, post, start_proxy, wait_until,
 };
 
-/// Whether a line is `2024-01-15 10:30:45 - LEVEL - message`.
+/// Tells whether a line is `2024-01-15 10:30:45 - LEVEL - message`.
 fn has_the_format(line: &str) -> bool {
     let mut parts = line.splitn(3, " - ");
     let (time, level) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
@@ -88,8 +88,8 @@ fn body_bytes_are_counted_without_their_coding() {
     let upstream = FakeFlow::answering(|_| Answer::new(200, vec![b'x'; 5_000]).chunked());
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
-    client.send(crate::support::chunked(&[b'y'; 3_000], 100));
+    client.send(CHUNKED_POST_HEAD);
+    client.send(chunked(&[b'y'; 3_000], 100));
     client.read_response();
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.number("in"), line.number("out")), (3_000, 5_000));
@@ -110,13 +110,13 @@ fn every_request_has_exactly_one_access_line() {
     bad.read_response();
     proxy.wait_for_access_line(23);
     let lines = proxy.access_lines();
-    let refused = lines
+    let rejected = lines
         .iter()
         .find(|line| line.status == 400)
-        .expect("the refusal's line");
-    assert_eq!(refused.level, "WARNING");
+        .expect("the rejection's line");
+    assert_eq!(rejected.level, "WARNING");
     assert_eq!(
-        (refused.field("config"), refused.number("attempts")),
+        (rejected.field("config"), rejected.number("attempts")),
         ("-", 0)
     );
     assert_eq!(lines.len(), 23);
@@ -124,10 +124,7 @@ fn every_request_has_exactly_one_access_line() {
 
 #[test]
 fn the_level_of_the_access_line_follows_the_status() {
-    let upstream = FakeFlow::answering(|request| {
-        let status = request.target.rsplit('/').next().expect("a segment");
-        Answer::new(status.parse().expect("a status"), "")
-    });
+    let upstream = FakeFlow::answering_the_status_asked_for("");
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let levels = [
         (200, "INFO"),
@@ -191,7 +188,8 @@ fn the_upstreams_own_request_id_is_returned() {
 
 #[test]
 fn the_proxys_own_errors_carry_the_request_id() {
-    let proxy = ProxyProcess::to(&format!("http://{}/x", closed_port())).start();
+    let closed = ClosedPort::hold();
+    let proxy = ProxyProcess::to(&closed.url()).start();
     let sent = [("X-Request-Id", "from-the-client")];
     let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &sent, b"");
     assert_eq!(response.status, 502);
@@ -225,6 +223,36 @@ fn a_request_id_cannot_forge_a_line() {
     );
 }
 
+/// Sends requests that hold secrets in every place, and is answered with others.
+fn exchange_secrets(proxy: &ProxyProcess) {
+    let sent = [
+        ("Authorization", "Bearer client-authorization"),
+        ("Proxy-Authorization", "Basic client-proxy-authorization"),
+        ("Cookie", "client-cookie=1"),
+        ("X-Api-Key", "client-api-key"),
+    ];
+    let mut client = RawClient::connect(proxy.address());
+    let target = "/v1/x?query=client-query";
+    for _ in 0..3 {
+        client.request("POST", target, &sent, b"client-request-body");
+    }
+    let mut bad = RawClient::connect(proxy.address());
+    bad.send(format!("{POST_START}Cookie: client-cookie=2\r\n"));
+    bad.send("Authorization: Bearer client-authorization\r\nbroken client-line\r\n\r\nclient-request-body");
+    bad.read_response();
+    get(proxy.address(), "/v1/../x?query=client-query");
+}
+
+/// Lists the tokens and secrets of the first `count` credentials.
+fn secrets_of_credentials(count: usize) -> Vec<String> {
+    let of_one = |n: usize| {
+        let secret = format!("fake-secret-{n}-not-real");
+        let (client, tenant) = (format!("client-{n}"), format!("tenant-{n}"));
+        [expected_token(&client, &secret, &tenant), secret]
+    };
+    (1..=count).flat_map(of_one).collect()
+}
+
 #[test]
 fn the_log_never_holds_a_secret_at_any_level() {
     let upstream = FakeFlow::answering(|request| {
@@ -239,26 +267,7 @@ fn the_log_never_holds_a_secret_at_any_level() {
         .secrets(&credentials(3))
         .option("--log-level", "DEBUG")
         .start();
-    let sent = [
-        ("Authorization", "Bearer client-authorization"),
-        ("Proxy-Authorization", "Basic client-proxy-authorization"),
-        ("Cookie", "client-cookie=1"),
-        ("X-Api-Key", "client-api-key"),
-    ];
-    let mut client = RawClient::connect(proxy.address());
-    for _ in 0..3 {
-        client.request(
-            "POST",
-            "/v1/x?query=client-query",
-            &sent,
-            b"client-request-body",
-        );
-    }
-    let mut bad = RawClient::connect(proxy.address());
-    bad.send("POST /v1/x HTTP/1.1\r\nHost: localhost\r\nCookie: client-cookie=2\r\n");
-    bad.send("Authorization: Bearer client-authorization\r\nbroken client-line\r\n\r\nclient-request-body");
-    bad.read_response();
-    get(proxy.address(), "/v1/../x?query=client-query");
+    exchange_secrets(&proxy);
     proxy.signal("HUP");
     wait_until("some log", SOON, || proxy.access_lines().len() >= 5);
     proxy.signal("TERM");
@@ -283,15 +292,7 @@ fn the_log_never_holds_a_secret_at_any_level() {
     ]
     .map(str::to_owned)
     .into();
-    for n in 1..=3 {
-        let secret = format!("fake-secret-{n}-not-real");
-        forbidden.push(expected_token(
-            &format!("client-{n}"),
-            &secret,
-            &format!("tenant-{n}"),
-        ));
-        forbidden.push(secret);
-    }
+    forbidden.extend(secrets_of_credentials(3));
     for text in forbidden {
         assert!(!log.contains(&text), "{text:?} in the log:\n{log}");
     }
@@ -361,14 +362,9 @@ fn a_log_file_that_was_asked_for_and_cannot_be_opened_stops_the_start() {
 fn a_level_hides_the_levels_below_it() {
     let upstream = FakeFlow::start();
     for level in ["WARNING", "warn"] {
-        let port = closed_port().port();
         let proxy = ProxyProcess::to(&upstream.url())
             .option("--log-level", level)
-            .port(port)
             .start_silent();
-        wait_until("the proxy to listen", SOON, || {
-            std::net::TcpStream::connect(proxy.address()).is_ok()
-        });
         get(proxy.address(), "/v1/models");
         get(proxy.address(), "/-/unknown");
         proxy.wait_for_access_line(1);
@@ -384,9 +380,7 @@ fn a_level_hides_the_levels_below_it() {
 #[test]
 fn the_start_tells_options_configurations_and_address() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(2))
-        .start();
+    let proxy = start_proxy(&upstream, 2);
     let log = proxy.log();
     for part in [
         &upstream.url(),

@@ -4,11 +4,11 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, closed_port, get, post,
-    wait_until,
+    Answer, ClosedPort, Ended, FakeFlow, Finished, ProxyProcess, RawClient, RawUpstream, SOON, get,
+    post, wait_until,
 };
 
-/// What a request with this Host and Origin gets.
+/// Sends a request with this Host and Origin; returns its status.
 fn status_of(proxy: &ProxyProcess, path: &str, host: &str, origin: &str) -> u16 {
     let mut client = RawClient::connect(proxy.address());
     client.send(format!(
@@ -86,11 +86,7 @@ fn an_unknown_page_is_not_found_and_never_forwarded() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for path in ["/-/", "/-/x", "/-/health/x", "/-/v1/models", "/-/healthy"] {
         let response = get(proxy.address(), path);
-        assert_eq!(
-            (response.status, response.error_code()),
-            (404, "not_found"),
-            "{path}"
-        );
+        response.assert_error_to(path, 404, "not_found");
         assert!(response.json()["error"]["message"].is_string());
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -119,15 +115,25 @@ fn pages_have_an_access_line_without_a_configuration() {
     assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
 }
 
+fn run_health(port: u16) -> Finished {
+    ProxyProcess::bare()
+        .command("health")
+        .port(port)
+        .run_to_end(SOON)
+}
+
+fn assert_fails_with_one_line(finished: &Finished) {
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let lines = finished.stderr.trim_end().lines().count();
+    assert_eq!(lines, 1, "{finished:?}");
+}
+
 #[test]
 fn the_health_command_succeeds_beside_a_running_proxy() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let port = proxy.address().port();
-    let finished = ProxyProcess::bare()
-        .command("health")
-        .port(port)
-        .run_to_end(SOON);
+    let finished = run_health(port);
     assert_eq!(finished.code, Some(0), "{finished:?}");
 }
 
@@ -156,33 +162,17 @@ fn the_health_command_uses_no_proxy_and_follows_no_redirect() {
 
 #[test]
 fn the_health_command_fails_with_one_line_where_nothing_listens() {
-    let port = closed_port().port();
-    let finished = ProxyProcess::bare()
-        .command("health")
-        .port(port)
-        .run_to_end(SOON);
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert_eq!(
-        finished.stderr.trim_end().lines().count(),
-        1,
-        "{finished:?}"
-    );
+    let closed = ClosedPort::hold();
+    let finished = run_health(closed.port());
+    assert_fails_with_one_line(&finished);
 }
 
 #[test]
 fn the_health_command_fails_on_an_answer_that_is_not_200() {
     let other = FakeFlow::answering(|_| Answer::ok()); // answers 401 to what is not signed
     let port = other.address().port();
-    let finished = ProxyProcess::bare()
-        .command("health")
-        .port(port)
-        .run_to_end(SOON);
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert_eq!(
-        finished.stderr.trim_end().lines().count(),
-        1,
-        "{finished:?}"
-    );
+    let finished = run_health(port);
+    assert_fails_with_one_line(&finished);
 }
 
 #[test]
@@ -193,10 +183,7 @@ fn the_health_command_waits_3_s_at_most() {
         .expect("a bound listener has an address")
         .port();
     let asked = Instant::now();
-    let finished = ProxyProcess::bare()
-        .command("health")
-        .port(port)
-        .run_to_end(SOON);
+    let finished = run_health(port);
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(
         asked.elapsed() < Duration::from_secs(6),

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, credential, credentials, get,
-    wait_until,
+    Answer, Ended, FakeFlow, ProxyProcess, SOON, credential, get, next_clients, start_proxy,
+    start_stream, wait_until,
 };
 
-/// The file is looked at every 5 s; and a busy machine.
+/// The proxy looks at the file every 5 s, and the machine may be busy.
 const WATCHED_SOON: Duration = Duration::from_secs(15);
 
 fn secrets_text(entries: &[serde_json::Value]) -> String {
@@ -46,11 +46,7 @@ fn sighup_loads_the_secrets_again() {
     write_in_place(&proxy.file("secrets.json"), &[credential(7), credential(8)]);
     proxy.signal("HUP");
     wait_for_client(&upstream, &proxy, "client-7", Duration::from_secs(3));
-    let before = upstream.client_ids().len();
-    for _ in 0..4 {
-        get(proxy.address(), "/v1/models");
-    }
-    let after = upstream.client_ids().split_off(before);
+    let after = next_clients(&upstream, &proxy, 4);
     assert_eq!(after, ["client-8", "client-7", "client-8", "client-7"]);
 }
 
@@ -77,9 +73,7 @@ fn a_file_replaced_by_rename_is_seen_without_a_signal() {
 #[test]
 fn an_invalid_file_keeps_the_old_configurations_and_says_why() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(2))
-        .start();
+    let proxy = start_proxy(&upstream, 2);
     let secret = "fake-secret-never-to-be-logged";
     let broken = format!(r#"[{{"clientId":"c","clientSecret":"{secret}","tenant":""}}]"#);
     std::fs::write(proxy.file("secrets.json"), broken).expect("our own file is writable");
@@ -130,9 +124,7 @@ fn the_health_of_unchanged_credentials_survives() {
         "client-2" => Answer::limited(Some("100")),
         _ => Answer::ok(),
     });
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(3))
-        .start();
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("'primary-1' marked as failed");
     proxy.wait_for_log("'primary-2' rate limited");
@@ -143,11 +135,7 @@ fn the_health_of_unchanged_credentials_survives() {
     write_in_place(&proxy.file("secrets.json"), &entries);
     proxy.signal("HUP");
     wait_for_client(&upstream, &proxy, "client-4", Duration::from_secs(3));
-    let before = upstream.client_ids().len();
-    for _ in 0..4 {
-        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    }
-    let later = upstream.client_ids().split_off(before);
+    let later = next_clients(&upstream, &proxy, 4);
     assert_eq!(later, ["client-3", "client-4", "client-3", "client-4"]);
 }
 
@@ -157,9 +145,7 @@ fn a_changed_credential_starts_healthy() {
         "client-1" => Answer::unauthorized(),
         _ => Answer::ok(),
     });
-    let proxy = ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(2))
-        .start();
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("'primary-1' marked as failed");
     let mut changed = credential(5);
@@ -171,13 +157,7 @@ fn a_changed_credential_starts_healthy() {
 
 #[test]
 fn requests_in_flight_are_undisturbed() {
-    let (upstream, commands) = RawUpstream::on_command();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("GET", "/v1/x", &[], b"");
-    commands.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
-    client.read_head();
-    client.read_body_until("the first piece", |body| body == b"one");
+    let (_upstream, commands, proxy, mut client) = start_stream(&[]);
     let lines = proxy.log().lines().count();
     write_in_place(&proxy.file("secrets.json"), &[credential(7)]);
     proxy.signal("HUP");
@@ -186,10 +166,7 @@ fn requests_in_flight_are_undisturbed() {
     });
     commands.send("3\r\ntwo\r\n0\r\n\r\n");
     let (_, body, ended) = client.read_body_to_end();
-    assert_eq!(
-        (body.as_slice(), ended),
-        (&b"onetwo"[..], crate::support::Ended::Complete)
-    );
+    assert_eq!((body.as_slice(), ended), (&b"onetwo"[..], Ended::Complete));
     let line = proxy.wait_for_access_line(1);
     assert_eq!(
         (line.field("config"), line.field("end")),

@@ -1,44 +1,14 @@
-//! Request lines that are none (contract section 8): each is refused with its code, its
-//! connection is closed, and the next request is served.
+//! Malformed request lines (contract section 8): each is rejected with its code, its connection
+//! is closed, and the next request is served.
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, get};
-
-/// What a request smuggled behind an attack would look like.
-const SMUGGLED: &str = "GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/// Sends `attack` and asserts that it gets one answer, with one of `answers`, and a close.
-fn assert_refused_with(attack: impl AsRef<[u8]>, answers: &[(u16, &str)]) {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(attack);
-    let response = client.read_response();
-    let got = (response.status, response.error_code());
-    assert!(answers.contains(&got), "{got:?} is none of {answers:?}");
-    assert!(response.json()["error"]["message"].is_string());
-    let connection = response.header("connection").unwrap_or_default();
-    assert!(
-        connection.eq_ignore_ascii_case("close"),
-        "announces the close: {connection:?}"
-    );
-    client.assert_closed();
-    assert_eq!(upstream.requests().len(), 0, "the attack stays outside");
-    assert_eq!(
-        get(proxy.address(), "/v1/models").status,
-        200,
-        "the next request is served"
-    );
-    assert_eq!(upstream.requests().len(), 1);
-}
-
-fn assert_bad_request(attack: impl AsRef<[u8]>) {
-    assert_refused_with(attack, &[(400, "bad_request")]);
-}
+use crate::support::{
+    FakeFlow, ProxyProcess, RawClient, SMUGGLED, assert_bad_request, assert_rejected_with,
+};
 
 #[test]
 fn a_version_other_than_http_1_is_not_supported() {
     for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/3.0"] {
-        assert_refused_with(
+        assert_rejected_with(
             format!("GET /v1/x {version}\r\nHost: localhost\r\n\r\n"),
             &[(505, "version_not_supported")],
         );
@@ -46,15 +16,15 @@ fn a_version_other_than_http_1_is_not_supported() {
 }
 
 #[test]
-fn the_preface_of_http_2_is_refused() {
-    assert_refused_with(
+fn the_preface_of_http_2_is_rejected() {
+    assert_rejected_with(
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         &[(505, "version_not_supported"), (400, "bad_request")],
     );
 }
 
 #[test]
-fn what_is_no_version_is_refused() {
+fn what_is_no_version_is_rejected() {
     let either = [(400, "bad_request"), (505, "version_not_supported")];
     for version in [
         "HTTP/2",
@@ -65,7 +35,7 @@ fn what_is_no_version_is_refused() {
         "FTP/1.1",
         "HTTP/ 1.1",
     ] {
-        assert_refused_with(
+        assert_rejected_with(
             format!("GET /v1/x {version}\r\nHost: localhost\r\n\r\n"),
             &either,
         );
@@ -73,7 +43,7 @@ fn what_is_no_version_is_refused() {
 }
 
 #[test]
-fn a_malformed_request_line_is_refused() {
+fn a_malformed_request_line_is_rejected() {
     let lines: [&[u8]; 12] = [
         b"GET",
         b"GET /v1/x",
@@ -94,7 +64,7 @@ fn a_malformed_request_line_is_refused() {
 }
 
 #[test]
-fn a_target_in_no_known_form_is_refused() {
+fn a_target_in_no_known_form_is_rejected() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for target in [
@@ -114,7 +84,7 @@ fn a_target_in_no_known_form_is_refused() {
 }
 
 #[test]
-fn another_protocol_altogether_is_refused() {
+fn another_protocol_altogether_is_rejected() {
     assert_bad_request(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\r\n\r\n");
     assert_bad_request(b"SSH-2.0-OpenSSH_9.6\r\n\r\n");
 }

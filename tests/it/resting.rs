@@ -1,52 +1,17 @@
-//! A limited credential rests, for how long, and what happens when all of them do (contract
-//! section 5).
+//! How long a limited credential rests, and what happens when all of them do (contract section 5).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, FakeFlow, ProxyProcess, SOON, credentials, get, http_date, wait_until,
+    Answer, FakeFlow, SOON, get, http_date, is_ready, next_clients, start_proxy, wait_until,
 };
-
-/// An upstream that answers each client id in its own way; 200 where none is given.
-fn answering_by_client(answers: &[(&str, Answer)]) -> FakeFlow {
-    let answers: HashMap<String, Answer> = answers
-        .iter()
-        .map(|(id, answer)| ((*id).to_owned(), answer.clone()))
-        .collect();
-    FakeFlow::answering(move |request| {
-        answers
-            .get(&request.client_id())
-            .cloned()
-            .unwrap_or_else(Answer::ok)
-    })
-}
-
-fn proxy_with(upstream: &FakeFlow, credential_count: usize) -> ProxyProcess {
-    ProxyProcess::to(&upstream.url())
-        .secrets(&credentials(credential_count))
-        .start()
-}
-
-/// The client ids that the next `count` requests are answered by.
-fn next_clients(upstream: &FakeFlow, proxy: &ProxyProcess, count: usize) -> Vec<String> {
-    let before = upstream.client_ids().len();
-    for _ in 0..count {
-        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    }
-    upstream.client_ids().split_off(before)
-}
-
-fn is_ready(proxy: &ProxyProcess) -> bool {
-    get(proxy.address(), "/-/ready").status == 200
-}
 
 #[test]
 fn a_429_rests_the_credential_for_retry_after() {
-    let upstream = answering_by_client(&[("client-1", Answer::limited(Some("2")))]);
-    let proxy = proxy_with(&upstream, 2);
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::limited(Some("2")))]);
+    let proxy = start_proxy(&upstream, 2);
     let limited_at = Instant::now();
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     assert_eq!(upstream.client_ids(), ["client-1", "client-2"]);
@@ -68,8 +33,8 @@ fn a_429_rests_the_credential_for_retry_after() {
 #[test]
 fn retry_after_may_be_a_date() {
     let date = http_date(Duration::from_secs(60));
-    let upstream = answering_by_client(&[("client-1", Answer::limited(Some(&date)))]);
-    let proxy = proxy_with(&upstream, 2);
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::limited(Some(&date)))]);
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     let line = proxy.wait_for_log("Configuration 'primary-1' rate limited, resting ");
     let seconds: u64 = line
@@ -82,8 +47,8 @@ fn retry_after_may_be_a_date() {
 
 #[test]
 fn a_429_without_retry_after_rests_5_s() {
-    let upstream = answering_by_client(&[("client-1", Answer::limited(None))]);
-    let proxy = proxy_with(&upstream, 3);
+    let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::limited(None))]);
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.wait_for_log("Configuration 'primary-1' rate limited, resting 5 s. Remaining: 2/3");
 }
@@ -91,8 +56,8 @@ fn a_429_without_retry_after_rests_5_s() {
 #[test]
 fn an_unreadable_retry_after_counts_as_none() {
     for value in ["soon", "-1", "1.5e3x", ""] {
-        let upstream = answering_by_client(&[("client-1", Answer::limited(Some(value)))]);
-        let proxy = proxy_with(&upstream, 2);
+        let upstream = FakeFlow::answering_by_client(&[("client-1", Answer::limited(Some(value)))]);
+        let proxy = start_proxy(&upstream, 2);
         assert_eq!(get(proxy.address(), "/v1/models").status, 200);
         proxy.wait_for_log("Configuration 'primary-1' rate limited, resting 5 s. Remaining: 1/2");
     }
@@ -100,8 +65,9 @@ fn an_unreadable_retry_after_counts_as_none() {
 
 /// Asserts how long a 429 with this `Retry-After` rests its credential.
 fn assert_rests(retry_after: &str, seconds: u64) {
-    let upstream = answering_by_client(&[("client-1", Answer::limited(Some(retry_after)))]);
-    let proxy = proxy_with(&upstream, 2);
+    let upstream =
+        FakeFlow::answering_by_client(&[("client-1", Answer::limited(Some(retry_after)))]);
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     let line = proxy.wait_for_log("Configuration 'primary-1' rate limited");
     assert!(
@@ -128,12 +94,9 @@ fn a_limited_answer_is_passed_on_whole_when_all_are_limited() {
         answer.body = request.client_id().into_bytes();
         answer
     });
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.text().as_str()),
-        (429, "client-2")
-    );
+    response.assert_text(429, "client-2");
     assert_eq!(
         (response.header("retry-after"), response.error_code()),
         (Some("7"), "")
@@ -154,7 +117,7 @@ fn a_request_that_all_limit_without_retry_after_rests_them_1_s_at_most() {
             Answer::ok()
         }
     });
-    let proxy = proxy_with(&upstream, 2);
+    let proxy = start_proxy(&upstream, 2);
     assert_eq!(get(proxy.address(), "/v1/models").status, 429);
     let limited_at = Instant::now();
     limiting.store(false, Ordering::SeqCst);
@@ -174,9 +137,9 @@ fn a_request_that_all_limit_without_retry_after_rests_them_1_s_at_most() {
 }
 
 #[test]
-fn the_proxy_never_refuses_what_the_upstream_might_accept() {
+fn the_proxy_never_rejects_what_the_upstream_might_accept() {
     let upstream = FakeFlow::answering(|_| Answer::limited(Some("100")));
-    let proxy = proxy_with(&upstream, 1);
+    let proxy = start_proxy(&upstream, 1);
     for n in 1..=3 {
         let response = get(proxy.address(), "/v1/models");
         assert_eq!((response.status, response.error_code()), (429, ""));
@@ -198,7 +161,7 @@ fn when_none_is_available_the_one_whose_rest_ends_first_is_used() {
             _ => "200",
         }))
     });
-    let proxy = proxy_with(&upstream, 3);
+    let proxy = start_proxy(&upstream, 3);
     assert_eq!(get(proxy.address(), "/v1/models").status, 429);
     limiting.store(false, Ordering::SeqCst);
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-2"]);
@@ -211,7 +174,7 @@ fn a_rest_is_never_shortened_by_a_later_answer() {
         let first = answers.fetch_add(1, Ordering::SeqCst) == 0;
         Answer::limited(Some(if first { "100" } else { "1" }))
     });
-    let proxy = proxy_with(&upstream, 1);
+    let proxy = start_proxy(&upstream, 1);
     for _ in 0..2 {
         assert_eq!(get(proxy.address(), "/v1/models").status, 429);
     }

@@ -1,13 +1,10 @@
-//! What users see of secrets.json: the commands `token` and `check`, run as they run them.
-//!
-//! The values that stand for secrets all contain `hush`, so that one look at the output tells
-//! whether it leaks.
+//! What users see of secrets.json: the commands `token` and `check`. The values that stand for
+//! secrets contain `hush`, so that one look at the output tells whether it leaks.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::WorkDir;
 
 const GOOD: &str = r#"[
     {"name":"primary-1","clientId":"fake-client-id","clientSecret":"fake-client-secret-for-tests-only","tenant":"fake-tenant"},
@@ -18,80 +15,27 @@ const GOOD: &str = r#"[
 const FIRST_TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6ImZha2UtY2xpZW50LWlkIiwiY2xpZW50U2VjcmV0IjoiZmFrZS1jbGllbnQtc2VjcmV0LWZvci10ZXN0cy1vbmx5IiwidGVuYW50IjoiZmFrZS10ZW5hbnQifQ.gSsBsSIlAGFAJEGjJP5brlpwrc3MRFZly3AIZKoNHX0";
 const SECOND_TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJjbGllbnRJZCI6IngiLCJjbGllbnRTZWNyZXQiOiJrIiwidGVuYW50IjoieiJ9.Ig64FJnN8PmlxVJXBOTgDz_IOaSTCLMTOvXMn3CmfHo";
 
-/// A fresh working directory, removed when dropped.
-struct WorkDir(PathBuf);
-
-/// What a command left behind.
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    /// stdout and stderr.
-    output: String,
-}
-
-impl WorkDir {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("flow-proxy-secrets-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn with_secrets(contents: impl AsRef<[u8]>) -> Self {
-        let dir = Self::new();
-        let file = dir.0.join("secrets.json");
-        fs::write(&file, contents).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        dir
-    }
-
-    fn run(&self, arguments: &[&str]) -> Outcome {
-        let output = Command::new(env!("CARGO_BIN_EXE_flow-proxy"))
-            .args(arguments)
-            .current_dir(&self.0)
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        Outcome {
-            code: output.status.code(),
-            output: format!("{stdout}{stderr}"),
-            stdout,
-        }
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Runs `check` and `token` on a bad file: both must tell all `problems`, exit 2 and leak nothing.
-fn assert_refused(contents: impl AsRef<[u8]>, problems: &[&str]) {
+fn assert_rejected(contents: impl AsRef<[u8]>, problems: &[&str]) {
     let dir = WorkDir::with_secrets(contents);
     for command in ["check", "token"] {
-        let outcome = dir.run(&[command]);
-        assert_eq!(outcome.code, Some(2), "{command}: {}", outcome.output);
+        let outcome = dir.run(&[command], &[]);
+        assert_eq!(outcome.code, Some(2), "{command}: {}", outcome.output());
         assert!(
-            !outcome.output.contains("hush"),
+            !outcome.output().contains("hush"),
             "{command} leaks: {}",
-            outcome.output
+            outcome.output()
         );
         for problem in problems {
             assert!(
-                outcome.output.contains(problem),
+                outcome.output().contains(problem),
                 "no {problem:?} in {}",
-                outcome.output
+                outcome.output()
             );
         }
     }
     assert_eq!(
-        dir.run(&["token"]).stdout,
+        dir.run(&["token"], &[]).stdout,
         "",
         "token prints a token on stdout, nothing else"
     );
@@ -99,8 +43,8 @@ fn assert_refused(contents: impl AsRef<[u8]>, problems: &[&str]) {
 
 #[test]
 fn token_prints_the_first_configurations_token_and_nothing_else() {
-    let outcome = WorkDir::with_secrets(GOOD).run(&["token"]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.output);
+    let outcome = WorkDir::with_secrets(GOOD).run(&["token"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.output());
     assert_eq!(outcome.stdout, format!("{FIRST_TOKEN}\n"));
 }
 
@@ -108,104 +52,104 @@ fn token_prints_the_first_configurations_token_and_nothing_else() {
 fn token_takes_the_name_of_a_configuration() {
     let dir = WorkDir::with_secrets(GOOD);
     assert_eq!(
-        dir.run(&["token", "primary-1"]).stdout,
+        dir.run(&["token", "primary-1"], &[]).stdout,
         format!("{FIRST_TOKEN}\n")
     );
     assert_eq!(
-        dir.run(&["token", "config-2"]).stdout,
+        dir.run(&["token", "config-2"], &[]).stdout,
         format!("{SECOND_TOKEN}\n")
     );
 }
 
 #[test]
-fn token_refuses_a_name_that_is_not_in_the_file() {
-    let outcome = WorkDir::with_secrets(GOOD).run(&["token", "no-such-name"]);
-    assert_eq!(outcome.code, Some(2), "{}", outcome.output);
+fn token_rejects_a_name_that_is_not_in_the_file() {
+    let outcome = WorkDir::with_secrets(GOOD).run(&["token", "no-such-name"], &[]);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.output());
     assert_eq!(outcome.stdout, "");
     assert!(
-        outcome.output.contains("no-such-name"),
+        outcome.output().contains("no-such-name"),
         "{}",
-        outcome.output
+        outcome.output()
     );
 }
 
 #[test]
 fn token_reads_the_file_that_the_option_names() {
     let dir = WorkDir::with_secrets(GOOD);
-    fs::rename(dir.0.join("secrets.json"), dir.0.join("other.json")).unwrap();
-    let outcome = dir.run(&["token", "--secrets-file", "other.json"]);
+    fs::rename(dir.path("secrets.json"), dir.path("other.json")).unwrap();
+    let outcome = dir.run(&["token", "--secrets-file", "other.json"], &[]);
     assert_eq!(
         outcome.stdout,
         format!("{FIRST_TOKEN}\n"),
         "{}",
-        outcome.output
+        outcome.output()
     );
 }
 
 #[test]
 fn check_accepts_a_good_file_and_prints_no_secret() {
     let text = r#"[{"name":"one","clientId":"hush-1","clientSecret":"hush-2","tenant":"hush-3"}]"#;
-    let outcome = WorkDir::with_secrets(text).run(&["check"]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.output);
+    let outcome = WorkDir::with_secrets(text).run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.output());
     for secret in ["hush-1", "hush-2", "eyJ"] {
         assert!(
-            !outcome.output.contains(secret),
+            !outcome.output().contains(secret),
             "leaks {secret}: {}",
-            outcome.output
+            outcome.output()
         );
     }
-    assert!(outcome.output.contains("one"), "{}", outcome.output);
-    assert!(!outcome.output.contains("chmod"), "{}", outcome.output);
+    assert!(outcome.output().contains("one"), "{}", outcome.output());
+    assert!(!outcome.output().contains("chmod"), "{}", outcome.output());
 }
 
 #[test]
 fn the_template_passes_check() {
     let outcome =
-        WorkDir::with_secrets(include_str!("../../secrets.json.template")).run(&["check"]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.output);
+        WorkDir::with_secrets(include_str!("../../secrets.json.template")).run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.output());
 }
 
 #[test]
 fn check_says_chmod_600_for_a_file_that_others_can_read() {
     let dir = WorkDir::with_secrets(GOOD);
-    let file = dir.0.join("secrets.json");
+    let file = dir.path("secrets.json");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let outcome = dir.run(&["check"]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.output);
+    let outcome = dir.run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.output());
     assert!(
-        outcome.output.contains("chmod 600 secrets.json"),
+        outcome.output().contains("chmod 600 secrets.json"),
         "{}",
-        outcome.output
+        outcome.output()
     );
 }
 
 #[test]
 fn a_missing_file_is_met_with_the_hint_to_copy_the_template() {
-    let outcome = WorkDir::new().run(&["check"]);
-    assert_eq!(outcome.code, Some(2), "{}", outcome.output);
+    let outcome = WorkDir::new().run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.output());
     assert!(
-        outcome.output.contains("secrets.json.template"),
+        outcome.output().contains("secrets.json.template"),
         "{}",
-        outcome.output
+        outcome.output()
     );
 }
 
 #[test]
-fn a_directory_in_the_files_place_is_refused() {
+fn a_directory_in_the_files_place_is_rejected() {
     let dir = WorkDir::new();
-    fs::create_dir(dir.0.join("secrets.json")).unwrap();
-    let outcome = dir.run(&["check"]);
-    assert_eq!(outcome.code, Some(2), "{}", outcome.output);
+    fs::create_dir(dir.path("secrets.json")).unwrap();
+    let outcome = dir.run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.output());
     assert!(
-        outcome.output.contains("secrets.json: is a directory"),
+        outcome.output().contains("secrets.json: is a directory"),
         "{}",
-        outcome.output
+        outcome.output()
     );
 }
 
 #[test]
 fn all_problems_of_the_file_come_at_once_with_entry_and_field() {
-    assert_refused(
+    assert_rejected(
         r#"[{"clientId":"hush","clientSecret":"","tenant":17},
             "hush",
             {"clientId":"  ","clientSecret":"hush","name":"","agent":{"hush":"hush"}}]"#,
@@ -223,14 +167,14 @@ fn all_problems_of_the_file_come_at_once_with_entry_and_field() {
 
 #[test]
 fn invalid_json_is_told_with_line_and_column() {
-    assert_refused("[\n  {\"clientSecret\": 'hush'}\n]", &["line 2 column 20"]);
-    assert_refused("[{\"clientSecret\":\"hush", &["line 1 column 22"]);
-    assert_refused(b"[\n\"hush\xff\"]", &["not UTF-8", "line 2 column 6"]);
+    assert_rejected("[\n  {\"clientSecret\": 'hush'}\n]", &["line 2 column 20"]);
+    assert_rejected("[{\"clientSecret\":\"hush", &["line 1 column 22"]);
+    assert_rejected(b"[\n\"hush\xff\"]", &["not UTF-8", "line 2 column 6"]);
 }
 
 #[test]
-fn anything_but_a_filled_array_is_refused() {
-    assert_refused("", &["is empty"]);
-    assert_refused("[]", &["the array is empty"]);
-    assert_refused("{\"hush\":\"hush\"}", &["array of objects, not an object"]);
+fn anything_but_a_filled_array_is_rejected() {
+    assert_rejected("", &["is empty"]);
+    assert_rejected("[]", &["the array is empty"]);
+    assert_rejected("{\"hush\":\"hush\"}", &["array of objects, not an object"]);
 }

@@ -4,29 +4,12 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Commands, Ended, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until,
+    Ended, FakeFlow, OK, ProxyProcess, RawClient, RawUpstream, SOON, expecting_post_head, get,
+    start_stream, wait_until,
 };
 
 /// Ends well before `--shutdown-timeout` and every other default.
 const PROMPTLY: Duration = Duration::from_secs(3);
-
-const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
-
-/// A proxy with a stream in flight.
-fn with_stream(options: &[(&str, &str)]) -> (RawUpstream, Commands, ProxyProcess, RawClient) {
-    let (upstream, commands) = RawUpstream::on_command();
-    let mut builder = ProxyProcess::to(&upstream.url());
-    for (name, value) in options {
-        builder = builder.option(name, value);
-    }
-    let proxy = builder.start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("GET", "/v1/x", &[], b"");
-    commands.send(STREAM_HEAD);
-    client.read_head();
-    client.read_body_until("the first piece", |body| body == b"one");
-    (upstream, commands, proxy, client)
-}
 
 /// Waits until new connections are refused: the proxy has begun to stop.
 fn wait_until_stopping(proxy: &ProxyProcess) {
@@ -70,7 +53,7 @@ fn idle_connections_are_closed_at_once() {
 
 #[test]
 fn a_stream_in_flight_is_finished() {
-    let (_upstream, commands, mut proxy, mut client) = with_stream(&[]);
+    let (_upstream, commands, mut proxy, mut client) = start_stream(&[]);
     proxy.signal("TERM");
     wait_until_stopping(&proxy);
     commands.send("3\r\ntwo\r\n");
@@ -92,16 +75,10 @@ fn a_request_whose_upstream_is_still_silent_is_finished_and_its_connection_close
     wait_until("the request", SOON, || upstream.requests().len() == 1);
     proxy.signal("TERM");
     wait_until_stopping(&proxy);
-    commands.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    commands.send(OK);
     let response = client.read_response();
-    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
-    assert_eq!(
-        response
-            .header("connection")
-            .map(str::to_lowercase)
-            .as_deref(),
-        Some("close")
-    );
+    response.assert_text(200, "ok");
+    response.assert_announces_close();
     client.assert_closed();
     assert_eq!(proxy.wait_for_exit(PROMPTLY).code(), Some(0));
 }
@@ -111,10 +88,7 @@ fn a_request_body_in_flight_is_finished() {
     let upstream = FakeFlow::start();
     let mut proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\
-         Expect: 100-continue\r\n\r\n",
-    );
+    client.send(expecting_post_head(10));
     assert_eq!(client.read_head().status, 100, "a worker has the head");
     client.send("hello");
     proxy.signal("TERM");
@@ -127,7 +101,7 @@ fn a_request_body_in_flight_is_finished() {
 
 #[test]
 fn the_shutdown_timeout_cuts_streams() {
-    let (_upstream, commands, mut proxy, mut client) = with_stream(&[("--shutdown-timeout", "1")]);
+    let (_upstream, commands, mut proxy, mut client) = start_stream(&[("--shutdown-timeout", "1")]);
     proxy.signal("TERM");
     let asked = Instant::now();
     let (_, body, ended) = client.read_body_to_end();
@@ -161,7 +135,7 @@ fn the_shutdown_timeout_cuts_requests_before_their_head_too() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let (_upstream, _commands, mut proxy, mut client) = with_stream(&[]);
+    let (_upstream, _commands, mut proxy, mut client) = start_stream(&[]);
     proxy.signal("TERM");
     wait_until_stopping(&proxy);
     assert!(!proxy.has_exited());

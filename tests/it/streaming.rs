@@ -1,35 +1,16 @@
-//! Answers that take their time: each piece as soon as it is read, and no cut while it
-//! moves (contract section 4).
+//! Responses that take their time: each piece is passed on as soon as it is read, and none is cut
+//! while it moves (contract section 4).
 
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Commands, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, wait_until,
+    Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, SOON, SSE_HEAD, chunk,
+    patterned_bytes, post, start_request, wait_until,
 };
-
-const SSE_HEAD: &str =
-    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-fn chunk(data: &str) -> String {
-    format!("{:x}\r\n{data}\r\n", data.len())
-}
-
-/// A proxy in front of an upstream on command, and a client whose request is there.
-fn commanded(options: &[(&str, &str)]) -> (RawUpstream, Commands, ProxyProcess, RawClient) {
-    let (upstream, commands) = RawUpstream::on_command();
-    let mut builder = ProxyProcess::to(&upstream.url());
-    for (name, value) in options {
-        builder = builder.option(name, value);
-    }
-    let proxy = builder.start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send_request("POST", "/v1/chat/completions", &[], br#"{"stream":true}"#);
-    (upstream, commands, proxy, client)
-}
 
 #[test]
 fn the_head_goes_out_before_the_first_byte_of_the_body() {
-    let (_upstream, commands, _proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, _proxy, mut client) = start_request(&[]);
     commands.send(SSE_HEAD);
     let head = client.read_head();
     assert_eq!(
@@ -42,7 +23,7 @@ fn the_head_goes_out_before_the_first_byte_of_the_body() {
 
 #[test]
 fn each_event_arrives_before_the_next_is_sent() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, proxy, mut client) = start_request(&[]);
     commands.send(SSE_HEAD);
     client.read_head();
     let mut sent = String::new();
@@ -62,7 +43,7 @@ fn each_event_arrives_before_the_next_is_sent() {
 
 #[test]
 fn each_single_byte_arrives_before_the_next_is_sent() {
-    let (_upstream, commands, _proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, _proxy, mut client) = start_request(&[]);
     commands.send(SSE_HEAD);
     client.read_head();
     let text = "data: no newline for a while";
@@ -74,7 +55,7 @@ fn each_single_byte_arrives_before_the_next_is_sent() {
 
 #[test]
 fn pieces_of_a_body_with_a_length_arrive_at_once() {
-    let (_upstream, commands, _proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, _proxy, mut client) = start_request(&[]);
     commands.send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n");
     client.read_head();
     for (piece, so_far) in [
@@ -90,7 +71,7 @@ fn pieces_of_a_body_with_a_length_arrive_at_once() {
 
 #[test]
 fn pieces_of_a_body_that_ends_with_the_connection_arrive_at_once() {
-    let (_upstream, commands, _proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, _proxy, mut client) = start_request(&[]);
     commands.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
     client.read_head();
     commands.send("data: 1\n\n");
@@ -103,7 +84,7 @@ fn pieces_of_a_body_that_ends_with_the_connection_arrive_at_once() {
 
 #[test]
 fn half_a_chunk_arrives_before_the_other_half_is_sent() {
-    let (_upstream, commands, _proxy, mut client) = commanded(&[]);
+    let (_upstream, commands, _proxy, mut client) = start_request(&[]);
     commands.send(SSE_HEAD);
     client.read_head();
     commands.send("a\r\ndata:");
@@ -155,7 +136,7 @@ fn streams_do_not_wait_for_each_other() {
 
 #[test]
 fn a_stream_that_still_moves_is_never_cut() {
-    let (_upstream, commands, proxy, mut client) = commanded(&[("--upstream-timeout", "1")]);
+    let (_upstream, commands, proxy, mut client) = start_request(&[("--upstream-timeout", "1")]);
     commands.send(SSE_HEAD);
     client.read_head();
     let started = Instant::now();
@@ -192,7 +173,7 @@ fn a_slow_reader_gets_every_byte_and_does_not_fill_the_proxys_memory() {
     let mut client = RawClient::connect(proxy.address());
     client.send_request("GET", "/v1/x", &[], b"");
     client.read_head();
-    wait_until("some of the body", crate::support::SOON, || {
+    wait_until("some of the body", SOON, || {
         client.read_body_until("a beginning", |body| !body.is_empty());
         true
     });
@@ -204,10 +185,9 @@ fn a_slow_reader_gets_every_byte_and_does_not_fill_the_proxys_memory() {
 
 #[test]
 fn a_large_request_and_a_large_answer_pass_each_other() {
-    let upstream =
-        FakeFlow::answering(|request| crate::support::Answer::new(200, request.body.clone()));
+    let upstream = FakeFlow::answering(|request| Answer::new(200, request.body.clone()));
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let body = crate::support::patterned_bytes(5 * 1024 * 1024);
-    let response = crate::support::post(proxy.address(), "/v1/x", &body);
+    let body = patterned_bytes(5 * 1024 * 1024);
+    let response = post(proxy.address(), "/v1/x", &body);
     assert!(response.body == body);
 }

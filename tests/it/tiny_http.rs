@@ -1,6 +1,5 @@
 //! Why the front is not tiny_http: one request with a large declared length ends a process that is
-//! built on it, although its handler answers without reading. The same request to the proxy is
-//! answered, and so is the next one.
+//! built on it, although its handler reads nothing. The proxy answers it, and the next.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use crate::support::{FakeFlow, ProxyProcess, RawClient, SOON, get, wait_for};
 /// More than any address space has room for, so that the allocation fails at once and takes nothing.
 const DECLARED_BYTES: &str = "999999999999999";
 
-/// Tells this binary, started once more, that it is the server.
+/// Tells this binary, where it is started once more, that it is the server.
 const IS_SERVER: &str = "TINY_HTTP_TEST_SERVER";
 
 fn request() -> String {
@@ -58,7 +57,7 @@ impl Drop for TinyHttpProcess {
     }
 }
 
-/// Not a test but the process of [`TinyHttpProcess`]: does nothing unless it is started as that.
+/// Serves where it is started as the process of [`TinyHttpProcess`]; is not a test otherwise.
 #[test]
 fn the_server_of_the_other_test() {
     if std::env::var_os(IS_SERVER).is_none() {
@@ -67,9 +66,9 @@ fn the_server_of_the_other_test() {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a free loopback port");
     println!("serving {}", server.server_addr());
     for request in server.incoming_requests() {
-        let refusal = tiny_http::Response::from_string("too large").with_status_code(413);
+        let rejection = tiny_http::Response::from_string("too large").with_status_code(413);
         // The client may be gone; the body is not read.
-        let _ = request.respond(refusal);
+        let _ = request.respond(rejection);
     }
 }
 

@@ -1,4 +1,4 @@
-//! An upstream over TLS, as Flow is: a server of rustls with a certificate of the test's own.
+//! An upstream over TLS, as Flow is: a rustls server with a certificate of the test's own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{ProxyProcess, RawClient, get};
+use crate::support::{Ended, MIB, ProxyProcess, RawClient, get, post_head};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
@@ -24,8 +24,7 @@ impl TlsUpstream {
         TlsUpstream::with_tickets(2)
     }
 
-    /// `tickets`: how many session tickets a client gets; until it reads them it has something to
-    /// read.
+    /// Gives each client so many session tickets; until it reads them it has something to read.
     fn with_tickets(tickets: usize) -> TlsUpstream {
         let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
@@ -60,15 +59,18 @@ impl TlsUpstream {
         upstream
     }
 
-    /// A proxy to it that trusts its certificate, with further options.
-    fn trusted(&self, options: &[(&str, &str)]) -> ProxyProcess {
+    /// Starts a proxy that trusts its certificate, with further options.
+    fn start_trusting_proxy(&self, options: &[(&str, &str)]) -> ProxyProcess {
         let builder = ProxyProcess::to(&self.url()).with_file("ca.pem", &self.certificate_pem);
         let ca = builder.path("ca.pem");
         let builder = builder.option("--ca-file", ca.to_str().unwrap());
-        let with = |builder: crate::support::ProxyBuilder, (name, value): &(&str, &str)| {
-            builder.option(name, value)
-        };
-        options.iter().fold(builder, with).start()
+        builder.options(options).start()
+    }
+
+    /// Counts full and resumed handshakes.
+    fn handshakes(&self) -> (usize, usize) {
+        let (full, resumed) = (&self.full, &self.resumed);
+        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst))
     }
 
     fn url(&self) -> String {
@@ -78,10 +80,8 @@ impl TlsUpstream {
 
 type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
-/// One answer for each request; the path `/…/close` breaks off without a close_notify, and behind
-/// the answer to `/…/doubled`, which fills the proxy's buffer, comes another that nobody asked for.
-/// The one record of the answer to `/…/trickled` comes in pieces, slower in all than the timeout of
-/// the tests; a body for `/…/deaf` is never read.
+/// Answers each request: `/close` without a close_notify, `/doubled` with one response too many,
+/// `/trickled` in pieces of one record. The body for `/deaf` is never read.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -114,6 +114,7 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
             let head = "HTTP/1.1 200 OK\r\nContent-Length: 16342\r\n\r\n";
             let good = format!("{head}{}", "g".repeat(16342));
             assert_eq!(good.len(), 16 * 1024);
+            // The first response fills the proxy's buffer.
             let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
             stream.write_all(format!("{good}{evil}").as_bytes())
         } else {
@@ -126,9 +127,9 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     }
 }
 
-/// How long a connection is held that nobody reads from; longer than any test waits.
+/// How long a connection is held that is not read from; longer than any test waits.
 const HELD: Duration = Duration::from_secs(10);
-/// Each piece well within the timeout of a second, all of them beyond it.
+/// Each piece comes well within the timeout of a second, all of them beyond it.
 const PIECES: usize = 8;
 const PIECE_EVERY: Duration = Duration::from_millis(250);
 
@@ -151,28 +152,21 @@ fn trickle(stream: &mut Stream) {
 #[test]
 fn an_upstream_is_verified_against_the_ca_file() {
     let upstream = TlsUpstream::start();
-    let proxy = upstream.trusted(&[]);
+    let proxy = upstream.start_trusting_proxy(&[]);
     let mut client = RawClient::connect(proxy.address());
     for _ in 0..3 {
         let response = client.request("GET", "/v1/models", &[], b"");
-        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+        response.assert_text(200, "hello");
     }
-    assert_eq!(
-        upstream.full.load(Ordering::SeqCst),
-        1,
-        "one kept-alive connection"
-    );
+    assert_eq!(upstream.handshakes(), (1, 0), "one kept-alive connection");
 }
 
 #[test]
-fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
+fn an_upstream_with_an_untrusted_certificate_is_a_502_that_says_so() {
     let upstream = TlsUpstream::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_unreachable")
-    );
+    response.assert_error(502, "upstream_unreachable");
     assert!(
         response.text().contains("certificate"),
         "{}",
@@ -184,23 +178,19 @@ fn an_upstream_that_nobody_vouches_for_is_a_502_that_says_so() {
 #[test]
 fn new_connections_resume_their_sessions_whichever_worker_makes_them() {
     let upstream = TlsUpstream::start();
-    let proxy = upstream.trusted(&[]);
+    let proxy = upstream.start_trusting_proxy(&[]);
     for _ in 0..4 {
-        // Each answer ends its connection, so that the next request needs a new one.
+        // Each response ends its connection, so that the next request needs a new one.
         get(proxy.address(), "/close");
     }
-    let (full, resumed) = (&upstream.full, &upstream.resumed);
-    assert_eq!(
-        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
-        (1, 3)
-    );
+    assert_eq!(upstream.handshakes(), (1, 3));
 }
 
 #[test]
 fn many_new_connections_at_once_resume_their_sessions() {
     const MANY: usize = 64;
     let upstream = TlsUpstream::with_tickets(MANY);
-    let proxy = upstream.trusted(&[]);
+    let proxy = upstream.start_trusting_proxy(&[]);
     get(proxy.address(), "/close");
     let mut clients: Vec<_> = (0..MANY)
         .map(|_| RawClient::connect(proxy.address()))
@@ -211,26 +201,22 @@ fn many_new_connections_at_once_resume_their_sessions() {
     for client in &mut clients {
         assert_eq!(client.read_response().status, 200);
     }
-    let (full, resumed) = (&upstream.full, &upstream.resumed);
-    assert_eq!(
-        (full.load(Ordering::SeqCst), resumed.load(Ordering::SeqCst)),
-        (1, MANY)
-    );
+    assert_eq!(upstream.handshakes(), (1, MANY));
 }
 
 #[test]
 fn tls_that_ends_without_its_close_notify_is_a_broken_answer() {
     let upstream = TlsUpstream::start();
-    let proxy = upstream.trusted(&[]);
+    let proxy = upstream.start_trusting_proxy(&[]);
     let response = get(proxy.address(), "/close");
-    assert_ne!(response.ended, crate::support::Ended::Complete);
+    assert_ne!(response.ended, Ended::Complete);
     assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
 }
 
 #[test]
 fn what_a_connection_has_too_much_is_never_the_next_answer() {
     let upstream = TlsUpstream::start();
-    let proxy = upstream.trusted(&[("--workers", "1")]);
+    let proxy = upstream.start_trusting_proxy(&[("--workers", "1")]);
     for _ in 0..5 {
         assert_eq!(get(proxy.address(), "/doubled").body.len(), 16342);
         assert_eq!(get(proxy.address(), "/v1/models").text(), "hello");
@@ -240,7 +226,7 @@ fn what_a_connection_has_too_much_is_never_the_next_answer() {
 #[test]
 fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
     let upstream = TlsUpstream::start();
-    let proxy = upstream.trusted(&[("--upstream-timeout", "1")]);
+    let proxy = upstream.start_trusting_proxy(&[("--upstream-timeout", "1")]);
     assert_eq!(get(proxy.address(), "/trickled").body.len(), 12000);
 }
 
@@ -248,17 +234,13 @@ fn the_timeout_is_for_the_silence_and_not_for_a_whole_record() {
 fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
     for tickets in [0, 2] {
         let upstream = TlsUpstream::with_tickets(tickets);
-        let proxy = upstream.trusted(&[("--upstream-timeout", "2")]);
+        let proxy = upstream.start_trusting_proxy(&[("--upstream-timeout", "2")]);
         let mut client = RawClient::connect(proxy.address());
-        let length = 16 * 1024 * 1024;
         let begun = Instant::now();
-        client.send(format!(
-            "POST /deaf HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-        ));
-        client.try_send(vec![b'x'; length]);
+        client.send(post_head(16 * MIB).replace("/v1/x", "/deaf"));
+        client.try_send(vec![b'x'; 16 * MIB]);
         let response = client.read_response();
-        let answered = (response.status, response.error_code());
-        assert_eq!(answered, (504, "upstream_timeout"));
+        response.assert_error(504, "upstream_timeout");
         // Twice the timeout would be a second one.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");

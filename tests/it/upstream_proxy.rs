@@ -1,4 +1,4 @@
-//! A proxy on the way to the upstream, named by the environment: HTTP CONNECT and SOCKS 5.
+//! A proxy on the way to the upstream, which the environment names: HTTP CONNECT and SOCKS 5.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
+use crate::support::{ClosedPort, FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
 
 /// How a client asks the middle proxy for a connection.
 #[derive(Clone, Copy)]
@@ -92,7 +92,7 @@ fn copy_both_ways(client: TcpStream, upstream: TcpStream) {
     let _ = to_client.shutdown(Shutdown::Both);
 }
 
-fn requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
+fn assert_requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
     let upstream = FakeFlow::start();
     let middle = Middle::start(protocol);
     let proxy = ProxyProcess::to(&upstream.url())
@@ -108,15 +108,15 @@ fn requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
 
 #[test]
 fn an_http_proxy_of_the_environment_is_used() {
-    requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
-    requests_go_through(Protocol::Connect, "https_proxy", "http");
-    requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
+    assert_requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
+    assert_requests_go_through(Protocol::Connect, "https_proxy", "http");
+    assert_requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
 }
 
 #[test]
 fn a_socks_proxy_of_the_environment_is_used() {
-    requests_go_through(Protocol::Socks5, "ALL_PROXY", "socks5");
-    requests_go_through(Protocol::Socks5, "all_proxy", "socks5h");
+    assert_requests_go_through(Protocol::Socks5, "ALL_PROXY", "socks5");
+    assert_requests_go_through(Protocol::Socks5, "all_proxy", "socks5h");
 }
 
 #[test]
@@ -152,18 +152,13 @@ fn a_client_that_leaves_ends_its_request_through_a_proxy_too() {
 
 #[test]
 fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
+    let closed = ClosedPort::hold();
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url())
-        .env(
-            "ALL_PROXY",
-            &format!("socks5://{}", crate::support::closed_port()),
-        )
+        .env("ALL_PROXY", &format!("socks5://{closed}"))
         .start();
     let response = get(proxy.address(), "/v1/models");
-    assert_eq!(
-        (response.status, response.error_code()),
-        (502, "upstream_unreachable")
-    );
+    response.assert_error(502, "upstream_unreachable");
 }
 
 #[test]
@@ -188,12 +183,10 @@ fn a_proxy_that_makes_no_sense_stops_the_start_without_being_quoted() {
 
 #[test]
 fn the_demo_needs_no_proxy_whatever_the_environment_says() {
+    let closed = ClosedPort::hold();
     let proxy = ProxyProcess::bare()
         .command("demo")
-        .env(
-            "ALL_PROXY",
-            &format!("http://{}", crate::support::closed_port()),
-        )
+        .env("ALL_PROXY", &format!("http://{closed}"))
         .start();
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
 }

@@ -1,21 +1,21 @@
-//! Requests that wait at the same time and share the threads that wait: each answer reaches its own
-//! client however long it takes, and no wait holds anybody else up.
+//! Requests that share the threads that wait for them: each response reaches its own client however
+//! long it takes, and no wait delays another request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::echo::{assert_echo, durations_of_many, echoing};
-use crate::support::{ProxyProcess, RawClient, SOON, wait_until};
+use crate::support::echo::{assert_echo, measure_many, start_echo};
+use crate::support::{ProxyProcess, RawClient, SOON, SetOnDrop, hold_machine, wait_until};
 
-/// How long an answer or a pause takes, in milliseconds: around what a shared wait lasts (100 ms for
-/// an answer, 10 to 20 ms for the next request), and well off it.
+/// How long a response or a pause takes, in milliseconds: around what a shared wait lasts (100 ms
+/// for a response, 10 to 20 ms for the next request), and well off it.
 const PACES: [u64; 12] = [0, 1, 95, 0, 100, 104, 15, 9, 108, 112, 21, 150];
 
 #[test]
 fn each_answer_reaches_its_own_client_however_long_it_takes() {
-    let upstream = echoing();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let address = proxy.address();
     let clients = (0..24).map(|number| {
@@ -39,7 +39,7 @@ fn each_answer_reaches_its_own_client_however_long_it_takes() {
 
 #[test]
 fn a_client_may_pause_for_any_time_between_its_requests() {
-    let upstream = echoing();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     for turn in 0..60 {
@@ -59,7 +59,7 @@ fn a_client_may_pause_for_any_time_between_its_requests() {
 
 #[test]
 fn a_request_that_comes_while_an_answer_is_awaited_is_served_after_it() {
-    let upstream = echoing();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for pace in [20, 150] {
         let mut client = RawClient::connect(proxy.address());
@@ -74,18 +74,19 @@ fn a_request_that_comes_while_an_answer_is_awaited_is_served_after_it() {
     }
 }
 
-/// How many of many quick requests take over 20 ms.
-fn held_up_of_many(address: SocketAddr) -> usize {
-    let durations = durations_of_many(address, 2000);
+/// Counts those of many quick requests that take over 20 ms.
+fn count_delayed(address: SocketAddr) -> usize {
+    let durations = measure_many(address, 2000);
     let slowest = durations[durations.len() - 1];
     assert!(slowest < Duration::from_secs(1), "slowest {slowest:?}");
-    let is_held_up = |took: &&Duration| **took > Duration::from_millis(20);
-    durations.iter().filter(is_held_up).count()
+    let is_delayed = |took: &&Duration| **took > Duration::from_millis(20);
+    durations.iter().filter(is_delayed).count()
 }
 
 #[test]
 fn nobody_waits_for_the_waits_of_others() {
-    let upstream = echoing();
+    let _machine = hold_machine();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let address = proxy.address();
     let is_over = AtomicBool::new(false);
@@ -96,9 +97,9 @@ fn nobody_waits_for_the_waits_of_others() {
                 let mut client = RawClient::connect(address);
                 while !is_over.load(Ordering::Relaxed) {
                     match number % 4 {
-                        // An answer that takes longer than a shared wait.
+                        // A response that takes longer than a shared wait.
                         0 => client.send_request("GET", "/v1/180/x", &[], b""),
-                        // An answer that takes shorter.
+                        // A response that takes less.
                         1 => client.send_request("GET", "/v1/30/x", &[], b""),
                         // A body that pauses.
                         2 => {
@@ -118,18 +119,18 @@ fn nobody_waits_for_the_waits_of_others() {
                 }
             });
         }
-        // A thread that waits without passing its lane on holds up some of them each time; other
+        let _over = SetOnDrop(&is_over);
+        // A thread that waits while others depend on it delays some of them each time; other
         // programs on this machine do not do that three times in a row.
-        let held_up = (0..3).map(|_| held_up_of_many(address));
-        let fewest = held_up.min();
-        is_over.store(true, Ordering::Relaxed);
-        assert!(fewest < Some(8), "{fewest:?} of 2000 held up");
+        let delayed = (0..3).map(|_| count_delayed(address));
+        let fewest = delayed.min();
+        assert!(fewest < Some(8), "{fewest:?} of 2000 delayed");
     });
 }
 
 #[test]
 fn idle_clients_keep_no_more_upstream_connections_than_there_may_be_requests() {
-    let upstream = echoing();
+    let upstream = start_echo();
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--workers", "3")
         .start();

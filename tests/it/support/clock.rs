@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The IMF-fixdate (RFC 9110 section 5.6.7) of the moment `ahead` from now.
+/// Returns the IMF-fixdate (RFC 9110 section 5.6.7) of the moment `ahead` from now.
 pub fn http_date(ahead: Duration) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [

@@ -1,4 +1,4 @@
-//! An upstream whose answers show whose they are, and what a client makes of them.
+//! An upstream whose responses show which request they belong to.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{RawClient, RawUpstream};
 
-/// An upstream that answers `/…/MS/ID` after so many milliseconds with the id, in the head and in the
-/// body. An odd id comes in two pieces.
-pub fn echoing() -> RawUpstream {
+/// Starts an upstream that answers `/…/MS/ID` after so many milliseconds with the id, in the head
+/// and in the body. An odd id comes in two pieces.
+pub fn start_echo() -> RawUpstream {
     RawUpstream::start(|connection| {
         while let Some(request) = connection.read_request() {
             let words: Vec<&str> = request.target.rsplit('/').take(2).collect();
@@ -38,8 +38,8 @@ pub fn assert_echo(client: &mut RawClient, id: &str) {
     assert_eq!(response.header("x-id"), Some(id));
 }
 
-/// What many quick requests on a kept connection took, one after the other, in rising order.
-pub fn durations_of_many(address: SocketAddr, count: usize) -> Vec<Duration> {
+/// Measures quick requests on a kept connection, one after the other; the shortest is first.
+pub fn measure_many(address: SocketAddr, count: usize) -> Vec<Duration> {
     let mut client = RawClient::connect(address);
     let durations = (0..count).map(|turn| {
         let begun = Instant::now();

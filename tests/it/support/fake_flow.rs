@@ -1,17 +1,17 @@
-//! A stand-in for Flow on tiny_http: an HTTP implementation that is not ours. It checks each
-//! token as Flow does and answers 401 in LiteLLM's form where it is wrong; otherwise a closure
-//! answers.
+//! A stand-in for Flow on tiny_http, an HTTP implementation that is not ours. It rejects a wrong
+//! token as LiteLLM does; otherwise a closure answers.
 
+use std::collections::HashMap;
 use std::io::Cursor;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
+use std::sync::Arc;
 
-use super::raw_upstream::SeenRequest;
+use super::{SeenRequest, Upstream};
 
 /// Requests that are read at the same time.
 const THREADS: usize = 8;
 
-/// What the upstream answers.
+/// A response of the upstream.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -35,7 +35,7 @@ impl Answer {
         Answer::new(200, r#"{"ok":true}"#).header("Content-Type", "application/json")
     }
 
-    /// The form in which LiteLLM refuses a credential.
+    /// Rejects a credential in the form of LiteLLM.
     pub fn unauthorized() -> Answer {
         let body = r#"{"error":{"message":"Authentication Error","type":"auth_error","param":"None","code":"401"}}"#;
         Answer::new(401, body).header("Content-Type", "application/json")
@@ -63,8 +63,7 @@ impl Answer {
 /// The running stand-in; ends on drop.
 pub struct FakeFlow {
     server: Arc<tiny_http::Server>,
-    address: SocketAddr,
-    seen: Arc<Mutex<Vec<SeenRequest>>>,
+    upstream: Upstream,
 }
 
 impl FakeFlow {
@@ -76,52 +75,46 @@ impl FakeFlow {
     /// Answers every correctly signed request with what `answer` makes of it.
     pub fn answering(answer: impl Fn(&SeenRequest) -> Answer + Send + Sync + 'static) -> FakeFlow {
         let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a loopback port"));
-        let address = server.server_addr().to_ip().expect("an IP listener");
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let upstream = Upstream::at(server.server_addr().to_ip().expect("an IP listener"));
         let answer = Arc::new(answer);
         for _ in 0..THREADS {
-            let (server, seen, answer) =
-                (Arc::clone(&server), Arc::clone(&seen), Arc::clone(&answer));
+            let (server, upstream, answer) =
+                (Arc::clone(&server), upstream.clone(), Arc::clone(&answer));
             std::thread::spawn(move || {
                 while let Ok(request) = server.recv() {
-                    serve(request, &seen, &*answer);
+                    serve(request, &upstream, &*answer);
                 }
             });
         }
-        FakeFlow {
-            server,
-            address,
-            seen,
-        }
+        FakeFlow { server, upstream }
     }
 
-    /// The target URL for the proxy, with Flow's path.
-    pub fn url(&self) -> String {
-        format!("http://{}/flow-llm-proxy", self.address)
+    /// Answers each client id in its own way, with 200 where none is given.
+    pub fn answering_by_client(answers: &[(&str, Answer)]) -> FakeFlow {
+        let answers: HashMap<String, Answer> = answers
+            .iter()
+            .map(|(id, answer)| ((*id).to_owned(), answer.clone()))
+            .collect();
+        FakeFlow::answering(move |request| {
+            let answer = answers.get(&request.client_id());
+            answer.cloned().unwrap_or_else(Answer::ok)
+        })
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Answers each request with the status in which its target ends.
+    pub fn answering_the_status_asked_for(body: &'static str) -> FakeFlow {
+        FakeFlow::answering(move |request| {
+            let status = request.target.rsplit('/').next().expect("a segment");
+            Answer::new(status.parse().expect("a status"), body)
+        })
     }
+}
 
-    pub fn requests(&self) -> Vec<SeenRequest> {
-        self.seen.lock().expect("no panic under this lock").clone()
-    }
+impl Deref for FakeFlow {
+    type Target = Upstream;
 
-    /// The only request that was seen.
-    pub fn request(&self) -> SeenRequest {
-        let mut requests = self.requests();
-        assert_eq!(
-            requests.len(),
-            1,
-            "requests seen by the upstream: {requests:?}"
-        );
-        requests.remove(0)
-    }
-
-    /// The client ids of all requests, in the order in which they came.
-    pub fn client_ids(&self) -> Vec<String> {
-        self.requests().iter().map(SeenRequest::client_id).collect()
+    fn deref(&self) -> &Upstream {
+        &self.upstream
     }
 }
 
@@ -135,7 +128,7 @@ impl Drop for FakeFlow {
 
 fn serve(
     mut request: tiny_http::Request,
-    seen: &Mutex<Vec<SeenRequest>>,
+    upstream: &Upstream,
     answer: &dyn Fn(&SeenRequest) -> Answer,
 ) {
     let mut body = Vec::new();
@@ -152,9 +145,7 @@ fn serve(
         headers: headers.collect(),
         body,
     };
-    seen.lock()
-        .expect("no panic under this lock")
-        .push(request_seen.clone());
+    upstream.record(request_seen.clone());
     let answer = match request_seen.verified_client_id() {
         Some(_) => answer(&request_seen),
         None => Answer::unauthorized(),

@@ -1,11 +1,11 @@
-//! The tests' own idea of a Flow token (contract section 3), independent of the program's.
+//! Flow tokens (contract section 3), made and read without the program under test.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The token of a credential whose strings need no JSON escaping.
+/// Makes the token of a credential whose strings need no JSON escaping.
 pub fn expected_token(client_id: &str, client_secret: &str, tenant: &str) -> String {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let payload = URL_SAFE_NO_PAD.encode(format!(
@@ -16,8 +16,8 @@ pub fn expected_token(client_id: &str, client_secret: &str, tenant: &str) -> Str
     format!("{signed}.{signature}")
 }
 
-/// The client id in an `Authorization` value, when it is `Bearer` and a token that is correctly
-/// signed under the secret in its own payload, as Flow checks it.
+/// Returns the client id in an `Authorization` value where it is `Bearer` and a token that is
+/// correctly signed under the secret in its own payload, as Flow checks it.
 pub fn verified_client_id(authorization: &str) -> Option<String> {
     let token = authorization.strip_prefix("Bearer ")?;
     let (signed, signature_text) = token.rsplit_once('.')?;

@@ -1,4 +1,4 @@
-//! Reading the log lines that the contract promises (section 6).
+//! Reads the log lines that the contract promises (section 6).
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub struct AccessLine {
 }
 
 impl AccessLine {
-    /// `None` where the line is not an access line.
+    /// Takes a line apart. `None` where it is not an access line.
     pub fn parse(line: &str) -> Option<AccessLine> {
         let mut parts = line.splitn(3, " - ");
         let (_time, level, message) = (parts.next()?, parts.next()?, parts.next()?);
@@ -38,12 +38,12 @@ impl AccessLine {
         })
     }
 
-    /// A field's value; empty where the line does not have it.
+    /// Returns a field's value; empty where the line does not have it.
     pub fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    /// A field that must be a number.
+    /// Returns a field that must be a number.
     pub fn number(&self, name: &str) -> u64 {
         let value = self.field(name);
         value

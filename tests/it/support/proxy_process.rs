@@ -8,22 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{AccessLine, SOON, TempDir, credentials, wait_for};
+use super::machine::raise_descriptor_limit;
+use super::{AccessLine, Finished, SOON, TempDir, credentials, wait_for};
 
 /// What to start: arguments, environment and files of a fresh working directory.
 pub struct ProxyBuilder {
     dir: TempDir,
+    limits: Option<String>,
     command: Option<String>,
     port: u16,
     args: Vec<String>,
     env: Vec<(String, String)>,
-}
-
-/// How a process ended, and all that it wrote to stderr.
-#[derive(Debug)]
-pub struct Finished {
-    pub code: Option<i32>,
-    pub stderr: String,
 }
 
 /// A running flow-proxy.
@@ -35,17 +30,18 @@ pub struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// A builder for a proxy in front of `target_url`, with the credential `primary-1` alone.
+    /// Prepares a proxy in front of `target_url`, with the credential `primary-1` alone.
     pub fn to(target_url: &str) -> ProxyBuilder {
         ProxyProcess::bare()
             .secrets(&credentials(1))
             .option("--target-url", target_url)
     }
 
-    /// A builder without target and secrets file.
+    /// Prepares a process without target and secrets file.
     pub fn bare() -> ProxyBuilder {
         ProxyBuilder {
             dir: TempDir::new(),
+            limits: None,
             command: None,
             port: 0,
             args: vec![],
@@ -61,17 +57,17 @@ impl ProxyProcess {
         self.child.id()
     }
 
-    /// A file of the process's working directory.
+    /// Returns the path of a file in the process's working directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// All that has been written to stderr so far.
+    /// Returns all that has been written to stderr so far.
     pub fn log(&self) -> String {
         self.output.stderr_text()
     }
 
-    /// All that has been written to stdout so far.
+    /// Returns all that has been written to stdout so far.
     pub fn stdout(&self) -> String {
         self.output.stdout_text()
     }
@@ -124,29 +120,42 @@ impl ProxyProcess {
         self.child.try_wait().expect("a child of ours").is_some()
     }
 
-    /// Resident set size in KiB.
+    /// Panics with all that was logged where the process has ended instead of listening.
+    fn panic_at_end(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("a child of ours") {
+            self.output.join();
+            panic!("ended at start with {status}:\n{}", self.log());
+        }
+    }
+
+    /// Returns the resident set size in KiB.
     pub fn rss_kib(&self) -> u64 {
         self.status_number("VmRSS:")
+    }
+
+    /// Returns the largest resident set so far, or since [`reset_peak_rss`](Self::reset_peak_rss).
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status_number("VmHWM:")
+    }
+
+    /// Lets the kernel count the peak anew. Where it does not, the peak is that of the whole life.
+    pub fn reset_peak_rss(&self) {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
     }
 
     pub fn thread_count(&self) -> u64 {
         self.status_number("Threads:")
     }
 
-    /// Open file descriptors.
+    /// Counts the open file descriptors.
     pub fn fd_count(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
         std::fs::read_dir(path).expect("the process runs").count()
     }
 
-    /// Open sockets.
+    /// Counts the open sockets.
     pub fn socket_count(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(path)
-            .expect("the process runs")
-            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-            .filter(|target| target.to_string_lossy().starts_with("socket:"))
-            .count()
+        sockets_of(self.pid()).len()
     }
 
     fn status_number(&self, field: &str) -> u64 {
@@ -161,6 +170,29 @@ impl ProxyProcess {
             .and_then(|n| n.parse().ok())
             .expect("a number")
     }
+}
+
+/// Lists the sockets of a process by their inodes: `socket:[1234]`.
+fn sockets_of(pid: u32) -> Vec<String> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process runs")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .filter(|target| target.starts_with("socket:"))
+        .collect()
+}
+
+/// Finds the loopback port on which a process listens, without a word from the process itself.
+fn listening_port_of(pid: u32) -> Option<u16> {
+    let sockets = sockets_of(pid);
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (*columns.get(1)?, *columns.get(3)?, columns.get(9)?);
+        let is_listening = state == "0A" && sockets.contains(&format!("socket:[{inode}]"));
+        let (_, port) = local.rsplit_once(':')?;
+        is_listening.then_some(u16::from_str_radix(port, 16).ok()?)
+    })
 }
 
 impl Drop for ProxyProcess {
@@ -192,97 +224,105 @@ impl ProxyBuilder {
         self
     }
 
+    pub fn options(self, options: &[(&str, &str)]) -> ProxyBuilder {
+        let add = |builder: ProxyBuilder, (name, value): &(&str, &str)| builder.option(name, value);
+        options.iter().fold(self, add)
+    }
+
+    /// Lets a shell tighten its own limits before it becomes the proxy: `ulimit -n 80`.
+    pub fn limits(mut self, limits: &str) -> ProxyBuilder {
+        self.limits = Some(limits.to_owned());
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> ProxyBuilder {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The command before the options: `demo`, `health`.
+    /// Sets the command before the options: `demo`, `health`.
     pub fn command(mut self, command: &str) -> ProxyBuilder {
         self.command = Some(command.to_owned());
         self
     }
 
-    /// A fixed port instead of any free one.
+    /// Sets a fixed port instead of any free one.
     pub fn port(mut self, port: u16) -> ProxyBuilder {
         self.port = port;
         self
     }
 
-    /// A path in the working directory.
+    /// Returns a path in the working directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// Starts the process and waits for its `Listening on` line.
     pub fn start(self) -> ProxyProcess {
-        let (mut child, output) = self.spawn();
-        let address = wait_for("the line 'Listening on http://…'", SOON, || {
-            if let Some(status) = child.try_wait().expect("a child of ours") {
-                output.join();
-                panic!("ended at start with {status}:\n{}", output.stderr_text());
-            }
-            listening_address(&output.stderr_text())
+        let mut process = self.spawn();
+        process.address = wait_for("the line 'Listening on http://…'", SOON, || {
+            process.panic_at_end();
+            listening_address(&process.log())
         });
-        ProxyProcess {
-            child,
-            address,
-            output,
-            dir: self.dir,
-        }
+        process
     }
 
-    /// Starts the process without waiting for a line: for log levels that hide it.
+    /// Starts the process at a log level that hides its line, and waits until it listens.
     pub fn start_silent(self) -> ProxyProcess {
-        let (child, output) = self.spawn();
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        ProxyProcess {
-            child,
-            address,
-            output,
-            dir: self.dir,
-        }
+        let mut process = self.spawn();
+        let port = wait_for("a port to listen on", SOON, || {
+            process.panic_at_end();
+            listening_port_of(process.pid())
+        });
+        process.address.set_port(port);
+        process
     }
 
     /// Runs the process to its own end; kills it and panics after `deadline`.
     pub fn run_to_end(self, deadline: Duration) -> Finished {
-        let (child, output) = self.spawn();
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut process = ProxyProcess {
-            child,
-            address,
-            output,
-            dir: self.dir,
-        };
+        let mut process = self.spawn();
         let status = process.wait_for_exit(deadline);
         process.output.join();
         Finished {
             code: status.code(),
+            stdout: process.stdout(),
             stderr: process.log(),
         }
     }
 
-    fn spawn(&self) -> (Child, Output) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flow-proxy"));
+    fn spawn(self) -> ProxyProcess {
+        raise_descriptor_limit();
+        let binary = env!("CARGO_BIN_EXE_flow-proxy");
+        let mut command = match &self.limits {
+            None => Command::new(binary),
+            Some(limits) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), binary]);
+                shell
+            }
+        };
         command
             .args(&self.command)
             .args(["--port", &self.port.to_string()])
-            .args(&self.args);
-        command
+            .args(&self.args)
             .env_clear()
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.current_dir(self.dir.path());
-        command
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the built binary starts");
         let output = Output::drain(&mut child);
-        (child, output)
+        ProxyProcess {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], self.port)),
+            output,
+            dir: self.dir,
+        }
     }
 }
 
-/// The address in the first whole `Listening on` line.
+/// Reads the address in the first whole `Listening on` line.
 fn listening_address(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("Listening on http://")?;
     let (address, _) = rest.split_once('\n')?;

@@ -1,25 +1,26 @@
-//! A client on a plain socket: sends any bytes, reads answers strictly, and tells how each body
+//! A client on a plain socket: sends any bytes, reads responses strictly, and tells how each body
 //! was framed and whether it really ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::headers::{take_head, take_line};
 use super::response::{Ended, Framing, Head, Response, framing_of, parse_head};
 use super::{ProxyProcess, SOON};
 
-/// One GET on a connection of its own.
+/// Sends a GET on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Response {
     RawClient::connect(address).request("GET", path, &[], b"")
 }
 
-/// One POST on a connection of its own.
+/// Sends a POST on a connection of its own.
 pub fn post(address: SocketAddr, path: &str, body: &[u8]) -> Response {
     RawClient::connect(address).request("POST", path, &[], body)
 }
 
-/// Sends these bytes on a new connection, of which the proxy may refuse to read all.
-pub fn answer_to(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
+/// Sends these bytes, which the proxy may not all read, on a new connection; reads the response.
+pub fn send_and_read(proxy: &ProxyProcess, bytes: impl AsRef<[u8]>) -> (RawClient, Response) {
     let mut client = RawClient::connect(proxy.address());
     client.try_send(bytes);
     let response = client.read_response();
@@ -66,7 +67,7 @@ impl RawClient {
         }
     }
 
-    /// This side's `address:port`.
+    /// Returns the `address:port` of this side.
     pub fn local_address(&self) -> String {
         self.stream
             .local_addr()
@@ -80,12 +81,12 @@ impl RawClient {
             .expect("the proxy takes our bytes");
     }
 
-    /// Like [`send`](Self::send) where the proxy may close before it has read all.
+    /// Sends bytes where the proxy may close before it has read all; `false` where it has.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Like [`try_send`](Self::try_send); `false` also when the bytes cannot be sent in time.
+    /// Sends as [`try_send`](Self::try_send); `false` also when the bytes cannot be sent in time.
     pub fn try_send_within(&mut self, bytes: &[u8], deadline: Duration) -> bool {
         self.stream
             .set_write_timeout(Some(deadline))
@@ -114,7 +115,7 @@ impl RawClient {
         self.send([head.as_bytes(), body].concat());
     }
 
-    /// [`send_request`](Self::send_request), then reads the whole answer.
+    /// Sends a request as [`send_request`](Self::send_request), then reads the whole response.
     pub fn request(
         &mut self,
         method: &str,
@@ -126,7 +127,7 @@ impl RawClient {
         self.read_response_to(method)
     }
 
-    /// Reads the whole answer to a request with any method but HEAD.
+    /// Reads the whole response to a request with any method but HEAD.
     pub fn read_response(&mut self) -> Response {
         self.read_response_to("GET")
     }
@@ -149,13 +150,9 @@ impl RawClient {
 
     fn read_head_to(&mut self, method: &str) -> Head {
         let started = Instant::now();
-        let end = loop {
-            if let Some(at) = self
-                .buffered
-                .windows(4)
-                .position(|four| four == b"\r\n\r\n")
-            {
-                break at;
+        let text = loop {
+            if let Some(head) = take_head(&mut self.buffered) {
+                break head;
             }
             assert!(
                 !self.socket_ended,
@@ -164,20 +161,13 @@ impl RawClient {
             );
             self.read_more(started, SOON);
         };
-        let text: String = self.buffered[..end]
-            .iter()
-            .map(|&byte| char::from(byte))
-            .collect();
-        self.buffered.drain(..end + 4);
         let head = parse_head(&text);
         self.body = Body::new(framing_of(&head, method));
         head
     }
 
-    /// Reads until the decoded body so far satisfies `enough`, and returns it.
-    ///
-    /// # Panics
-    /// When the body ends, or time runs out, before it does.
+    /// Reads until the decoded body so far satisfies `enough`, and returns it; panics where the
+    /// body ends, or time runs out, before.
     pub fn read_body_until(&mut self, what: &str, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let started = Instant::now();
         loop {
@@ -204,7 +194,7 @@ impl RawClient {
         }
     }
 
-    /// Whether the proxy closes this connection, having sent nothing more, within `deadline`.
+    /// Tells whether the proxy closes this connection within `deadline`; it must send nothing more.
     pub fn closes_within(&mut self, deadline: Duration) -> bool {
         let started = Instant::now();
         while !self.socket_ended && started.elapsed() < deadline {
@@ -218,9 +208,18 @@ impl RawClient {
         self.socket_ended
     }
 
-    /// Whether bytes of an answer, or the end, have come within `deadline`.
-    pub fn has_answer_within(&mut self, deadline: Duration) -> bool {
+    /// Tells whether bytes of a response, or the end, come within `deadline`.
+    pub fn has_response_within(&mut self, deadline: Duration) -> bool {
         !self.buffered.is_empty() || self.try_read_more(deadline)
+    }
+
+    /// Waits until a response begins; `false` where the connection ends instead.
+    pub fn is_answered(&mut self) -> bool {
+        let started = Instant::now();
+        while self.buffered.is_empty() && !self.socket_ended {
+            self.read_more(started, SOON);
+        }
+        !self.buffered.is_empty()
     }
 
     /// Asserts that the proxy closes this connection and sends nothing more.
@@ -231,7 +230,7 @@ impl RawClient {
         );
     }
 
-    /// All bytes until the proxy closes or `deadline` passes, undecoded.
+    /// Reads all bytes, undecoded, until the proxy closes or `deadline` passes.
     pub fn read_raw_to_close(&mut self, deadline: Duration) -> Vec<u8> {
         let started = Instant::now();
         while !self.socket_ended && started.elapsed() < deadline {
@@ -378,11 +377,4 @@ impl Body {
             }
         }
     }
-}
-
-fn take_line(buffered: &mut Vec<u8>) -> Option<String> {
-    let end = buffered.windows(2).position(|two| two == b"\r\n")?;
-    let line = String::from_utf8_lossy(&buffered[..end]).into_owned();
-    buffered.drain(..end + 2);
-    Some(line)
 }

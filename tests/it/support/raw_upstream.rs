@@ -2,71 +2,24 @@
 //! cannot do. It breaks off, falls silent, lies, and sends pieces on command.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::verified_client_id;
+use super::headers::{take_head, take_line};
+use super::{OK, SeenRequest, Upstream};
 
 /// No script waits longer than this for a byte: threads end even where a test fails.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request as the upstream saw it.
-#[derive(Debug, Clone)]
-pub struct SeenRequest {
-    pub method: String,
-    pub target: String,
-    pub version: String,
-    /// In the order in which they came. Bytes above 127 are read as Latin-1.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl SeenRequest {
-    /// The values of a header, in order.
-    pub fn values(&self, name: &str) -> Vec<&str> {
-        let same = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        same.map(|(_, value)| value.as_str()).collect()
-    }
-
-    /// The value of a header that must not be repeated.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let values = self.values(name);
-        assert!(values.len() <= 1, "{name} is repeated: {:?}", self.headers);
-        values.first().copied()
-    }
-
-    /// The names of all headers in lower case, in order.
-    pub fn header_names(&self) -> Vec<String> {
-        self.headers
-            .iter()
-            .map(|(name, _)| name.to_ascii_lowercase())
-            .collect()
-    }
-
-    /// The client id of the only and correctly signed Authorization.
-    pub fn verified_client_id(&self) -> Option<String> {
-        verified_client_id(self.header("authorization")?)
-    }
-
-    /// The same, or `unsigned`.
-    pub fn client_id(&self) -> String {
-        self.verified_client_id()
-            .unwrap_or_else(|| "unsigned".to_owned())
-    }
-}
-
 /// The running upstream; ends on drop.
 pub struct RawUpstream {
-    address: SocketAddr,
+    upstream: Upstream,
     connections: Arc<AtomicUsize>,
-    seen: Arc<Mutex<Vec<SeenRequest>>>,
     stopping: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -78,14 +31,14 @@ impl RawUpstream {
         let address = listener
             .local_addr()
             .expect("a bound listener has an address");
+        let upstream = Upstream::at(address);
         let connections = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::new(Mutex::new(Vec::new()));
         let stopping = Arc::new(AtomicBool::new(false));
         let script = Arc::new(script);
         let acceptor = {
-            let (connections, seen, stopping) = (
+            let (connections, upstream, stopping) = (
                 Arc::clone(&connections),
-                Arc::clone(&seen),
+                upstream.clone(),
                 Arc::clone(&stopping),
             );
             std::thread::spawn(move || {
@@ -95,16 +48,15 @@ impl RawUpstream {
                     }
                     let Ok(stream) = stream else { continue };
                     let number = connections.fetch_add(1, Ordering::SeqCst) + 1;
-                    let mut connection = UpstreamConnection::new(stream, number, Arc::clone(&seen));
+                    let mut connection = UpstreamConnection::new(stream, number, upstream.clone());
                     let script = Arc::clone(&script);
                     std::thread::spawn(move || script(&mut connection));
                 }
             })
         };
         RawUpstream {
-            address,
+            upstream,
             connections,
-            seen,
             stopping,
             acceptor: Some(acceptor),
         }
@@ -128,13 +80,28 @@ impl RawUpstream {
         })
     }
 
+    /// Answers `ok`, except for targets that end in `exception`: runs `script` for them and closes.
+    pub fn ok_except(
+        exception: &'static str,
+        script: impl Fn(&mut UpstreamConnection) + Send + Sync + 'static,
+    ) -> RawUpstream {
+        RawUpstream::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.target.ends_with(exception) {
+                    script(connection);
+                    return;
+                }
+                connection.send(OK);
+            }
+        })
+    }
+
     /// Reads one request, then sends what the test commands, piece by piece. Dropping the
     /// [`Commands`] closes the connection.
     pub fn on_command() -> (RawUpstream, Commands) {
         let (pieces, receiver) = channel::<Vec<u8>>();
         let (closed, closed_receiver) = channel();
         let receiver: Mutex<Receiver<Vec<u8>>> = Mutex::new(receiver);
-        let closed: Mutex<Sender<Instant>> = Mutex::new(closed);
         let upstream = RawUpstream::start(move |connection| {
             if connection.read_request().is_none() {
                 return;
@@ -159,45 +126,24 @@ impl RawUpstream {
         )
     }
 
-    /// The target URL for the proxy, with Flow's path.
-    pub fn url(&self) -> String {
-        format!("http://{}/flow-llm-proxy", self.address)
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Connections accepted so far.
+    /// Counts the connections accepted so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+}
 
-    pub fn requests(&self) -> Vec<SeenRequest> {
-        self.seen.lock().expect("no panic under this lock").clone()
-    }
+impl Deref for RawUpstream {
+    type Target = Upstream;
 
-    /// The client ids of all requests, in the order in which they came.
-    pub fn client_ids(&self) -> Vec<String> {
-        self.requests().iter().map(SeenRequest::client_id).collect()
-    }
-
-    /// The only request that was seen.
-    pub fn request(&self) -> SeenRequest {
-        let mut requests = self.requests();
-        assert_eq!(
-            requests.len(),
-            1,
-            "requests seen by the upstream: {requests:?}"
-        );
-        requests.remove(0)
+    fn deref(&self) -> &Upstream {
+        &self.upstream
     }
 }
 
 impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address); // wakes the acceptor
+        let _ = TcpStream::connect(self.address()); // wakes the acceptor
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
@@ -229,17 +175,13 @@ impl Commands {
 pub struct UpstreamConnection {
     stream: TcpStream,
     buffered: Vec<u8>,
-    seen: Arc<Mutex<Vec<SeenRequest>>>,
-    /// Counting from 1.
+    upstream: Upstream,
+    /// The position of this connection, counted from 1.
     pub number: usize,
 }
 
 impl UpstreamConnection {
-    fn new(
-        stream: TcpStream,
-        number: usize,
-        seen: Arc<Mutex<Vec<SeenRequest>>>,
-    ) -> UpstreamConnection {
+    fn new(stream: TcpStream, number: usize, upstream: Upstream) -> UpstreamConnection {
         stream
             .set_read_timeout(Some(READ_TIMEOUT))
             .expect("a valid timeout");
@@ -247,7 +189,7 @@ impl UpstreamConnection {
         UpstreamConnection {
             stream,
             buffered: Vec::new(),
-            seen,
+            upstream,
             number,
         }
     }
@@ -264,30 +206,18 @@ impl UpstreamConnection {
         } else {
             self.take(length)?
         };
-        self.seen
-            .lock()
-            .expect("no panic under this lock")
-            .push(request.clone());
+        self.upstream.record(request.clone());
         Some(request)
     }
 
     /// Reads the head of a request; records nothing.
     pub fn read_request_head(&mut self) -> Option<SeenRequest> {
-        let end = loop {
-            if let Some(at) = self
-                .buffered
-                .windows(4)
-                .position(|four| four == b"\r\n\r\n")
-            {
-                break at;
+        let head = loop {
+            if let Some(head) = take_head(&mut self.buffered) {
+                break head;
             }
             self.read_more()?;
         };
-        let head: String = self.buffered[..end]
-            .iter()
-            .map(|&byte| char::from(byte))
-            .collect();
-        self.buffered.drain(..end + 4);
         let mut lines = head.split("\r\n");
         let mut request_line = lines.next()?.splitn(3, ' ').map(str::to_owned);
         Some(SeenRequest {
@@ -302,17 +232,17 @@ impl UpstreamConnection {
         })
     }
 
-    /// Waits for the first byte of the next request. `false` at the connection's end.
+    /// Waits for the first byte of the next request; `false` at the connection's end.
     pub fn wait_for_byte(&mut self) -> bool {
         !self.buffered.is_empty() || self.read_more().is_some()
     }
 
-    /// `false` when the proxy has gone.
+    /// Sends bytes; `false` where the proxy has closed.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Reads and drops bytes until the proxy closes. `false` after `deadline`.
+    /// Reads and drops bytes until the proxy closes; `false` after `deadline`.
     pub fn wait_for_close(&mut self, deadline: Duration) -> bool {
         let started = Instant::now();
         let mut piece = vec![0; 64 * 1024];
@@ -339,9 +269,9 @@ impl UpstreamConnection {
     }
 
     /// Reports on `closed` when the proxy closes, while this thread goes on sending.
-    fn watch_for_close(&self, closed: &Mutex<Sender<Instant>>) -> JoinHandle<()> {
+    fn watch_for_close(&self, closed: &Sender<Instant>) -> JoinHandle<()> {
         let mut stream = self.stream.try_clone().expect("a duplicate descriptor");
-        let closed = closed.lock().expect("no panic under this lock").clone();
+        let closed = closed.clone();
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(1..) = stream.read(&mut piece) {}
@@ -365,9 +295,7 @@ impl UpstreamConnection {
 
     fn take_line(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.buffered.windows(2).position(|two| two == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.buffered[..end]).into_owned();
-                self.buffered.drain(..end + 2);
+            if let Some(line) = take_line(&mut self.buffered) {
                 return Some(line);
             }
             self.read_more()?;

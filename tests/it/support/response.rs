@@ -1,4 +1,6 @@
-//! An answer as the client saw it.
+//! A response as the client saw it.
+
+use super::headers::{single_value, values};
 
 /// How the end of a body is told (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub enum Ended {
     WithoutLastChunk,
 }
 
-/// Status line and headers of an answer.
+/// Status line and headers of a response.
 #[derive(Debug, Clone)]
 pub struct Head {
     pub version: String,
@@ -30,29 +32,23 @@ pub struct Head {
 }
 
 impl Head {
-    /// The values of a header, in order.
+    /// Returns the values of a header, in order.
     pub fn values(&self, name: &str) -> Vec<&str> {
-        let same = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        same.map(|(_, value)| value.as_str()).collect()
+        values(&self.headers, name)
     }
 
-    /// The value of a header that must not be repeated.
+    /// Returns the value of a header that must not be repeated.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let values = self.values(name);
-        assert!(values.len() <= 1, "{name} is repeated: {:?}", self.headers);
-        values.first().copied()
+        single_value(&self.headers, name)
     }
 
-    /// `x-flow-proxy-error`, or the empty string where it is not an error of the proxy's own.
+    /// Returns `x-flow-proxy-error`, or the empty string where it is no error of the proxy's own.
     pub fn error_code(&self) -> &str {
         self.header("x-flow-proxy-error").unwrap_or("")
     }
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub head: Head,
@@ -76,8 +72,31 @@ impl Response {
 
     /// Asserts that this is the proxy's own error `code`.
     pub fn assert_error(&self, status: u16, code: &str) {
+        self.assert_error_to("the request", status, code);
+    }
+
+    /// Asserts that this is the proxy's own error `code`, and names the request where it is not.
+    pub fn assert_error_to(&self, request: &str, status: u16, code: &str) {
         let got = (self.status, self.error_code());
-        assert_eq!(got, (status, code), "{}", self.text());
+        assert_eq!(got, (status, code), "to {request}: {}", self.text());
+    }
+
+    pub fn assert_text(&self, status: u16, text: &str) {
+        assert_eq!((self.status, self.text().as_str()), (status, text));
+    }
+
+    /// Asserts that the proxy announces that it closes the connection.
+    pub fn assert_announces_close(&self) {
+        let connection = self.header("connection").unwrap_or_default();
+        assert!(
+            connection.eq_ignore_ascii_case("close"),
+            "announces the close: {connection:?}"
+        );
+    }
+
+    /// Asserts what the body is and how it ended.
+    pub fn assert_ended(&self, text: &str, ended: Ended) {
+        assert_eq!((self.text().as_str(), self.ended), (text, ended));
     }
 
     pub fn json(&self) -> serde_json::Value {
@@ -86,10 +105,7 @@ impl Response {
     }
 }
 
-/// Reads a head without its empty line, strictly.
-///
-/// # Panics
-/// Where it is not one.
+/// Reads a head without its empty line, strictly; panics where it is not one.
 pub fn parse_head(text: &str) -> Head {
     assert!(
         !text.replace("\r\n", "").contains(['\r', '\n']),
@@ -119,7 +135,7 @@ pub fn parse_head(text: &str) -> Head {
     }
 }
 
-/// How the body behind this head is framed.
+/// Tells how the body behind this head is framed.
 pub fn framing_of(head: &Head, method: &str) -> Framing {
     let length = head
         .header("content-length")
