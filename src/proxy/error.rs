@@ -6,6 +6,7 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::access_log::ExchangeEnd;
+use super::headers;
 use super::route::Api;
 use crate::http1::error::HttpError;
 use crate::server::ClientError;
@@ -129,8 +130,12 @@ impl Api {
         }
     }
 
-    /// The response to the client: header fields and body.
-    pub fn error_response(self, error: &HttpError) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
+    /// The response to the client of the request with this id: header fields and body.
+    pub fn error_response(
+        self,
+        error: &HttpError,
+        id: &[u8],
+    ) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
         let kind = self.error_type(error.status);
         let message = format!("flow-proxy: {}", error.message);
         let body = match self {
@@ -146,6 +151,11 @@ impl Api {
             (header::CONTENT_LENGTH, HeaderValue::from(body.len())),
             (ERROR_HEADER, HeaderValue::from_static(error.code)),
         ];
+        if self == Api::Messages
+            && let Ok(id) = HeaderValue::from_bytes(id)
+        {
+            fields.push((HeaderName::from_static(headers::ANTHROPIC_ID), id));
+        }
         match error.status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
@@ -155,6 +165,8 @@ impl Api {
             }
             StatusCode::UPGRADE_REQUIRED => {
                 fields.push((header::UPGRADE, HeaderValue::from_static("HTTP/1.1")));
+                // RFC 9110 section 7.8: Connection names it.
+                fields.push((header::CONNECTION, HeaderValue::from_static("Upgrade")));
             }
             _ => {}
         }
@@ -189,14 +201,14 @@ mod tests {
     #[test]
     fn both_dialects_carry_type_and_message() {
         let error = HttpError::overloaded("busy \"now\"");
-        let (fields, body) = Api::Other.error_response(&error);
+        let (fields, body) = Api::Other.error_response(&error, b"id-1");
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["error"]["code"], "overloaded");
         assert_eq!(body["error"]["message"], "flow-proxy: busy \"now\"");
         assert!(body["error"]["param"].is_null());
         assert!(fields.contains(&(header::RETRY_AFTER, HeaderValue::from_static("1"))));
         assert!(fields.contains(&(ERROR_HEADER, HeaderValue::from_static("overloaded"))));
-        let (_, body) = Api::Messages.error_response(&error);
+        let (_, body) = Api::Messages.error_response(&error, b"id-1");
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["type"], "error");
         assert_eq!(body["error"]["type"], "overloaded_error");

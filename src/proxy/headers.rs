@@ -10,6 +10,8 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// Ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
+/// The id that Anthropic's SDKs show.
+pub const ANTHROPIC_ID: &str = "request-id";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
@@ -176,8 +178,8 @@ impl<'r> ClientHeaders<'r> {
         if !has(KnownHeader::XRequestId, REQUEST_ID) {
             self.push(REQUEST_ID, id);
         }
-        if self.api == Api::Messages && !has(KnownHeader::RequestId, "request-id") {
-            self.push("request-id", id);
+        if self.api == Api::Messages && !has(KnownHeader::RequestId, ANTHROPIC_ID) {
+            self.push(ANTHROPIC_ID, id);
         }
     }
 }

@@ -60,7 +60,7 @@ impl LimitWait {
             let rest = balancer.first_limit_ends_in(model, now);
             rest.is_some_and(|rest| now + rest <= deadline)
         };
-        if !is_worth_it(Instant::now()) {
+        if exchange.is_stopping() || !is_worth_it(Instant::now()) {
             return Ok(false);
         }
         let place = Place(&self.waiting);

@@ -79,7 +79,7 @@ impl Handler for Proxy {
     }
 
     fn needs_permit(&self, request: &[u8]) -> bool {
-        !request.starts_with(b"GET /-/")
+        !request.starts_with(b"GET /-/") && !request.starts_with(b"HEAD /-/")
     }
 
     fn reject(&self, rejected: &RejectedRequest<'_>) -> OwnResponse {
@@ -87,7 +87,7 @@ impl Handler for Proxy {
         let mut log = AccessLog::new(rejected.method.clone(), id, rejected.since);
         log.path = route::path_of(&rejected.target);
         let api = self.api(log.path.of(&rejected.target));
-        let (mut fields, body) = api.error_response(rejected.error);
+        let (mut fields, body) = api.error_response(rejected.error, log.id.as_bytes());
         if let Ok(value) = HeaderValue::from_bytes(log.id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), value));
         }
@@ -229,13 +229,12 @@ impl Proxy {
         log.end = end;
         match response {
             Some(error) if !exchange.is_started() => {
-                log.status = error.status.as_u16();
                 log.error = Some(error.code);
                 if error.status == StatusCode::BAD_GATEWAY {
                     log::error!("{}", error.message);
                 }
                 let api = self.api(log.path.of(&exchange.head.target));
-                let (fields, body) = api.error_response(&error);
+                let (fields, body) = api.error_response(&error, log.id.as_bytes());
                 own_response::send(exchange, log, error.status, &fields, &body);
             }
             _ => log.status = CLIENT_GONE_STATUS,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -33,7 +34,8 @@ fn in_path(path: &[u8]) -> Option<String> {
         .iter()
         .find_map(|before| Some(path.split_once(before)?.1))?;
     let end = rest.find(['/', ':', '?']).unwrap_or(rest.len());
-    Some(rest[..end].to_owned())
+    let model = percent_decode_str(&rest[..end]).decode_utf8().ok()?;
+    Some(model.into_owned())
 }
 
 fn in_body(body: &[u8]) -> Option<String> {

@@ -18,11 +18,10 @@ pub fn send_page(exchange: &mut Exchange<'_>, log: &mut AccessLog, page: &AdminR
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_LENGTH, HeaderValue::from(page.body.len())),
     ];
-    log.status = page.status.as_u16();
     send(exchange, log, page.status, &fields, page.body.as_bytes());
 }
 
-/// Sends a response of our own and notes if the client does not take it.
+/// Sends a response of our own, and notes its status and if the client does not take it.
 pub fn send(
     exchange: &mut Exchange<'_>,
     log: &mut AccessLog,
@@ -31,6 +30,7 @@ pub fn send(
     body: &[u8],
 ) {
     let fields = field_lines(fields).chain(headers::own_id(log.id.as_bytes()));
+    log.status = status.as_u16();
     log.time_to_first_byte = Some(log.started.elapsed());
     if exchange.head.method == Method::HEAD {
         exchange.start(status, fields, ResponseLength::None);

@@ -15,9 +15,11 @@ const MAX_HELD: usize = 32 << 20;
 const MAX_HELD_TOGETHER: usize = 64 << 20;
 /// The part of the memory limit that held bodies may take.
 const MEMORY_SHARE: usize = 4;
-/// What a buffer grows by at first, in bytes; then it doubles. Nothing is allocated from a declared
-/// length.
+/// What a buffer grows by at first, in bytes; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
+/// from a declared length.
 const FIRST_STEP: usize = 16 * 1024;
+/// What a buffer grows by at most, in bytes, so that a body takes hardly more memory than it has bytes.
+const LAST_STEP: usize = 4 << 20;
 /// A buffer up to this size is kept for the next request, in bytes.
 const KEPT: usize = 64 * 1024;
 
@@ -135,7 +137,7 @@ pub fn read_body(
     let body = loop {
         if filled == buffer.bytes.len() {
             let left = most.saturating_sub(filled).max(1);
-            let step = filled.max(FIRST_STEP).min(left);
+            let step = filled.clamp(FIRST_STEP, LAST_STEP).min(left);
             if !buffer.grow(filled, step) {
                 break Body::Streamed(declared);
             }

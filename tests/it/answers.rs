@@ -366,8 +366,8 @@ fn a_streamed_body_is_not_sent_twice_when_the_connection_closes() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
-    client.send(post_head(3 * MIB).replace("/x", "/big"));
-    client.try_send(vec![b'x'; 3 * MIB]);
+    client.send(post_head(33 * MIB).replace("/x", "/big"));
+    client.try_send(vec![b'x'; 33 * MIB]);
     let response = client.read_response();
     let targets = upstream.targets();
     let whole = targets.iter().filter(|t| t.ends_with("/big")).count();
@@ -426,4 +426,90 @@ fn an_answer_that_has_begun_is_not_asked_for_again() {
     let response = client.request("GET", "/v1/second", &[], b"");
     response.assert_error(502, "upstream_broke");
     assert_eq!(upstream.requests().len(), 2);
+}
+
+/// Sends a GET for `/v1/x` to an upstream that answers with this Location; returns what arrives.
+fn location_after(location: &dyn Fn(&str) -> String) -> Option<String> {
+    let upstream = RawUpstream::start(|connection| {
+        while let Some(request) = connection.read_request() {
+            let location = request.header("x-answer-with").expect("the Location");
+            connection.send(format!(
+                "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+            ));
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let sent = location(&upstream.address().to_string());
+    let header = [("X-Answer-With", sent.as_str())];
+    let response = RawClient::connect(proxy.address()).request("GET", "/v1/x", &header, b"");
+    response.header("location").map(str::to_owned)
+}
+
+#[test]
+fn a_location_at_the_target_leads_through_the_proxy() {
+    for (location, expected) in [
+        (
+            "http://HOST/flow-llm-proxy/v1/y?z=1",
+            "/flow-llm-proxy/v1/y?z=1",
+        ),
+        ("https://HOST/flow-llm-proxy/v1/y", "/flow-llm-proxy/v1/y"),
+        ("HTTP://HOST/flow-llm-proxy", "/flow-llm-proxy"),
+        ("/flow-llm-proxy/v1/y", "/flow-llm-proxy/v1/y"),
+        (
+            "http://HOST/flow-llm-proxy-2/y",
+            "http://HOST/flow-llm-proxy-2/y",
+        ),
+        ("http://HOST/elsewhere", "http://HOST/elsewhere"),
+        ("http://HOST", "http://HOST"),
+        ("http://HOST//example.com/", "http://HOST//example.com/"),
+        (
+            "http://u@HOST/flow-llm-proxy/y",
+            "http://u@HOST/flow-llm-proxy/y",
+        ),
+        (
+            "http://other.example/flow-llm-proxy/y",
+            "http://other.example/flow-llm-proxy/y",
+        ),
+        ("//HOST/flow-llm-proxy/y", "//HOST/flow-llm-proxy/y"),
+        ("relative", "relative"),
+    ] {
+        let (shown, asked) = (location, |host: &str| location.replace("HOST", host));
+        let got = location_after(&asked).expect("a Location");
+        let port = got.split_once("127.0.0.1:").map(|(_, rest)| {
+            let end = rest.find('/').unwrap_or(rest.len());
+            format!("127.0.0.1:{}", &rest[..end])
+        });
+        let expected = expected.replace("HOST", &port.unwrap_or_default());
+        assert_eq!(got, expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_location_that_would_lead_elsewhere_as_a_path_stays_whole() {
+    let upstream = RawUpstream::start(|connection| {
+        while connection.read_request().is_some() {
+            let host = connection.local_address();
+            connection.send(format!(
+                "HTTP/1.1 302 Found\r\nLocation: http://{host}//example.com/x\r\n\
+                 Content-Length: 0\r\n\r\n"
+            ));
+        }
+    });
+    let proxy = ProxyProcess::to(&format!("http://{}", upstream.address())).start();
+    let location = get(proxy.address(), "/v1/x");
+    let location = location.header("location").expect("a Location");
+    assert!(location.starts_with("http://127.0.0.1:"), "{location}");
+}
+
+#[test]
+fn an_upstreams_own_flow_proxy_error_is_told_from_ours() {
+    let upstream =
+        FakeFlow::answering(|_| Answer::new(502, "x").header("x-flow-proxy-error", "theirs"));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/x");
+    assert_eq!(response.header("x-flow-proxy-error"), None);
+    assert_eq!(
+        response.header("x-flow-proxy-upstream-error"),
+        Some("theirs")
+    );
 }

@@ -76,8 +76,8 @@ fn a_body_one_byte_over_the_held_limit_arrives_whole() {
 
 #[test]
 fn a_chunked_body_over_the_held_limit_arrives_whole() {
-    let body = patterned_bytes(3 * MIB + 17);
-    assert!(send_chunked(&body, 9_999).body == body);
+    let body = patterned_bytes(33 * MIB + 17);
+    assert!(send_chunked(&body, 99_999).body == body);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_streamed_body_goes_up_before_it_is_complete() {
         let Some(head) = connection.read_request_head() else {
             return;
         };
-        assert_eq!(head.header("content-length"), Some("4194304"));
+        assert_eq!(head.header("content-length"), Some("37748736"));
         if connection.wait_for_byte() {
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
             connection.wait_for_close(SOON);
@@ -106,8 +106,8 @@ fn a_streamed_body_goes_up_before_it_is_complete() {
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
-    client.send(post_head(4 * MIB));
-    client.send(vec![b'x'; 3 * MIB]);
+    client.send(post_head(36 * MIB));
+    client.send(vec![b'x'; 35 * MIB]);
     wait_until("the upload to begin", SOON, || upstream.connections() == 1);
     client.send(vec![b'x'; MIB]);
     let response = client.read_response();

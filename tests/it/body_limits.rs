@@ -66,8 +66,8 @@ fn a_chunked_body_over_the_limit_is_rejected() {
 #[test]
 fn a_streamed_chunked_body_over_the_limit_never_becomes_a_whole_request() {
     let upstream = FakeFlow::start();
-    let proxy = start_with_limit(&upstream, "4M");
-    let rejected = chunked_post(5 * MIB, 100_000);
+    let proxy = start_with_limit(&upstream, "36M");
+    let rejected = chunked_post(37 * MIB, 100_000);
     assert_error_and_close(&proxy, rejected, 413, "body_too_large");
     assert_eq!(upstream.requests().len(), 0);
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
@@ -111,9 +111,9 @@ fn a_body_that_stalls_times_out() {
     let proxy = ProxyProcess::to(&upstream.url())
         .option("--client-timeout", "1")
         .start();
-    for begun in [4, 3 * MIB] {
+    for begun in [4, 34 * MIB] {
         let mut client = RawClient::connect(proxy.address());
-        client.send(post_head(9_999_999));
+        client.send(post_head(60 * MIB));
         client.send(vec![b'x'; begun]);
         let started = Instant::now();
         let response = client.read_response();

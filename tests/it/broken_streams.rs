@@ -38,7 +38,7 @@ fn a_body_short_of_its_length_stays_short() {
     answer.assert_ended("only this", Ended::Short);
     assert_eq!(
         (line.status, line.field("end"), line.level.as_str()),
-        (200, "upstream_broke", "INFO")
+        (200, "upstream_broke", "WARNING")
     );
     assert_eq!(line.number("out"), 9);
 }
@@ -246,6 +246,58 @@ fn a_compressed_sse_answer_gets_no_plain_frame() {
     let head = SSE_HEAD.replace("Transfer", "Content-Encoding: gzip\r\nTransfer");
     let (answer, _) = request_broken_off(&format!("{head}{}", chunk("compressed")), GET_REQUEST);
     answer.assert_ended("compressed", Ended::WithoutLastChunk);
+}
+
+#[test]
+fn identity_is_no_compression() {
+    for coding in ["identity", "Identity", "none", ""] {
+        let coded = format!("Content-Encoding: {coding}\r\nTransfer");
+        let head = SSE_HEAD.replace("Transfer", &coded);
+        let (answer, _) =
+            request_broken_off(&format!("{head}{}", chunk("data: 1\n\n")), GET_REQUEST);
+        assert_ends_with_error_frame(&answer.text(), "data: 1\n\n");
+    }
+}
+
+// What the OpenAI SDKs and the AI SDK raise on with its message.
+#[test]
+fn a_broken_responses_stream_gets_an_error_in_its_own_form() {
+    let numbered =
+        |n: u32| format!("event: x\ndata: {{\"type\":\"x\",\"sequence_number\":{n}}}\n\n");
+    for (sent, next) in [
+        (String::new(), 0),
+        (numbered(0), 1),
+        (numbered(6) + &numbered(7), 8),
+        (numbered(7) + "data: {\"sequence_number\":9", 8),
+        (
+            numbered(7) + "data: {\"x\":\"\\\"sequence_number\\\":90\"}\n\n",
+            8,
+        ),
+    ] {
+        let whole = sent
+            .rfind("\n\n")
+            .map_or("", |end| &sent[..end + 2])
+            .to_owned();
+        let request = GET_REQUEST.replace("/v1/x", "/v1/responses");
+        let body = if sent.is_empty() {
+            String::new()
+        } else {
+            chunk(&sent)
+        };
+        let (answer, line) = request_broken_off(&format!("{SSE_HEAD}{body}"), &request);
+        let text = answer.text();
+        assert!(text.starts_with(&whole), "{text:?}");
+        let events = decode_events(&text);
+        let (kind, data) = events.last().expect("an event");
+        let data: serde_json::Value = serde_json::from_str(data).expect("one line of JSON");
+        assert_eq!((kind.as_str(), &data["type"]), ("error", &"error".into()));
+        assert_eq!(data["sequence_number"], next, "{text:?}");
+        assert_eq!(data["error"]["code"], "upstream_broke");
+        assert!(data["error"]["type"].is_string() && data["error"]["param"].is_null());
+        let message = data["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("flow-proxy"), "{message}");
+        assert_eq!(line.field("end"), "upstream_broke");
+    }
 }
 
 #[test]

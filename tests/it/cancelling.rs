@@ -311,7 +311,7 @@ fn clients_that_leave_leave_nothing_behind() {
             .collect();
         drop(clients);
         wait_until("all to be logged", SOON, || {
-            proxy.access_lines().len() > (round + 1) * 20
+            proxy.access_lines().len() >= (round + 1) * 20
         });
     }
     // A worker may keep one idle upstream connection; none of these was left idle.
@@ -324,5 +324,5 @@ fn clients_that_leave_leave_nothing_behind() {
         .iter()
         .filter(|line| line.field("end") == "client_gone")
         .count();
-    assert_eq!((lines.len(), gone), (101, 100));
+    assert_eq!((lines.len(), gone), (100, 100));
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{
-    Answer, ClosedPort, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, Response, SOON, get,
-    is_ready, post, post_head, wait_until,
+    Answer, ClosedPort, FakeFlow, MIB, ProxyProcess, RawClient, RawUpstream, Response, SOON,
+    available, get, post, post_head, wait_until,
 };
 
 /// Asserts an error in OpenAI's dialect outside `/v1/messages` and in Anthropic's below it.
@@ -35,7 +35,7 @@ fn assert_error_in_both_dialects(target_url: &str, status: u16, code: &str) {
 
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.level.as_str()), (status, "ERROR"));
-    assert!(is_ready(&proxy), "never held against a credential");
+    assert_eq!(available(&proxy), 1, "never held against a credential");
 }
 
 fn assert_has_message(body: &serde_json::Value) {

@@ -1,7 +1,7 @@
 //! Strict framing (contract section 8): each attack is rejected with its code, its connection is
 //! closed, nothing of it reaches the upstream, and the next request is served.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     FakeFlow, ProxyProcess, RawClient, SMUGGLED, SOON, assert_bad_request, assert_rejected_with,
@@ -388,5 +388,55 @@ fn a_connection_that_sends_nothing_is_no_error() {
     assert!(
         !silent.closes_within(Duration::from_millis(300)),
         "it may wait for its request"
+    );
+}
+
+#[test]
+fn one_empty_line_before_a_request_is_passed_over() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let request = "\r\nGET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..2 {
+        client.send(request);
+        assert_eq!(client.read_response().status, 200);
+    }
+    for byte in request.bytes() {
+        client.send([byte]);
+    }
+    assert_eq!(client.read_response().status, 200);
+    client.send(format!("{request}{request}"));
+    for _ in 0..2 {
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
+fn a_second_empty_line_before_a_request_is_rejected_however_it_arrives() {
+    assert_bad_request(format!("\r\n\r\n{SMUGGLED}"));
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("\r\n");
+    // That the first one has been read, an answer on another connection makes likely, and no more.
+    assert_eq!(get(proxy.address(), "/v1/x").status, 200);
+    client.send("\r\n");
+    client.read_response().assert_error(400, "bad_request");
+    client.assert_closed();
+}
+
+#[test]
+fn an_empty_line_begins_a_head_and_its_time() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send("\r\n");
+    let begun = Instant::now();
+    let response = client.read_response();
+    let took = begun.elapsed();
+    response.assert_error(408, "request_timeout");
+    assert!(
+        took > Duration::from_secs(9) && took < Duration::from_secs(14),
+        "{took:?}"
     );
 }

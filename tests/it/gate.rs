@@ -217,3 +217,85 @@ fn rejections_have_an_access_line_without_a_configuration() {
     assert_eq!((line.status, line.level.as_str()), (403, "WARNING"));
     assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
 }
+
+#[test]
+fn the_names_by_which_containers_call_their_host_are_served() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for host in [
+        "host.docker.internal",
+        "host.docker.internal:8899",
+        "Gateway.Docker.Internal:8899",
+        "host.containers.internal",
+        "host.lima.internal:1",
+    ] {
+        assert_host_is_served(&proxy, host);
+    }
+    for host in [
+        "docker.internal",
+        "x.host.docker.internal",
+        "host.docker.internal.example",
+    ] {
+        assert_forbidden(&request_with(&proxy, &format!("Host: {host}\r\n")), host);
+    }
+}
+
+#[test]
+fn a_host_that_is_allowed_is_served_on_any_port() {
+    let upstream = FakeFlow::start();
+    let builder = ProxyProcess::to(&upstream.url())
+        .option("--allow-host", "llm.example,Proxy.Example")
+        .option("--allow-host", "third.example");
+    let proxy = builder.start();
+    for host in [
+        "llm.example",
+        "LLM.example:8899",
+        "proxy.example:1",
+        "third.example",
+    ] {
+        assert_host_is_served(&proxy, host);
+    }
+    for host in ["a.llm.example", "llm.example.org", "llm", "example"] {
+        assert_forbidden(&request_with(&proxy, &format!("Host: {host}\r\n")), host);
+    }
+}
+
+#[test]
+fn a_host_list_that_is_none_stops_the_start() {
+    for value in [
+        "*.example",
+        "a b",
+        "http://llm.example",
+        "llm.example:8899",
+        "a,,b",
+    ] {
+        let finished = ProxyProcess::to("http://127.0.0.1:9/x")
+            .option("--allow-host", value)
+            .run_to_end(SOON);
+        assert_eq!(finished.code, Some(2), "{value}: {finished:?}");
+        assert!(finished.stderr.contains("--allow-host"), "{finished:?}");
+    }
+}
+
+#[test]
+fn a_rejection_names_what_was_seen_and_the_way_in() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let message = |response: Response| {
+        let body = response.json();
+        body["error"]["message"]
+            .as_str()
+            .expect("a text")
+            .to_owned()
+    };
+    let told = message(request_with(&proxy, "Host: llm.example:8899\r\n"));
+    assert!(told.contains("'llm.example:8899'"), "{told}");
+    assert!(told.contains("--allow-host llm.example"), "{told}");
+    let told = message(request_with(
+        &proxy,
+        "Host: localhost\r\nOrigin: https://x.example\r\n",
+    ));
+    assert!(told.contains("'https://x.example'"), "{told}");
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!((line.status, line.field("error")), (403, "forbidden"));
+}

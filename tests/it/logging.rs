@@ -103,12 +103,12 @@ fn every_request_has_exactly_one_access_line() {
     for n in 0..20 {
         client.request("GET", &format!("/v1/{n}"), &[], b"");
     }
-    get(proxy.address(), "/-/health");
+    get(proxy.address(), "/-/health"); // a probe, which is logged at DEBUG only
     get(proxy.address(), "/-/unknown");
     let mut bad = RawClient::connect(proxy.address());
     bad.send("GET /v1/bad HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n");
     bad.read_response();
-    proxy.wait_for_access_line(23);
+    proxy.wait_for_access_line(22);
     let lines = proxy.access_lines();
     let rejected = lines
         .iter()
@@ -119,7 +119,7 @@ fn every_request_has_exactly_one_access_line() {
         (rejected.field("config"), rejected.number("attempts")),
         ("-", 0)
     );
-    assert_eq!(lines.len(), 23);
+    assert_eq!(lines.len(), 22);
 }
 
 #[test]
@@ -405,4 +405,111 @@ fn the_time_to_the_first_byte_is_not_the_duration() {
     let line = proxy.wait_for_access_line(1);
     assert!(line.number("duration_ms") >= 990, "{line:?}");
     assert!(line.number("ttfb_ms") < 900, "{line:?}");
+}
+
+#[test]
+fn the_upstreams_ids_are_logged_beside_the_clients() {
+    let upstream = FakeFlow::answering_the_status_asked_for("x");
+    drop(upstream);
+    let upstream = FakeFlow::answering(|request| {
+        let status = if request.target.ends_with("/bad") {
+            400
+        } else {
+            200
+        };
+        Answer::new(status, "x")
+            .header("x-request-id", "theirs")
+            .header("x-litellm-call-id", "call-1")
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let sent = [("X-Request-Id", "mine")];
+    let mut client = RawClient::connect(proxy.address());
+    client.request("GET", "/v1/good", &sent, b"");
+    client.request("GET", "/v1/bad", &sent, b"");
+    let (good, bad) = (proxy.wait_for_access_line(1), proxy.wait_for_access_line(2));
+    assert_eq!(
+        (good.field("id"), good.field("upstream_id")),
+        ("mine", "theirs")
+    );
+    assert_eq!(
+        (good.field("call_id"), bad.field("call_id")),
+        ("", "call-1")
+    );
+    assert_eq!(bad.field("upstream_id"), "theirs");
+}
+
+#[test]
+fn anthropics_sdks_are_given_the_id_that_they_show() {
+    let upstream = FakeFlow::answering(|request| match request.target.ends_with("/own") {
+        true => Answer::ok().header("request-id", "theirs"),
+        false => Answer::ok(),
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let id_of = |path: &str| {
+        let sent = [("X-Request-Id", "mine")];
+        let response = RawClient::connect(proxy.address()).request("POST", path, &sent, b"{}");
+        response.header("request-id").map(str::to_owned)
+    };
+    assert_eq!(id_of("/v1/messages").as_deref(), Some("mine"));
+    assert_eq!(id_of("/v1/messages/own").as_deref(), Some("theirs"));
+    assert_eq!(
+        id_of("/v1/messages/../x").as_deref(),
+        Some("mine"),
+        "own errors too"
+    );
+    assert_eq!(id_of("/v1/chat/completions"), None);
+}
+
+#[test]
+fn own_rejections_tell_their_reason_and_bad_ends_are_seen_at_warning() {
+    let upstream = RawUpstream::once("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-level", "WARNING")
+        .start_silent();
+    let sent = [("X-Request-Id", "mine")];
+    RawClient::connect(proxy.address()).request("GET", "/v1/half", &sent, b"");
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!(
+        (line.level.as_str(), line.field("end")),
+        ("WARNING", "upstream_broke")
+    );
+    assert_eq!(
+        (line.request.as_str(), line.field("id")),
+        ("GET /v1/half", "mine")
+    );
+    assert_eq!(line.field("config"), "primary-1");
+    get(proxy.address(), "/v1/../x");
+    let mut bad = RawClient::connect(proxy.address());
+    bad.send("GET /v1/x HTTP/2.0\r\n\r\n");
+    bad.read_response();
+    let errors: Vec<String> = (2..=3)
+        .map(|n| proxy.wait_for_access_line(n).field("error").to_owned())
+        .collect();
+    assert_eq!(errors, ["bad_request", "version_not_supported"]);
+}
+
+#[test]
+fn a_base_url_with_a_slash_or_version_too_many_is_named() {
+    let upstream = FakeFlow::answering_the_status_asked_for("");
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for (path, named) in [
+        ("//v1/messages/404", "'//'"),
+        ("/v1/v1/messages/404", "'/v1/v1/'"),
+    ] {
+        get(proxy.address(), path);
+        proxy.wait_for_log(&format!(
+            " - WARNING - A request was answered 404: the path begins with {named}: the base URL must"
+        ));
+        let own = get(proxy.address(), &format!("{path}/../x"));
+        own.assert_error_to(path, 400, "bad_request");
+        assert_eq!(
+            own.json()["type"],
+            "error",
+            "{path}: in the dialect of what was meant"
+        );
+    }
+    get(proxy.address(), "/v1/404");
+    get(proxy.address(), "//v1/200");
+    proxy.wait_for_access_line(6);
+    assert_eq!(proxy.log().matches("A request was answered 404").count(), 2);
 }

@@ -1,11 +1,13 @@
 //! The proxy's own pages, the `health` command and the demo (contract sections 2 and 10).
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
     Answer, ClosedPort, Ended, FakeFlow, Finished, ProxyProcess, RawClient, RawUpstream, SOON, get,
-    post, wait_until,
+    post, start_proxy, wait_until,
 };
 
 /// Sends a request with this Host and Origin; returns its status.
@@ -44,15 +46,32 @@ fn ready_is_200_with_an_available_credential() {
 }
 
 #[test]
-fn ready_is_503_while_all_credentials_rest_and_health_stays_200() {
-    let upstream = FakeFlow::answering(|_| Answer::limited(Some("2")));
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    assert_eq!(get(proxy.address(), "/v1/models").status, 429);
-    assert_eq!(get(proxy.address(), "/-/ready").status, 503);
-    assert_eq!(get(proxy.address(), "/-/health").status, 200);
-    wait_until("the rest to end", SOON, || {
-        get(proxy.address(), "/-/ready").status == 200
+fn ready_tells_how_it_is_and_takes_no_instance_out_of_service() {
+    let rejecting = Arc::new(AtomicBool::new(false));
+    let rejects = Arc::clone(&rejecting);
+    let upstream = FakeFlow::answering(move |_| match rejects.load(Ordering::SeqCst) {
+        true => Answer::unauthorized(),
+        false => Answer::ok(),
     });
+    let proxy = start_proxy(&upstream, 2);
+    let state = || {
+        let ready = get(proxy.address(), "/-/ready");
+        assert_eq!(ready.status, 200);
+        let state = ready.json();
+        (state["status"].clone(), state["secrets_file_valid"].clone())
+    };
+    assert_eq!(state(), ("ready".into(), true.into()));
+    rejecting.store(true, Ordering::SeqCst);
+    for _ in 0..4 {
+        assert_eq!(get(proxy.address(), "/v1/models").status, 401);
+    }
+    assert_eq!(state(), ("degraded".into(), true.into()));
+    rejecting.store(false, Ordering::SeqCst);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert_eq!(state(), ("ready".into(), true.into()));
+    std::fs::write(proxy.file("secrets.json"), "[").expect("our own file is writable");
+    wait_until("the file to be looked at", SOON, || state().1 == false);
+    assert_eq!(state().0, "ready", "the old configurations serve");
 }
 
 #[test]
@@ -108,11 +127,28 @@ fn a_page_request_with_a_body_leaves_the_connection_in_step() {
 #[test]
 fn pages_have_an_access_line_without_a_configuration() {
     let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    get(proxy.address(), "/-/health");
-    let line = proxy.wait_for_access_line(1);
-    assert_eq!((line.request.as_str(), line.status), ("GET /-/health", 200));
-    assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-level", "DEBUG")
+        .start();
+    let mut lines = Vec::new();
+    for page in ["health", "ready", "unknown"] {
+        get(proxy.address(), &format!("/-/{page}"));
+        lines.push(proxy.wait_for_access_line(lines.len() + 1));
+    }
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line.level.as_str(), line.request.as_str(), line.status))
+        .collect();
+    let expected = [
+        ("DEBUG", "GET /-/health", 200),
+        ("DEBUG", "GET /-/ready", 200),
+        ("WARNING", "GET /-/unknown", 404),
+    ];
+    assert_eq!(told, expected);
+    for line in &lines {
+        assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+    }
+    assert_eq!(lines[2].field("error"), "not_found");
 }
 
 fn run_health(port: u16) -> Finished {

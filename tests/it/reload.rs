@@ -1,11 +1,13 @@
 //! New secrets without a restart: SIGHUP and the watched file (contract sections 5 and 11).
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, ProxyProcess, SOON, credential, get, next_clients, start_proxy,
-    start_stream, wait_until,
+    Answer, Ended, FakeFlow, ProxyProcess, SOON, available, credential, get, next_clients,
+    start_proxy, start_stream, wait_until,
 };
 
 /// The proxy looks at the file every 5 s, and the machine may be busy.
@@ -133,10 +135,30 @@ fn the_health_of_unchanged_credentials_survives() {
     renamed["name"] = "renamed".into();
     let entries = [credential(4), renamed, credential(2), credential(3)];
     write_in_place(&proxy.file("secrets.json"), &entries);
-    proxy.signal("HUP");
-    wait_for_client(&upstream, &proxy, "client-4", Duration::from_secs(3));
+    wait_for_client(&upstream, &proxy, "client-4", WATCHED_SOON);
     let later = next_clients(&upstream, &proxy, 4);
     assert_eq!(later, ["client-3", "client-4", "client-3", "client-4"]);
+}
+
+#[test]
+fn sighup_ends_rests_and_restores_no_failed_credential() {
+    let is_limited = Arc::new(AtomicBool::new(true));
+    let limited = Arc::clone(&is_limited);
+    let upstream = FakeFlow::answering(move |request| match request.client_id().as_str() {
+        "client-1" => Answer::unauthorized(),
+        "client-2" if limited.load(Ordering::SeqCst) => Answer::limited(Some("100")),
+        "client-3" if limited.load(Ordering::SeqCst) => Answer::new(402, "spent"),
+        _ => Answer::ok(),
+    });
+    let proxy = start_proxy(&upstream, 4);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert_eq!(available(&proxy), 1);
+    is_limited.store(false, Ordering::SeqCst);
+    proxy.signal("HUP");
+    wait_until("the rests to end", SOON, || available(&proxy) == 3);
+    let mut later = next_clients(&upstream, &proxy, 3);
+    later.sort();
+    assert_eq!(later, ["client-2", "client-3", "client-4"]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) request: Option<PendingRequest>,
     /// How many bytes of the input have been searched for the end of the head.
     searched: usize,
+    /// The empty line that may stand before a request line was there.
+    empty_line_passed: bool,
     /// When the first byte of the head that is being read arrived.
     pub(crate) head_since: Option<Instant>,
     pub(crate) served_requests: u64,
@@ -98,6 +100,7 @@ impl Connection {
             client: Client::new(socket, peer, read_timeout),
             request: None,
             searched: 0,
+            empty_line_passed: false,
             head_since: None,
             served_requests: 0,
             _open: open,
@@ -112,7 +115,7 @@ impl Connection {
                     self.request = Some(PendingRequest::new(head));
                     return NextHead::Complete;
                 }
-                Ok(None) if self.client.input.bytes().is_empty() => self.head_since = None,
+                Ok(None) if self.is_between_requests() => self.head_since = None,
                 // The first bytes may have come together with the last request.
                 Ok(None) => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
                 Err(error) => return NextHead::Rejected(error),
@@ -136,9 +139,18 @@ impl Connection {
         spare: &mut Vec<HeaderBlock>,
     ) -> Result<Option<RequestHead>, HttpError> {
         if self.searched == 0 {
-            // RFC 9112 section 2.2: one empty line before the request line is ignored.
+            // RFC 9112 section 2.2: one empty line before the request line is ignored. More of them would
+            // keep a connection open that never sends a request.
             match self.client.input.bytes() {
-                [b'\r', b'\n', ..] => self.client.input.consume(2),
+                [b'\r', b'\n', ..] if self.empty_line_passed => {
+                    return Err(HttpError::bad_request(
+                        "more than one empty line before the request line",
+                    ));
+                }
+                [b'\r', b'\n', ..] => {
+                    self.client.input.consume(2);
+                    self.empty_line_passed = true;
+                }
                 [b'\r'] => return Ok(None),
                 _ => {}
             }
@@ -151,8 +163,14 @@ impl Connection {
         let head = request::parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
         self.client.input.consume(end);
         self.searched = 0;
+        self.empty_line_passed = false;
         self.head_since = None;
         Ok(Some(head))
+    }
+
+    /// No byte of the next request has arrived.
+    fn is_between_requests(&self) -> bool {
+        self.client.input.bytes().is_empty() && !self.empty_line_passed
     }
 
     /// Frees the memory of a connection that serves no further request.

@@ -1,6 +1,6 @@
 //! Made-up credentials, and which of them requests are sent with.
 
-use super::{ProxyProcess, Upstream, get};
+use super::{ProxyProcess, Response, Upstream, get, post};
 
 /// Makes the n-th credential, counting from 1: name `primary-<n>`, client id `client-<n>`.
 pub fn credential(n: usize) -> serde_json::Value {
@@ -33,7 +33,30 @@ pub fn next_clients(upstream: &Upstream, proxy: &ProxyProcess, count: usize) -> 
     upstream.client_ids().split_off(before)
 }
 
-/// Asks the proxy whether a credential is available.
-pub fn is_ready(proxy: &ProxyProcess) -> bool {
-    get(proxy.address(), "/-/ready").status == 200
+/// Sends `count` requests for `model`, which must succeed; returns the client ids that they were sent
+/// with.
+pub fn clients_for(
+    upstream: &Upstream,
+    proxy: &ProxyProcess,
+    model: &str,
+    count: usize,
+) -> Vec<String> {
+    let before = upstream.client_ids().len();
+    for _ in 0..count {
+        assert_eq!(ask_for(proxy, model).status, 200, "{model}");
+    }
+    upstream.client_ids().split_off(before)
+}
+
+/// Asks for a chat completion by `model`.
+pub fn ask_for(proxy: &ProxyProcess, model: &str) -> Response {
+    let body = serde_json::json!({"messages": [], "model": model}).to_string();
+    post(proxy.address(), "/v1/chat/completions", body.as_bytes())
+}
+
+/// Asks the proxy how many of its configurations are available.
+pub fn available(proxy: &ProxyProcess) -> u64 {
+    let response = get(proxy.address(), "/-/ready");
+    let count = &response.json()["configurations"]["available"];
+    count.as_u64().expect("a number")
 }

@@ -41,6 +41,13 @@ impl Answer {
         Answer::new(401, body).header("Content-Type", "application/json")
     }
 
+    /// Answers with an error in the form that LiteLLM gives it in both dialects.
+    pub fn error(status: u16, kind: &str, message: &str) -> Answer {
+        let error = serde_json::json!({"type": kind, "message": message, "param": "None"});
+        let body = serde_json::json!({ "error": error }).to_string();
+        Answer::new(status, body).header("Content-Type", "application/json")
+    }
+
     pub fn limited(retry_after: Option<&str>) -> Answer {
         let answer = Answer::new(429, r#"{"error":{"message":"Rate limited","code":"429"}}"#);
         match retry_after {

@@ -3,8 +3,8 @@
 pub const MIB: usize = 1024 * 1024;
 pub const KIB_PER_MIB: u64 = 1024;
 
-/// The largest body that the contract has held in memory for repeating: 2 MiB.
-pub const HELD_BODY_LIMIT_BYTES: usize = 2 * MIB;
+/// The largest body that the contract has held in memory for repeating: 32 MiB.
+pub const HELD_BODY_LIMIT_BYTES: usize = 32 * MIB;
 
 /// A response that keeps the connection, with the body `ok`.
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -23,7 +23,9 @@ mod waits;
 mod work_dir;
 
 pub use clock::http_date;
-pub use credentials::{credential, credentials, is_ready, next_clients, start_proxy};
+pub use credentials::{
+    ask_for, available, clients_for, credential, credentials, next_clients, start_proxy,
+};
 pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
 pub use log_lines::AccessLine;

@@ -194,6 +194,12 @@ impl UpstreamConnection {
         }
     }
 
+    /// Returns `address:port` of this end.
+    pub fn local_address(&self) -> String {
+        let address = self.stream.local_addr();
+        address.expect("a connected socket").to_string()
+    }
+
     /// Reads one whole request and records it. `None` at the connection's end.
     pub fn read_request(&mut self) -> Option<SeenRequest> {
         let mut request = self.read_request_head()?;

@@ -139,11 +139,14 @@ fn recorded_limits_rest_until_the_time_told() {
     }
 }
 
+/// A verdict, and the status, header fields and body that it follows from.
+type Row<'r> = (&'r str, u16, &'r [(&'r str, &'r str)], String);
+
 #[test]
 fn each_row_of_the_table_is_known_by_what_it_says() {
     let id = &[("x-litellm-call-id", "1")][..];
     let typed = |kind: &str| error(kind, "Some text", "None");
-    let rows: &[(&str, u16, &[(&str, &str)], String)] = &[
+    let rows: &[Row] = &[
         // 1: provider
         (
             "provider",
