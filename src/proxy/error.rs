@@ -6,8 +6,8 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::access_log::ExchangeEnd;
+use super::api::Api;
 use super::headers;
-use super::route::Api;
 use crate::http1::error::HttpError;
 use crate::server::ClientError;
 use crate::upstream::error::UpstreamError;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::route::{Api, TargetForm};
+use super::api::Api;
+use super::route::TargetForm;
 use crate::config::target::Target;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 

@@ -13,18 +13,12 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 pub mod access;
 mod access_log;
 pub mod admin;
-mod attempts;
+mod api;
 pub mod balancer;
 pub mod error;
-mod error_body;
 mod forward;
 mod headers;
-mod kept_response;
-mod limit_wait;
-mod model;
 mod own_response;
-mod relay;
-mod request_body;
 mod request_id;
 mod route;
 mod sse;
@@ -32,11 +26,13 @@ mod sse;
 use self::access::AccessPolicy;
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};
 use self::admin::Readiness;
+use self::api::Api;
 use self::balancer::Balancer;
 use self::error::ProxyError;
-use self::forward::{Context, Forwarder, InFlight};
+use self::forward::Forwarder;
+use self::forward::in_flight::{Context, InFlight};
 use self::request_id::RequestIds;
-use self::route::{Api, Route};
+use self::route::Route;
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
@@ -210,7 +206,7 @@ impl Proxy {
         log.bytes_out = exchange.body_bytes_out();
         log.write(exchange.peer(), &exchange.head.target);
         if log.status == 404
-            && let Some(hint) = route::base_url_hint(log.path.of(&exchange.head.target))
+            && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {
             log::warn!("A request was answered 404: {hint}");
         }

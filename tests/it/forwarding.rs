@@ -380,7 +380,7 @@ fn the_clients_own_credentials_stay_behind() {
 }
 
 #[test]
-fn trace_would_show_the_token_and_is_refused() {
+fn trace_would_show_the_token_and_is_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
     for method in ["TRACE", "TRACK"] {

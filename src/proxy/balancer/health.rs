@@ -68,7 +68,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A request that was not itself refused as busy has ended: there is a place again.
+    /// A request that was not itself rejected as busy has ended: there is a place again.
     pub fn end_busy(&self) {
         if self.busy_until_ms.load(Ordering::Relaxed) != 0 {
             self.busy_until_ms.store(0, Ordering::Relaxed);

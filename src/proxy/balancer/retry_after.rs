@@ -85,7 +85,7 @@ fn reset_headers(fields: &HeaderBlock, now: SystemTime) -> Option<Duration> {
 
 /// `6m0s`, `20ms`, seconds, or seconds since 1970.
 fn duration_or_epoch(value: &str, now: SystemTime) -> Option<Duration> {
-    /// Nobody rests for so long: it is a point in time.
+    /// No rest is so long: it is a point in time.
     const EPOCH: f64 = 1e9;
     if let Ok(number) = value.parse::<f64>() {
         let since_epoch = now

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::proxy::error_body::ErrorBody;
+use crate::proxy::forward::error_body::ErrorBody;
 
 const ASKED: Asked<'static> = Asked {
     needs_token: true,

@@ -1,13 +1,14 @@
 //! Copies the response to the client as it arrives.
 
-use super::error::AnthropicError;
 use super::error_body::ErrorBody;
-use super::headers::{self, ClientHeaders};
-use super::route::Api;
-use super::sse::EventScanner;
-use super::sse::sequence::SequenceScanner;
 use crate::http1::encode::ResponseLength;
 use crate::http1::response::{ResponseFraming, ResponseHead};
+use crate::proxy::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
+use crate::proxy::api::Api;
+use crate::proxy::error::AnthropicError;
+use crate::proxy::headers::{self, ClientHeaders};
+use crate::proxy::sse::EventScanner;
+use crate::proxy::sse::sequence::SequenceScanner;
 use crate::server::{ClientError, Exchange};
 use crate::upstream::connection::{BodyRead, UpstreamConnection};
 use crate::upstream::error::UpstreamError;
@@ -69,6 +70,37 @@ pub fn relay(
             Relayed::Upstream(error)
         }
         relayed => relayed,
+    }
+}
+
+/// Notes how the response that was passed on ended.
+pub fn note_end(exchange: &mut Exchange<'_>, log: &mut AccessLog, status: u16, relayed: &Relayed) {
+    log.status = status;
+    log.end = match relayed {
+        Relayed::Whole => ExchangeEnd::Ok,
+        Relayed::Client(ClientError::TimedOut) => ExchangeEnd::ClientTimeout,
+        Relayed::Client(_) | Relayed::Upstream(UpstreamError::ClientClosed) => {
+            if exchange.is_aborting() {
+                ExchangeEnd::Shutdown
+            } else {
+                ExchangeEnd::ClientGone
+            }
+        }
+        Relayed::Upstream(UpstreamError::TimedOut) => ExchangeEnd::UpstreamTimeout,
+        Relayed::Upstream(_) => ExchangeEnd::UpstreamBroke,
+    };
+    match log.end {
+        ExchangeEnd::ClientGone => {
+            log.status = CLIENT_GONE_STATUS;
+            exchange.mark_client_gone();
+        }
+        ExchangeEnd::UpstreamBroke | ExchangeEnd::UpstreamTimeout => {
+            log::error!(
+                "The upstream broke off in the middle of an answer ({})",
+                log.end
+            );
+        }
+        _ => {}
     }
 }
 

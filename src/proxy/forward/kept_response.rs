@@ -1,11 +1,11 @@
 //! A response that was not passed on because another credential was asked, kept whole: the client can wait
 //! for a limit or a provider, and such a response says more than what another credential lacks.
 
-use super::balancer::verdict::Verdict;
 use super::error_body::ErrorBody;
-use super::headers::{self, ClientHeaders};
 use super::relay::{Relayed, response_length};
 use crate::http1::response::ResponseHead;
+use crate::proxy::balancer::verdict::Verdict;
+use crate::proxy::headers::{self, ClientHeaders};
 use crate::server::Exchange;
 
 /// The best response of the earlier attempts.

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::balancer::Balancer;
 use crate::net::wait;
+use crate::proxy::balancer::Balancer;
 use crate::server::{ClientError, Exchange};
 
 /// How often a waiting request looks whether it may go on: a busy credential may be free at any moment.

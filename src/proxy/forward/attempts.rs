@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use super::balancer::verdict::{Judgement, Verdict};
-use super::balancer::{Balancer, Selection, Wanted};
 use crate::config::secrets::Configuration;
+use crate::proxy::balancer::Balancer;
+use crate::proxy::balancer::selection::{Selection, Wanted};
+use crate::proxy::balancer::verdict::{Judgement, Verdict};
 
 /// No attempt begins later than this after the first response that called for one, but for the second.
 const MAX_FAILOVER_TIME: Duration = Duration::from_secs(10);

@@ -3,39 +3,42 @@
 //! A request that has been sent may be put aside until its response begins ([`Context::waiting`]); every
 //! other wait blocks the worker.
 
-use std::net::TcpStream;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method};
 
-use super::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
-use super::attempts::Attempts;
-use super::balancer::verdict::{self, Asked, ErrorObject, Verdict};
-use super::balancer::{Balancer, Wanted};
-use super::error::ProxyError;
-use super::error_body::{self, ErrorBody};
-use super::headers::{self, ClientHeaders};
-use super::kept_response::Kept;
-use super::limit_wait::LimitWait;
-use super::model;
-use super::relay::{self, Relayed};
-use super::request_body::{self, Body, BodyBuffer, HeldBytes, Streaming};
-use super::route::{Api, TargetForm, TargetSlice};
+mod attempts;
+pub mod error_body;
+pub mod in_flight;
+mod kept_response;
+mod limit_wait;
+mod model;
+mod relay;
+mod request_body;
+
+use self::error_body::ErrorBody;
+use self::in_flight::{Context, InFlight};
+use self::kept_response::Kept;
+use self::limit_wait::LimitWait;
+use self::request_body::{Body, BodyBuffer, HeldBytes, Streaming};
 use crate::config::secrets::Credential;
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
 use crate::http1::headers::KnownHeader;
 use crate::http1::response::ResponseHead;
 use crate::net::wait;
-use crate::server::{ClientError, Exchange, Progress};
-use crate::upstream::connection::{BodyRead, UpstreamConnection};
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::balancer::Balancer;
+use crate::proxy::balancer::selection::Wanted;
+use crate::proxy::balancer::verdict::{self, Asked, ErrorObject, Verdict};
+use crate::proxy::error::ProxyError;
+use crate::proxy::headers::{self, ClientHeaders};
+use crate::proxy::route::TargetSlice;
+use crate::server::{Exchange, Progress};
+use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connector::Upstream;
-use crate::upstream::error::UpstreamError;
 use crate::upstream::request::{Request, RequestBody};
-
-/// The most of a rejected response's body that is read so that its connection can be reused, in bytes.
-const MAX_SKIPPED_BODY: usize = 64 * 1024;
 
 /// Sends requests to the target. One for the process.
 pub struct Forwarder {
@@ -46,69 +49,6 @@ pub struct Forwarder {
     upstream: Arc<Upstream>,
     held: Arc<HeldBytes>,
     limit_wait: LimitWait,
-}
-
-/// What each request in flight owns: an upstream connection and a buffer for its body.
-pub struct Context {
-    connection: UpstreamConnection,
-    body: BodyBuffer,
-    /// A request that was sent and waits for its response.
-    pub waiting: Option<InFlight>,
-}
-
-/// A request, and how far it is.
-pub struct InFlight {
-    pub log: AccessLog,
-    /// Path and query for the upstream.
-    pub path: TargetSlice,
-    pub api: Api,
-    pub form: TargetForm,
-    body: Body,
-    /// Its model, once that was looked for.
-    model: Option<Option<String>>,
-    attempts: Attempts,
-    /// A response of an earlier attempt that says more to the client than the last one may.
-    kept: Option<Kept>,
-}
-
-impl InFlight {
-    pub fn new(log: AccessLog) -> InFlight {
-        InFlight {
-            log,
-            path: TargetSlice::In(0..0),
-            api: Api::Other,
-            form: TargetForm::Origin,
-            body: Body::None,
-            model: None,
-            attempts: Attempts::default(),
-            kept: None,
-        }
-    }
-
-    /// Looks for the model, unless that was done before.
-    fn find_model(&mut self, context: &Context, exchange: &Exchange<'_>) -> Option<&str> {
-        let find = || {
-            let body = match self.body {
-                Body::Held => context.body.bytes(),
-                // A part of a body may lack the member that counts.
-                Body::None | Body::Streamed(_) => b"",
-            };
-            model::of_request(self.log.path.of(&exchange.head.target), body)
-        };
-        self.model.get_or_insert_with(find).as_deref()
-    }
-}
-
-impl Context {
-    pub fn upstream_socket(&self) -> &Weak<TcpStream> {
-        self.connection.socket()
-    }
-
-    /// Closes the upstream connection, unless it can be used again, and forgets the body.
-    pub fn end_exchange(&mut self) {
-        self.connection.end_exchange();
-        self.body.clear();
-    }
 }
 
 impl Forwarder {
@@ -264,7 +204,7 @@ impl Forwarder {
             let is_whole = body.is_whole;
             Kept::keep(&mut request.kept, verdict, response, body);
             if !is_whole {
-                skip_body(&mut context.connection);
+                error_body::skip_rest(&mut context.connection);
             }
             return Ok(false);
         }
@@ -273,7 +213,7 @@ impl Forwarder {
             && self.limit_wait.is_on()
             && self.wait_for_limit(context, exchange, request)?
         {
-            skip_body(&mut context.connection);
+            error_body::skip_rest(&mut context.connection);
             request.kept = None;
             self.choose(context, exchange, request);
             return Ok(false);
@@ -314,9 +254,9 @@ impl Forwarder {
             ),
         };
         if kept.is_some() && !body.is_whole {
-            skip_body(&mut context.connection);
+            error_body::skip_rest(&mut context.connection);
         }
-        note_end(exchange, &mut request.log, status.as_u16(), &relayed);
+        relay::note_end(exchange, &mut request.log, status.as_u16(), &relayed);
         context.connection.reuse_fields(response.fields);
     }
 
@@ -445,50 +385,5 @@ fn note_ids(log: &mut AccessLog, response: &ResponseHead) {
     log.upstream_id = id.filter(|id| *id != log.id.as_bytes()).map(Box::from);
     if response.status.as_u16() >= 400 {
         log.call_id = response.fields.find(b"x-litellm-call-id").map(Box::from);
-    }
-}
-
-/// Notes how the response that was passed on ended.
-fn note_end(exchange: &mut Exchange<'_>, log: &mut AccessLog, status: u16, relayed: &Relayed) {
-    log.status = status;
-    log.end = match relayed {
-        Relayed::Whole => ExchangeEnd::Ok,
-        Relayed::Client(ClientError::TimedOut) => ExchangeEnd::ClientTimeout,
-        Relayed::Client(_) | Relayed::Upstream(UpstreamError::ClientClosed) => {
-            if exchange.is_aborting() {
-                ExchangeEnd::Shutdown
-            } else {
-                ExchangeEnd::ClientGone
-            }
-        }
-        Relayed::Upstream(UpstreamError::TimedOut) => ExchangeEnd::UpstreamTimeout,
-        Relayed::Upstream(_) => ExchangeEnd::UpstreamBroke,
-    };
-    match log.end {
-        ExchangeEnd::ClientGone => {
-            log.status = CLIENT_GONE_STATUS;
-            exchange.mark_client_gone();
-        }
-        ExchangeEnd::UpstreamBroke | ExchangeEnd::UpstreamTimeout => {
-            log::error!(
-                "The upstream broke off in the middle of an answer ({})",
-                log.end
-            );
-        }
-        _ => {}
-    }
-}
-
-/// Reads what is left of a response that is not passed on, if it is short and has arrived, so that its
-/// connection can be reused. Apart from its caller, whose stack frame lasts as long as a response.
-#[inline(never)]
-fn skip_body(connection: &mut UpstreamConnection) {
-    let mut scratch = [0; 4096];
-    let mut skipped = 0;
-    while skipped <= MAX_SKIPPED_BODY {
-        match connection.try_read(&mut scratch) {
-            Ok(BodyRead::Data(length)) => skipped += length,
-            Ok(BodyRead::NotYet | BodyRead::End) | Err(_) => return,
-        }
     }
 }

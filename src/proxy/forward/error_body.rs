@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
-use super::balancer::verdict::ErrorObject;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
+use crate::proxy::balancer::verdict::ErrorObject;
 use crate::upstream::connection::{BodyRead, UpstreamConnection};
 
 /// The most of a body that is read, in bytes.
@@ -15,6 +15,9 @@ pub const MAX_BODY: usize = 16 * 1024;
 const MAX_UNPACKED: u64 = 64 * 1024;
 /// How long the body is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// The most of a rejected response's body that is read so that its connection can be reused, in bytes.
+const MAX_SKIPPED_BODY: usize = 64 * 1024;
 
 /// The beginning of a body, as it goes to the client.
 #[derive(Debug, Default)]
@@ -49,6 +52,20 @@ pub fn read(connection: &mut UpstreamConnection) -> ErrorBody {
     body.bytes.truncate(filled);
     body.bytes.shrink_to_fit();
     body
+}
+
+/// Reads what is left of a response that is not passed on, if it is short and has arrived, so that its
+/// connection can be reused. Apart from its caller, whose stack frame lasts as long as a response.
+#[inline(never)]
+pub fn skip_rest(connection: &mut UpstreamConnection) {
+    let mut scratch = [0; 4096];
+    let mut skipped = 0;
+    while skipped <= MAX_SKIPPED_BODY {
+        match connection.try_read(&mut scratch) {
+            Ok(BodyRead::Data(length)) => skipped += length,
+            Ok(BodyRead::NotYet | BodyRead::End) | Err(_) => return,
+        }
+    }
 }
 
 impl ErrorBody {

@@ -1,0 +1,64 @@
+//! A configuration that was chosen for one attempt, and what the choice depended on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::health::{Health, Shared};
+use crate::config::secrets::Configuration;
+
+/// A configuration that was chosen for one attempt.
+#[derive(Debug)]
+pub struct Selection {
+    pub configuration: Arc<Configuration>,
+    pub sent_at: Instant,
+    /// Whether an accepted response changes the credential's health.
+    pub(super) has_marks: bool,
+    /// It was rejected as busy itself, so that its end makes no place.
+    pub(super) was_busy: bool,
+    pub(super) probe: Option<Probe>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Selection {
+    /// Ends the probe of a failed credential; others may try it from now on.
+    pub fn end_probe(&mut self) {
+        self.probe = None;
+    }
+}
+
+impl Drop for Selection {
+    fn drop(&mut self) {
+        if !self.was_busy {
+            self.shared.end_busy();
+        }
+    }
+}
+
+/// Ends the probe of a credential when it is dropped.
+#[derive(Debug)]
+pub(super) struct Probe(pub(super) Arc<Shared>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.is_probed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Who may be chosen for the next attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'r> {
+    /// The request's model, where it is known.
+    pub model: Option<&'r str>,
+    /// Credentials that rest are asked too, once no other one is left.
+    pub asks_resting: bool,
+    /// A failed credential is tried only where no other one is available: the request cannot be
+    /// repeated with another.
+    pub avoids_probe: bool,
+}
+
+pub(super) fn is_tried(tried: &[Selection], health: &Health) -> bool {
+    tried
+        .iter()
+        .any(|tried| tried.configuration.credential == health.credential)
+}
