@@ -321,8 +321,12 @@ impl<H: Handler> Acceptor<H> {
         // The request line, if it has arrived, decides the form of the response. The outcome of the read
         // does not matter.
         connection.client.read_head();
-        let fate = reject(connection, &*self.handler, error, since);
-        if let ConnectionFate::Drain(connection) = fate {
+        let handler = &*self.handler;
+        let fate = catch_unwind(AssertUnwindSafe(|| {
+            reject(connection, handler, error, since)
+        }));
+        // The panic hook has logged a panic; the other connections are served all the same.
+        if let Ok(ConnectionFate::Drain(connection)) = fate {
             self.drain(connection);
         }
     }
