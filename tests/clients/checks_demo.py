@@ -12,23 +12,26 @@ INPUT = {"city": "example"}
 
 
 def checks(lab):
+    basics = (
+        ("the demo responds in one piece", responds),
+        ("a stream of the demo says the same", streams),
+        ("the demo calls a tool only if asked to", calls_tool),
+        ("failovers in a session with the demo go unnoticed", fails_over),
+    )
     for sdk in lab.sdks:
         if sdk.dialect == "openai":
-            yield Check(f"{sdk.name}: lists the models", lambda s=sdk: lists_models(lab, s))
-        yield Check(f"{sdk.name}: a response in one piece", lambda s=sdk: responds(lab, s))
-        yield Check(f"{sdk.name}: a stream says the same", lambda s=sdk: streams(lab, s))
-        yield Check(f"{sdk.name}: a tool is called if asked for", lambda s=sdk: calls_tool(lab, s))
-        yield Check(
-            f"{sdk.name}: a failover in a session goes unnoticed", lambda s=sdk: fails_over(s)
-        )
+            title = f"{sdk.name}: the demo lists its models"
+            yield Check(title, lambda s=sdk: lists_models(lab, s))
+        for title, run in basics:
+            yield Check(f"{sdk.name}: {title}", lambda s=sdk, r=run: r(lab, s))
     helpers = {
         "openai (Python)": (
-            ("embeddings are decoded", openai_embeddings),
-            ("an async stream says the same", openai_async),
+            ("embeddings of the demo are decoded", openai_embeddings),
+            ("an async stream of the demo says the same", openai_async),
         ),
         "anthropic (Python)": (
-            ("the stream helper builds the message", anthropic_helper),
-            ("tokens are counted", anthropic_counts),
+            ("the stream helper builds the demo's message", anthropic_helper),
+            ("the demo counts tokens", anthropic_counts),
         ),
     }
     for sdk in lab.sdks:
@@ -89,7 +92,7 @@ def calls_tool(lab, sdk):
         equal(json.loads(streamed), INPUT, "streamed input")
 
 
-def fails_over(sdk):
+def fails_over(_lab, sdk):
     """Of the demo's configurations one is revoked; another one lacks a model and a budget."""
     with Proxy(command=["demo"]) as demo:
         for model in ("demo-gpt", "demo-vip", "demo-costly"):
