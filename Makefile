@@ -10,14 +10,9 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 16
 
 .PHONY: run
-run: ## Build and start the proxy, or the demo if there is no secrets.json
+run: ## Build and start the proxy, or the demo without secrets (ARGS="--port 8900")
 	$(CARGO) build --release --locked
-	@if [ -f "$${FLOW_PROXY_SECRETS_FILE:-secrets.json}" ]; then \
-	  exec target/release/flow-proxy $(ARGS); \
-	else \
-	  echo "No secrets.json here: starting the demo. For the real Flow: cp secrets.json.template secrets.json"; \
-	  exec target/release/flow-proxy demo $(ARGS); \
-	fi
+	@exec target/release/flow-proxy --or-demo $(ARGS)
 
 .PHONY: build
 build: ## Build the release binary, target/release/flow-proxy

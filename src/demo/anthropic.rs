@@ -2,26 +2,27 @@
 
 use serde_json::{Value, json};
 
-use super::api::{Prompt, Response, ResponseId};
+use super::api::{Body, Prompt, ResponseId};
 use super::error::ApiError;
 use super::speech::{self, Ending, Input, Reply};
+use super::tools::{self, Tool, ToolCall, ToolChoice};
 
 /// Returns the response to a message: a stream where the request asks for one.
-pub(super) fn messages(prompt: &Prompt, response_id: ResponseId) -> Result<Response, ApiError> {
+pub(super) fn messages(prompt: &Prompt, response_id: ResponseId) -> Result<Body, ApiError> {
     let request = &prompt.json;
     let messages = request["messages"].as_array();
     let messages = messages.ok_or_else(|| ApiError::bad_request("messages: must be an array"))?;
     let max_tokens = request["max_tokens"].as_u64();
     let message = Message {
-        reply: speech::reply(&last_input(messages), tool(request), max_tokens),
+        reply: speech::reply(&last_input(messages), tool_call(request), max_tokens),
         model: request["model"].as_str().unwrap_or("demo-claude"),
         input_tokens: prompt.tokens,
         response_id,
     };
     if request["stream"] == true {
-        return Ok(Response::Events(message.events()));
+        return Ok(Body::Events(message.events()));
     }
-    Ok(Response::ok(message.whole()))
+    Ok(Body::Json(message.whole()))
 }
 
 /// Returns the user's last message. Results of tools come in messages of the user, too.
@@ -44,13 +45,21 @@ fn last_input(messages: &[Value]) -> Input {
     }
 }
 
-/// Returns the first tool, unless the client wants none to be called.
-fn tool(request: &Value) -> Option<&str> {
-    if request["tool_choice"]["type"] == "none" {
-        return None;
-    }
-    let tools = request["tools"].as_array()?;
-    tools.iter().find_map(|tool| tool["name"].as_str())
+/// Returns the call of a tool that the request asks for.
+fn tool_call(request: &Value) -> Option<ToolCall> {
+    let choice = &request["tool_choice"];
+    let choice = match (choice["type"].as_str(), choice["name"].as_str()) {
+        (Some("any"), _) => ToolChoice::Any,
+        (Some("tool"), Some(name)) => ToolChoice::Named(name),
+        _ => ToolChoice::Words,
+    };
+    let offered = request["tools"].as_array()?.iter().filter_map(|tool| {
+        Some(Tool {
+            name: tool["name"].as_str()?,
+            schema: &tool["input_schema"],
+        })
+    });
+    tools::call(choice, offered)
 }
 
 /// A response, which can be written whole or as a stream.
@@ -65,30 +74,25 @@ impl Message<'_> {
     fn whole(&self) -> Value {
         let block = match &self.reply {
             Reply::Text { pieces, .. } => json!({"type": "text", "text": pieces.concat()}),
-            Reply::ToolCall { .. } => self.empty_block(),
+            Reply::ToolCall { call, .. } => {
+                let mut block = self.empty_block();
+                block["input"] = call.input.clone();
+                block
+            }
         };
-        self.envelope(
-            json!([block]),
-            self.stop_reason().into(),
-            self.output_tokens(),
-        )
+        let output_tokens = self.reply.pieces().len();
+        self.envelope(json!([block]), self.stop_reason().into(), output_tokens)
     }
 
     fn events(&self) -> Vec<String> {
-        let deltas: Vec<Value> = match &self.reply {
-            Reply::Text { pieces, .. } => {
-                let delta = |piece| json!({"type": "text_delta", "text": piece});
-                pieces.iter().map(delta).collect()
-            }
-            Reply::ToolCall { .. } => {
-                // In pieces, as models send it.
-                let delta = |part| json!({"type": "input_json_delta", "partial_json": part});
-                ["", "{", "}"].map(delta).into()
-            }
+        let delta = |piece: &String| match &self.reply {
+            Reply::Text { .. } => json!({"type": "text_delta", "text": piece}),
+            Reply::ToolCall { .. } => json!({"type": "input_json_delta", "partial_json": piece}),
         };
+        let deltas = self.reply.pieces().iter().map(delta);
         let start = self.envelope(json!([]), Value::Null, 1);
         let stop = json!({"stop_reason": self.stop_reason(), "stop_sequence": null});
-        let usage = json!({"output_tokens": self.output_tokens()});
+        let usage = json!({"output_tokens": self.reply.pieces().len()});
 
         let mut events = vec![
             event(json!({"type": "message_start", "message": start})),
@@ -97,7 +101,7 @@ impl Message<'_> {
             ),
             event(json!({"type": "ping"})),
         ];
-        events.extend(deltas.iter().map(|delta| {
+        events.extend(deltas.map(|delta| {
             event(json!({"type": "content_block_delta", "index": 0, "delta": delta}))
         }));
         events.extend([
@@ -125,9 +129,9 @@ impl Message<'_> {
     fn empty_block(&self) -> Value {
         match &self.reply {
             Reply::Text { .. } => json!({"type": "text", "text": ""}),
-            Reply::ToolCall { name } => {
+            Reply::ToolCall { call, .. } => {
                 let id = format!("toolu_demo_{}", self.response_id.serial);
-                json!({"type": "tool_use", "id": id, "name": name, "input": {}})
+                json!({"type": "tool_use", "id": id, "name": call.name, "input": {}})
             }
         }
     }
@@ -143,13 +147,6 @@ impl Message<'_> {
                 ..
             } => "max_tokens",
             Reply::ToolCall { .. } => "tool_use",
-        }
-    }
-
-    fn output_tokens(&self) -> usize {
-        match &self.reply {
-            Reply::Text { pieces, .. } => pieces.len(),
-            Reply::ToolCall { .. } => 2,
         }
     }
 }
@@ -169,7 +166,7 @@ mod tests {
         created: 1_700_000_001,
     };
 
-    fn response(more: Value) -> Response {
+    fn response(more: Value) -> Body {
         let mut json = json!({
             "model": "any-model",
             "max_tokens": 1024,
@@ -184,15 +181,15 @@ mod tests {
 
     fn whole(more: Value) -> Value {
         match response(more) {
-            Response::Json { body, .. } => body,
-            Response::Events(events) => panic!("a stream: {events:?}"),
+            Body::Json(message) => message,
+            Body::Events(events) => panic!("a stream: {events:?}"),
         }
     }
 
     /// Returns the data of a stream's events. Asserts that the name of each is its type.
     fn streamed(mut more: Value) -> Vec<Value> {
         more["stream"] = true.into();
-        let Response::Events(events) = response(more) else {
+        let Body::Events(events) = response(more) else {
             panic!("no stream")
         };
         let data = |event: &String| {
@@ -243,36 +240,68 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_first_tool_is_called_with_an_empty_input() {
-        let tools = json!({"tools": [{"name": "weather", "input_schema": {}}, {"name": "time"}]});
-        let whole = whole(tools.clone());
-        let block =
-            json!({"type": "tool_use", "id": "toolu_demo_7", "name": "weather", "input": {}});
-        assert_eq!(whole["content"], json!([block]));
-        assert_eq!(whole["stop_reason"], "tool_use");
-
-        let data = streamed(tools);
-        assert_eq!(data[1]["content_block"], block);
-        let parts = data
-            .iter()
-            .filter_map(|it| it["delta"]["partial_json"].as_str());
-        assert_eq!(parts.collect::<String>(), "{}");
-        assert_eq!(data[data.len() - 2]["delta"]["stop_reason"], "tool_use");
+    fn tools() -> Value {
+        let city = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+        json!([{"name": "time", "input_schema": {}}, {"name": "weather", "input_schema": city}])
     }
 
     #[test]
-    fn no_tool_is_called_where_the_client_wants_none_or_brings_a_result() {
-        let tools = json!([{"name": "weather"}]);
-        let message = whole(json!({"tools": tools, "tool_choice": {"type": "none"}}));
+    fn a_tool_that_is_asked_for_is_called_with_input_that_fits() {
+        let time = json!({"type": "tool_use", "id": "toolu_demo_7", "name": "time", "input": {}});
+        let mut weather = time.clone();
+        weather["name"] = "weather".into();
+        weather["input"] = json!({"city": "example"});
+        for (choice, expected) in [
+            (json!({"type": "any"}), time),
+            (json!({"type": "tool", "name": "weather"}), weather),
+        ] {
+            let request = json!({"tools": tools(), "tool_choice": choice});
+            let whole = whole(request.clone());
+            assert_eq!(whole["content"], json!([expected]));
+            assert_eq!(whole["stop_reason"], "tool_use");
+
+            let data = streamed(request);
+            let block = &data[1]["content_block"];
+            assert_eq!(
+                (&block["name"], &block["input"]),
+                (&expected["name"], &json!({}))
+            );
+            let parts = data
+                .iter()
+                .filter_map(|it| it["delta"]["partial_json"].as_str());
+            assert_eq!(parts.collect::<String>(), expected["input"].to_string());
+            assert_eq!(data[data.len() - 2]["delta"]["stop_reason"], "tool_use");
+        }
+    }
+
+    #[test]
+    fn tools_that_are_only_offered_are_not_called() {
+        for choice in [
+            json!(null),
+            json!({"type": "auto"}),
+            json!({"type": "none"}),
+            json!({"type": "tool"}),
+            json!({"type": "tool", "name": "unknown"}),
+        ] {
+            let message = whole(json!({"tools": tools(), "tool_choice": choice}));
+            assert_eq!(message["stop_reason"], "end_turn", "{choice}");
+        }
+        let message = whole(json!({"tool_choice": {"type": "any"}}));
         assert_eq!(message["stop_reason"], "end_turn");
+    }
+
+    #[test]
+    fn the_result_of_a_tool_gets_words() {
         let result = |content| {
             let block =
                 json!({"type": "tool_result", "tool_use_id": "toolu_demo_1", "content": content});
             json!([{"role": "user", "content": [block]}])
         };
+        let any = json!({"type": "any"});
         for content in [json!("sunny"), json!([{"type": "text", "text": "sunny"}])] {
-            let message = whole(json!({"tools": tools, "messages": result(content)}));
+            let messages = result(content);
+            let message =
+                whole(json!({"tools": tools(), "tool_choice": any, "messages": messages}));
             let text = message["content"][0]["text"].as_str().unwrap();
             assert!(text.contains("\"sunny\""), "{text}");
         }

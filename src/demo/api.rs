@@ -1,7 +1,10 @@
 //! Requests and responses of the simulated Flow, as its routes and APIs see them. Plain data.
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
+
+/// LiteLLM sets it on every response to a call of a model, once the token is accepted.
+const CALL_ID: HeaderName = HeaderName::from_static("x-litellm-call-id");
 
 /// A complete request.
 pub(super) struct Request<'a> {
@@ -29,26 +32,37 @@ pub(super) struct ResponseId {
     pub(super) created: u64,
 }
 
-/// A response, without the headers that follow from it.
+/// A response, without the headers that follow from its body.
 #[derive(Debug)]
-pub(super) enum Response {
-    Json {
-        status: StatusCode,
-        /// The value of the Allow header.
-        allow: Option<&'static str>,
-        body: Value,
-    },
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Body,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Json(Value),
     /// Server-sent events in their order, each with the empty line that ends it.
     Events(Vec<String>),
 }
 
 impl Response {
-    pub(super) fn ok(body: Value) -> Response {
-        Response::Json {
+    pub(super) fn ok(body: Body) -> Response {
+        Response {
             status: StatusCode::OK,
-            allow: None,
+            headers: Vec::new(),
             body,
         }
+    }
+
+    /// Marks this as the response to a call of a model.
+    pub(super) fn with_call_id(mut self, id: ResponseId) -> Response {
+        // LiteLLM's ids are random UUIDs; this one has the format of such (RFC 9562 section 5.4).
+        let uuid = format!("00000000-0000-4000-8000-{:012x}", id.serial);
+        let value = HeaderValue::from_str(&uuid).expect("hexadecimal digits are a header value");
+        self.headers.push((CALL_ID, value));
+        self
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Owns the simulated service: its loopback port, its three accounts, and the commands to try. It does
 //! what clients need most: lists models, chat completions (OpenAI) and messages (Anthropic), both whole
-//! or streamed, tool calls, embeddings. It takes any model name. Out of scope: the proxy in front of
+//! or streamed, tool calls, embeddings. It takes any model name, and rejects as a LiteLLM does: a
+//! revoked token, a denied model, a spent budget. Out of scope: the proxy in front of
 //! it. The main thread calls [`Demo::start`]; requests run on the worker threads of a [`Server`] of its
 //! own.
 
@@ -33,11 +34,13 @@ mod api;
 mod error;
 mod openai;
 mod routes;
+mod schema;
 mod speech;
 mod token;
+mod tools;
 
-use accounts::{ACCOUNTS, Account};
-use api::{Request, Response, ResponseId};
+use accounts::{ACCOUNTS, Account, COSTLY_MODEL, VIP_MODEL};
+use api::{Body, Request, ResponseId};
 use error::ApiError;
 use routes::BASE_PATH;
 
@@ -51,6 +54,14 @@ const LIMITS: Limits = Limits {
     client_timeout: Duration::from_secs(60),
     max_body: Some(32 << 20),
 };
+
+const EVENT_STREAM_HEADERS: [(HeaderName, HeaderValue); 2] = [
+    (
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    ),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+];
 
 /// A running simulated Flow. It serves until the process ends. [`Running::stop`] is not needed, because
 /// only the proxy in front knows its port.
@@ -81,7 +92,7 @@ impl Demo {
         }
     }
 
-    /// Returns the configurations of the proxy, one for each account. The second one is revoked.
+    /// Returns the configurations of the proxy, one for each account.
     pub fn configurations(&self) -> Vec<Configuration> {
         let configuration = |account: &Account| Configuration {
             name: account.name.into(),
@@ -94,23 +105,36 @@ impl Demo {
         ACCOUNTS.iter().map(configuration).collect()
     }
 
-    /// Returns what to try against a proxy that listens on `proxy`: three commands for a POSIX shell,
+    /// Returns what to try against a proxy that listens on `proxy`: four commands for a POSIX shell,
     /// one line each, and what the log shows then. Ends with a line end.
     pub fn instructions(proxy: SocketAddr) -> String {
         let url = format!("http://{}", connectable(proxy));
         let post = "-H 'Content-Type: application/json' -d";
-        let chat = r#"{"model":"demo-gpt","stream":true,"messages":[{"role":"user","content":"Good morning, Flow!"}]}"#;
-        let message = r#"{"model":"demo-claude","max_tokens":256,"stream":true,"messages":[{"role":"user","content":"Bom dia, Flow!"}]}"#;
+        let prompt = |model: &str, more: &str, said: &str| {
+            format!(
+                r#"'{{"model":"{model}",{more}"messages":[{{"role":"user","content":"{said}"}}]}}'"#
+            )
+        };
+        let chat = prompt("demo-gpt", r#""stream":true,"#, "Good morning, Flow!");
+        let vip = prompt(
+            VIP_MODEL,
+            r#""max_tokens":256,"stream":true,"#,
+            "Bom dia, Flow!",
+        );
+        let costly = prompt(COSTLY_MODEL, "", "Hello again!");
         let lines = [
             "Try it from another terminal: no key is needed, the proxy signs each request.".into(),
             String::new(),
             format!("  curl -s '{url}/v1/models'"),
-            format!("  curl -sN '{url}/v1/chat/completions' {post} '{chat}'"),
-            format!("  curl -sN '{url}/v1/messages' {post} '{message}'"),
+            format!("  curl -sN '{url}/v1/chat/completions' {post} {chat}"),
+            format!("  curl -sN '{url}/v1/messages' {post} {vip}"),
+            format!("  curl -s '{url}/v1/chat/completions' {post} {costly}"),
             String::new(),
-            "The log shows whose turn it is, and at the second command a failover: the simulated"
+            "All four succeed. In this order, the log shows what the simulated Flow rejects:"
                 .into(),
-            "Flow answers 401 to 'demo-revoked', and the proxy goes on with 'demo-3'.".into(),
+            "  2: 'demo-revoked' gets 401, is marked as failed, and 'demo-3' takes over;".into(),
+            "  3: 'demo-1' may not use demo-vip, and is passed over for this model;".into(),
+            "  4: the budget of 'demo-1' is spent on demo-costly, and it rests.".into(),
         ];
         lines.join("\n") + "\n"
     }
@@ -160,18 +184,17 @@ impl SimulatedFlow {
             }
             Err(error) => return Err(error),
         };
-        match response {
-            Response::Json {
-                status,
-                allow,
-                body,
-            } => {
+        let mut headers = response.headers;
+        match response.body {
+            Body::Json(body) => {
                 let body = json_body(&body);
-                let mut headers = json_headers(&body);
-                headers.extend(allow.map(|allow| (header::ALLOW, HeaderValue::from_static(allow))));
-                send(exchange, status, &headers, &body)
+                headers.extend(json_headers(&body));
+                send(exchange, response.status, &headers, &body)
             }
-            Response::Events(events) => stream(exchange, &events),
+            Body::Events(events) => {
+                headers.extend(EVENT_STREAM_HEADERS);
+                stream(exchange, response.status, &headers, &events)
+            }
         }
     }
 
@@ -239,16 +262,13 @@ fn send(
 }
 
 /// Sends server-sent events, each by itself, with a pause before the next one.
-fn stream(exchange: &mut Exchange<'_>, events: &[String]) -> Result<(), ClientError> {
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream; charset=utf-8"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    ];
-    let lines = field_lines(&headers);
-    exchange.start(StatusCode::OK, lines, ResponseLength::Unknown);
+fn stream(
+    exchange: &mut Exchange<'_>,
+    status: StatusCode,
+    headers: &[(HeaderName, HeaderValue)],
+    events: &[String],
+) -> Result<(), ClientError> {
+    exchange.start(status, field_lines(headers), ResponseLength::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
             wait::before_blocking();
@@ -284,7 +304,7 @@ mod tests {
         ] {
             let instructions = Demo::instructions(listening.parse().unwrap());
             let urls = urls(&instructions);
-            assert_eq!(urls.len(), 3, "{instructions}");
+            assert_eq!(urls.len(), 4, "{instructions}");
             assert!(urls.iter().all(|it| it.starts_with(url)), "{instructions}");
         }
     }

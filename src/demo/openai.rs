@@ -4,12 +4,20 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::api::{Prompt, Response, ResponseId};
+use super::accounts::{Account, COSTLY_MODEL, VIP_MODEL};
+use super::api::{Body, Prompt, ResponseId};
 use super::error::ApiError;
 use super::speech::{self, Ending, Input, Reply};
+use super::tools::{self, Tool, ToolCall, ToolChoice};
 
 /// The models that are listed. Requests may name any model.
-const MODELS: [&str; 3] = ["demo-gpt", "demo-claude", "demo-embedding"];
+const MODELS: [&str; 5] = [
+    "demo-gpt",
+    "demo-claude",
+    "demo-embedding",
+    VIP_MODEL,
+    COSTLY_MODEL,
+];
 /// Their `created`, in seconds since 1970: clients expect a number.
 const MODELS_CREATED: u64 = 1_700_000_000;
 /// OpenAI's own limit on the inputs of one request.
@@ -17,14 +25,15 @@ const MAX_INPUTS: usize = 2048;
 /// The numbers of an embedding. Real ones have 1536.
 const DIMENSIONS: u32 = 8;
 
-/// Returns the list of models.
-pub(super) fn models() -> Value {
+/// Returns the list of the models that `account` may use, as LiteLLM does.
+pub(super) fn models(account: &Account) -> Body {
     let model = |id: &&str| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "flow-proxy demo"});
-    json!({"object": "list", "data": MODELS.iter().map(model).collect::<Vec<Value>>()})
+    let usable = MODELS.iter().filter(|id| account.lists(id));
+    Body::Json(json!({"object": "list", "data": usable.map(model).collect::<Vec<Value>>()}))
 }
 
 /// Returns the response to a chat completion: a stream where the request asks for one.
-pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Response, ApiError> {
+pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Body, ApiError> {
     let request = &prompt.json;
     let messages = request["messages"].as_array();
     let messages = messages.ok_or_else(|| ApiError::bad_request("messages: must be an array"))?;
@@ -32,7 +41,7 @@ pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Response,
         .into_iter()
         .find_map(Value::as_u64);
     let completion = Completion {
-        reply: speech::reply(&last_input(messages), tool(request), max_tokens),
+        reply: speech::reply(&last_input(messages), tool_call(request), max_tokens),
         model: request["model"].as_str().unwrap_or(MODELS[0]),
         prompt_tokens: prompt.tokens,
         response_id,
@@ -42,9 +51,9 @@ pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Response,
             true => UsageChunk::Sent,
             false => UsageChunk::Omitted,
         };
-        return Ok(Response::Events(completion.events(usage)));
+        return Ok(Body::Events(completion.events(usage)));
     }
-    Ok(Response::ok(completion.whole()))
+    Ok(Body::Json(completion.whole()))
 }
 
 /// Returns the last message of the user or of a tool.
@@ -60,15 +69,22 @@ fn last_input(messages: &[Value]) -> Input {
     Input::User(String::new())
 }
 
-/// Returns the first tool, unless the client wants none to be called.
-fn tool(request: &Value) -> Option<&str> {
-    if request["tool_choice"] == "none" {
-        return None;
-    }
-    let tools = request["tools"].as_array()?;
-    tools
-        .iter()
-        .find_map(|tool| tool["function"]["name"].as_str())
+/// Returns the call of a tool that the request asks for.
+fn tool_call(request: &Value) -> Option<ToolCall> {
+    let choice = &request["tool_choice"];
+    let choice = match (choice["type"].as_str(), choice["function"]["name"].as_str()) {
+        _ if choice == "required" => ToolChoice::Any,
+        (Some("function"), Some(name)) => ToolChoice::Named(name),
+        _ => ToolChoice::Words,
+    };
+    let offered = request["tools"].as_array()?.iter().filter_map(|tool| {
+        let function = &tool["function"];
+        Some(Tool {
+            name: function["name"].as_str()?,
+            schema: &function["parameters"],
+        })
+    });
+    tools::call(choice, offered)
 }
 
 /// Whether a stream ends with its usage: `stream_options.include_usage`.
@@ -90,13 +106,13 @@ impl Completion<'_> {
     fn whole(&self) -> Value {
         let message = match &self.reply {
             Reply::Text { pieces, .. } => json!({"role": "assistant", "content": pieces.concat()}),
-            Reply::ToolCall { name } => json!({
+            Reply::ToolCall { call, pieces } => json!({
                 "role": "assistant",
                 "content": null,
                 "tool_calls": [{
                     "id": self.call_id(),
                     "type": "function",
-                    "function": {"name": name, "arguments": "{}"},
+                    "function": {"name": call.name, "arguments": pieces.concat()},
                 }],
             }),
         };
@@ -122,17 +138,16 @@ impl Completion<'_> {
             Reply::Text { pieces, .. } => {
                 deltas.extend(pieces.iter().map(|piece| json!({"content": piece})));
             }
-            Reply::ToolCall { name } => {
+            Reply::ToolCall { call, pieces } => {
                 deltas[0] = json!({"role": "assistant", "content": null, "tool_calls": [{
                     "index": 0,
                     "id": self.call_id(),
                     "type": "function",
-                    "function": {"name": name, "arguments": ""},
+                    "function": {"name": call.name, "arguments": ""},
                 }]});
-                // In two pieces, as models send it.
                 let part =
                     |part| json!({"tool_calls": [{"index": 0, "function": {"arguments": part}}]});
-                deltas.extend(["{", "}"].map(part));
+                deltas.extend(pieces.iter().map(part));
             }
         }
         let chunk = |choices: Value, cost: Value| {
@@ -179,10 +194,7 @@ impl Completion<'_> {
     }
 
     fn usage(&self) -> Value {
-        let completion_tokens = match &self.reply {
-            Reply::Text { pieces, .. } => pieces.len() as u64,
-            Reply::ToolCall { .. } => 2,
-        };
+        let completion_tokens = self.reply.pieces().len() as u64;
         json!({
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -200,7 +212,7 @@ impl Completion<'_> {
 }
 
 /// Returns made-up embeddings, equal for equal inputs.
-pub(super) fn embeddings(prompt: &Prompt) -> Result<Response, ApiError> {
+pub(super) fn embeddings(prompt: &Prompt) -> Result<Body, ApiError> {
     let request = &prompt.json;
     let inputs = match &request["input"] {
         text @ Value::String(_) => std::slice::from_ref(text),
@@ -231,7 +243,7 @@ pub(super) fn embeddings(prompt: &Prompt) -> Result<Response, ApiError> {
         let embedding = written(&embedding(&input.to_string()));
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
-    Ok(Response::ok(json!({
+    Ok(Body::Json(json!({
         "object": "list",
         "data": inputs.iter().enumerate().map(embedding).collect::<Vec<Value>>(),
         "model": request["model"].as_str().unwrap_or(MODELS[2]),

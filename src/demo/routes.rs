@@ -1,10 +1,10 @@
 //! Decides on the response to a request: by its path, credential, method and body. No I/O.
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::accounts::ACCOUNTS;
-use super::api::{Prompt, Request, Response, ResponseId, prompt_tokens};
+use super::accounts::{ACCOUNTS, Account};
+use super::api::{Body, Prompt, Request, Response, ResponseId, prompt_tokens};
 use super::error::{ApiError, Dialect};
 use super::{anthropic, openai, token};
 
@@ -24,61 +24,67 @@ pub(super) fn error_response(request: &Request<'_>, error: &ApiError) -> Respons
         }
         _ => Dialect::LiteLlm,
     };
-    Response::Json {
+    let allow = error
+        .allow
+        .map(|allow| (header::ALLOW, HeaderValue::from_static(allow)));
+    Response {
         status: error.status,
-        allow: error.allow,
-        body: error.body(dialect),
+        headers: allow.into_iter().collect(),
+        body: Body::Json(error.body(dialect)),
     }
 }
 
 fn dispatch(request: &Request<'_>, response_id: ResponseId) -> Result<Response, ApiError> {
     let path = path(request.target).ok_or_else(not_found)?;
-    token::authenticate(request.authorization, &ACCOUNTS).map_err(|what| {
-        let message = format!("Authentication Error, {what}");
-        ApiError::new(StatusCode::UNAUTHORIZED, message)
-    })?;
-    match path {
+    let account =
+        token::authenticate(request.authorization, &ACCOUNTS).map_err(ApiError::unauthorized)?;
+    let call: fn(&Prompt, ResponseId) -> Result<Body, ApiError> = match path {
         "/v1/models" => {
             allow(request, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-            Ok(Response::ok(openai::models()))
+            return Ok(Response::ok(openai::models(account)));
         }
-        "/v1/chat/completions" => openai::chat(&prompt(request)?, response_id),
-        "/v1/embeddings" => openai::embeddings(&prompt(request)?),
-        "/v1/messages" => anthropic::messages(&prompt(request)?, response_id),
         "/v1/messages/count_tokens" => {
-            prompt(request)?;
-            let body = json!({"input_tokens": prompt_tokens(request.body.len())});
-            Ok(Response::ok(body))
+            let prompt = prompt(request, account)?;
+            let body = json!({"input_tokens": prompt.tokens});
+            return Ok(Response::ok(Body::Json(body)));
         }
-        _ => Err(not_found()),
-    }
+        "/v1/chat/completions" => openai::chat,
+        "/v1/embeddings" => |prompt, _| openai::embeddings(prompt),
+        "/v1/messages" => anthropic::messages,
+        _ => return Err(not_found()),
+    };
+    let response = match call(&prompt(request, account)?, response_id) {
+        Ok(body) => Response::ok(body),
+        Err(error) => error_response(request, &error),
+    };
+    Ok(response.with_call_id(response_id))
 }
 
-/// Reads the body of a request to a model: a POST of a JSON object.
-fn prompt(request: &Request<'_>) -> Result<Prompt, ApiError> {
+/// Reads the body of a request to a model, a POST of a JSON object, and checks that the account may use
+/// the model.
+fn prompt(request: &Request<'_>, account: &Account) -> Result<Prompt, ApiError> {
     allow(request, &[Method::POST], "POST")?;
-    match serde_json::from_slice(request.body) {
-        Ok(json @ Value::Object(_)) => Ok(Prompt {
-            json,
-            tokens: prompt_tokens(request.body.len()),
-        }),
-        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "the body is not JSON: {error}"
-        ))),
-    }
+    let json = match serde_json::from_slice(request.body) {
+        Ok(json @ Value::Object(_)) => json,
+        Ok(_) => return Err(ApiError::bad_request("the body must be a JSON object")),
+        Err(error) => {
+            let message = format!("the body is not JSON: {error}");
+            return Err(ApiError::bad_request(message));
+        }
+    };
+    account.authorize(json["model"].as_str().unwrap_or_default())?;
+    Ok(Prompt {
+        json,
+        tokens: prompt_tokens(request.body.len()),
+    })
 }
 
 /// Checks that the request's method is one of `methods`. `header` lists them for the client.
 fn allow(request: &Request<'_>, methods: &[Method], header: &'static str) -> Result<(), ApiError> {
-    if methods.contains(request.method) {
-        return Ok(());
+    match methods.contains(request.method) {
+        true => Ok(()),
+        false => Err(ApiError::method_not_allowed(header)),
     }
-    let message = format!("Method Not Allowed: this path takes {header}");
-    Err(ApiError {
-        allow: Some(header),
-        ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
-    })
 }
 
 fn not_found() -> ApiError {
@@ -99,12 +105,12 @@ fn path(target: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::config::secrets::Credential;
+    use crate::demo::accounts::{COSTLY_MODEL, VIP_MODEL};
 
     const CHAT: &str = "/flow-llm-proxy/v1/chat/completions";
     const MESSAGES: &str = "/flow-llm-proxy/v1/messages";
 
-    /// Returns status and body of a JSON response to a request signed by an account.
-    fn whole(account: usize, method: Method, target: &str, body: &[u8]) -> (u16, Value) {
+    fn response(account: usize, method: Method, target: &str, body: &[u8]) -> Response {
         let account = &ACCOUNTS[account];
         let credential = Credential::new(account.client_id, account.client_secret, account.tenant);
         let request = Request {
@@ -117,9 +123,15 @@ mod tests {
             serial: 1,
             created: 2,
         };
-        match respond(&request, response_id) {
-            Response::Json { status, body, .. } => (status.as_u16(), body),
-            Response::Events(events) => panic!("a stream: {events:?}"),
+        respond(&request, response_id)
+    }
+
+    /// Returns status and body of a JSON response to a request signed by an account.
+    fn whole(account: usize, method: Method, target: &str, body: &[u8]) -> (u16, Value) {
+        let response = response(account, method, target, body);
+        match response.body {
+            Body::Json(body) => (response.status.as_u16(), body),
+            Body::Events(events) => panic!("a stream: {events:?}"),
         }
     }
 
@@ -157,13 +169,75 @@ mod tests {
     }
 
     #[test]
-    fn under_messages_errors_are_in_the_form_of_anthropic() {
-        let (status, body) = whole(1, Method::POST, MESSAGES, b"{}");
-        assert_eq!(status, 401);
-        assert_eq!(body["type"], "error");
-        assert_eq!(body["error"]["type"], "authentication_error");
+    fn rejections_of_an_account_are_litellm_s_on_every_path() {
+        let denied = json!({"error": {
+            "message": "The requested model 'demo-vip' is not available for this API key, or the model name is invalid. Check the models available to you and try again.",
+            "type": "key_model_access_denied", "param": "model", "code": "403",
+        }});
+        let spent = json!({"error": {
+            "message": "Budget has been exceeded! Current cost: 2.0, Max budget: 1.0",
+            "type": "budget_exceeded", "param": null, "code": "422",
+        }});
+        let count = "/flow-llm-proxy/v1/messages/count_tokens";
+        let embeddings = "/flow-llm-proxy/v1/embeddings";
+        for target in [CHAT, MESSAGES, count, embeddings] {
+            for (model, status, expected) in
+                [(VIP_MODEL, 403, &denied), (COSTLY_MODEL, 422, &spent)]
+            {
+                let body = json!({"model": model, "messages": [], "input": "x"}).to_string();
+                let post = |account| whole(account, Method::POST, target, body.as_bytes());
+                assert_eq!(post(0), (status, expected.clone()), "{target}");
+                assert_eq!(post(2).0, 200, "{target}");
+            }
+            let (status, body) = whole(1, Method::POST, target, b"{}");
+            assert_eq!(
+                (status, &body["error"]["type"]),
+                (401, &"auth_error".into())
+            );
+        }
+    }
+
+    #[test]
+    fn an_account_lists_the_models_that_it_may_use() {
+        for (account, is_listed) in [(0, false), (2, true)] {
+            let (_, models) = whole(account, Method::GET, "/flow-llm-proxy/v1/models", b"");
+            let models = models["data"].as_array().unwrap();
+            let lists = |id| models.iter().any(|model| model["id"] == id);
+            assert_eq!((lists("demo-gpt"), lists(VIP_MODEL)), (true, is_listed));
+        }
+    }
+
+    #[test]
+    fn responses_to_calls_that_are_let_in_have_a_call_id() {
+        let id = |account, target, body| {
+            let response = response(account, Method::POST, target, body);
+            let id = response
+                .headers
+                .iter()
+                .find(|(name, _)| name == "x-litellm-call-id");
+            (response.status.as_u16(), id.map(|(_, id)| id.len()))
+        };
+        let well: &[u8] = br#"{"messages":[]}"#;
+        let streamed: &[u8] = br#"{"messages":[],"stream":true}"#;
+        let denied: &[u8] = br#"{"messages":[],"model":"demo-vip"}"#;
+        for target in [CHAT, MESSAGES] {
+            assert_eq!(id(0, target, well), (200, Some(36)));
+            assert_eq!(id(0, target, streamed), (200, Some(36)));
+            assert_eq!(
+                id(0, target, b"{}"),
+                (400, Some(36)),
+                "the request's own fault"
+            );
+            assert_eq!(id(0, target, denied), (403, None));
+            assert_eq!(id(1, target, well), (401, None));
+        }
+    }
+
+    #[test]
+    fn under_messages_errors_of_the_request_are_in_the_form_of_anthropic() {
         let (status, body) = whole(0, Method::POST, MESSAGES, b"{");
         assert_eq!((status, &body["type"]), (400, &"error".into()));
+        assert_eq!(body["error"]["type"], "invalid_request_error");
     }
 
     #[test]

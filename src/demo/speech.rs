@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::tools::ToolCall;
+
 /// The longest quotation from a message: streaming a whole book back would take hours.
 const MAX_QUOTED_CHARS: usize = 200;
 /// The longest piece: tokens are about this long.
@@ -15,8 +17,20 @@ pub(super) enum Reply {
         pieces: Vec<String>,
         ending: Ending,
     },
-    /// A call of this tool, without arguments.
-    ToolCall { name: String },
+    ToolCall {
+        call: ToolCall,
+        /// Its input as JSON, like the pieces of a text.
+        pieces: Vec<String>,
+    },
+}
+
+impl Reply {
+    /// Returns the pieces that a stream sends one by one; each counts as a token.
+    pub(super) fn pieces(&self) -> &[String] {
+        match self {
+            Reply::Text { pieces, .. } | Reply::ToolCall { pieces, .. } => pieces,
+        }
+    }
 }
 
 /// Why a text ends.
@@ -35,11 +49,14 @@ pub(super) enum Input {
     ToolResult(String),
 }
 
-/// Returns the reply to `input`, at most `max_tokens` pieces long. A user's message gets a call of
-/// `tool`, if there is one. A tool's result gets words: another call would keep agents running forever.
-pub(super) fn reply(input: &Input, tool: Option<&str>, max_tokens: Option<u64>) -> Reply {
-    let text = match (input, tool) {
-        (Input::User(_), Some(name)) => return Reply::ToolCall { name: name.into() },
+/// Returns the reply to `input`, words at most `max_tokens` pieces long. A user's message gets `call`,
+/// if there is one. A tool's result gets words: another call would keep agents running forever.
+pub(super) fn reply(input: &Input, call: Option<ToolCall>, max_tokens: Option<u64>) -> Reply {
+    let text = match (input, call) {
+        (Input::User(_), Some(call)) => {
+            let pieces = pieces(&call.input.to_string());
+            return Reply::ToolCall { call, pieces };
+        }
         (Input::User(said), None) if said.trim().is_empty() => {
             "Hello from the simulated Flow! You said nothing, and that is fine too.".to_owned()
         }
@@ -164,19 +181,19 @@ mod tests {
 
     #[test]
     fn a_tool_is_called_once_and_not_for_its_own_result() {
-        let call = reply(&Input::User("x".into()), Some("weather"), Some(1));
-        assert_eq!(
-            call,
-            Reply::ToolCall {
-                name: "weather".into()
-            }
-        );
-        let said = text(&reply(
-            &Input::ToolResult("12 °C".into()),
-            Some("weather"),
-            None,
-        ));
-        assert!(said.contains("\"12 °C\""), "{said}");
+        let weather = || ToolCall {
+            name: "weather".into(),
+            input: json!({"city": "example"}),
+        };
+        let reply_to = |input: Input| reply(&input, Some(weather()), Some(1));
+        let Reply::ToolCall { call, pieces } = reply_to(Input::User("x".into())) else {
+            panic!("no call")
+        };
+        assert_eq!(call, weather());
+        assert_eq!(pieces.concat(), r#"{"city":"example"}"#);
+        assert!(pieces.len() > 1, "{pieces:?}");
+        let words = reply(&Input::ToolResult("12 °C".into()), Some(weather()), None);
+        assert!(text(&words).contains("\"12 °C\""), "{words:?}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn authenticate<'a>(
         return Err("the token's claims are not those of this client");
     }
     match account.standing {
-        Standing::Good => Ok(account),
+        Standing::Full | Standing::Basic => Ok(account),
         Standing::Revoked => Err("the key of this client has been revoked"),
     }
 }
@@ -96,7 +96,7 @@ mod tests {
         client_id: "id",
         client_secret: "fake",
         tenant: "t",
-        standing: Standing::Good,
+        standing: Standing::Full,
     }];
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
     const CLAIMS: &str = r#"{"clientId":"id","clientSecret":"fake","tenant":"t"}"#;

@@ -1,33 +1,37 @@
 """Against `flow-proxy demo`: the basics work with every SDK."""
 
+import json
+
 import sdks
 from harness import Check, Proxy, contains, equal, wait_for
 
-OPENAI_TOOL = {
-    "type": "function",
-    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
-}
-ANTHROPIC_TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+OPENAI_TOOL = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
+ANTHROPIC_TOOL = {"name": "weather", "input_schema": CITY}
+INPUT = {"city": "example"}
 
 
 def checks(lab):
+    basics = (
+        ("the demo responds in one piece", responds),
+        ("a stream of the demo says the same", streams),
+        ("the demo calls a tool only if asked to", calls_tool),
+        ("failovers in a session with the demo go unnoticed", fails_over),
+    )
     for sdk in lab.sdks:
         if sdk.dialect == "openai":
-            yield Check(f"{sdk.name}: lists the models", lambda s=sdk: lists_models(lab, s))
-        yield Check(f"{sdk.name}: a response in one piece", lambda s=sdk: responds(lab, s))
-        yield Check(f"{sdk.name}: a stream says the same", lambda s=sdk: streams(lab, s))
-        yield Check(f"{sdk.name}: a tool is called", lambda s=sdk: calls_tool(lab, s))
-        yield Check(
-            f"{sdk.name}: a failover in a session goes unnoticed", lambda s=sdk: fails_over(s)
-        )
+            title = f"{sdk.name}: the demo lists its models"
+            yield Check(title, lambda s=sdk: lists_models(lab, s))
+        for title, run in basics:
+            yield Check(f"{sdk.name}: {title}", lambda s=sdk, r=run: r(lab, s))
     helpers = {
         "openai (Python)": (
-            ("embeddings are decoded", openai_embeddings),
-            ("an async stream says the same", openai_async),
+            ("embeddings of the demo are decoded", openai_embeddings),
+            ("an async stream of the demo says the same", openai_async),
         ),
         "anthropic (Python)": (
-            ("the stream helper builds the message", anthropic_helper),
-            ("tokens are counted", anthropic_counts),
+            ("the stream helper builds the demo's message", anthropic_helper),
+            ("the demo counts tokens", anthropic_counts),
         ),
     }
     for sdk in lab.sdks:
@@ -63,32 +67,45 @@ def streams(lab, sdk):
 
 
 def calls_tool(lab, sdk):
-    tool = OPENAI_TOOL if sdk.dialect == "openai" else ANTHROPIC_TOOL
-    more = {"tools": [tool]}
+    if sdk.dialect == "openai":
+        offered, asked = {"tools": [OPENAI_TOOL]}, {"tool_choice": "required"}
+    else:
+        offered, asked = {"tools": [ANTHROPIC_TOOL]}, {"tool_choice": {"type": "any"}}
+    words = succeeded(sdk.whole(lab.demo.url, more=offered)).response
+    contains(response_text(sdk, words), f'"{sdks.PROMPT}"')
+    more = offered | asked
     response = succeeded(sdk.whole(lab.demo.url, more=more)).response
     events = succeeded(sdk.stream(lab.demo.url, more=more)).events
     if sdk.dialect == "openai":
         call = response["choices"][0]["message"]["tool_calls"][0]["function"]
-        equal(call, {"name": "weather", "arguments": "{}"}, "tool calls")
+        equal((call["name"], json.loads(call["arguments"])), ("weather", INPUT), "tool calls")
         deltas = [event["choices"][0]["delta"] for event in events]
         calls = [delta["tool_calls"][0]["function"] for delta in deltas if "tool_calls" in delta]
         equal(calls[0]["name"], "weather", "streamed names")
-        equal("".join(call["arguments"] for call in calls), "{}", "streamed arguments")
+        streamed = "".join(call["arguments"] for call in calls)
+        equal(json.loads(streamed), INPUT, "streamed arguments")
     else:
         block = response["content"][0]
-        equal((block["type"], block["name"]), ("tool_use", "weather"), "blocks")
+        equal((block["name"], block["input"]), ("weather", INPUT), "blocks")
         parts = [event["delta"] for event in events if event["type"] == "content_block_delta"]
-        equal("".join(part["partial_json"] for part in parts), "{}", "streamed input")
+        streamed = "".join(part["partial_json"] for part in parts)
+        equal(json.loads(streamed), INPUT, "streamed input")
 
 
-def fails_over(sdk):
-    """One of the three demo configurations is revoked: the second request uses it."""
+def fails_over(_lab, sdk):
+    """Of the demo's configurations one is revoked; another one lacks a model and a budget."""
     with Proxy(command=["demo"]) as demo:
-        for _ in range(4):
-            succeeded(sdk.whole(demo.url))
-            succeeded(sdk.stream(demo.url, more={"max_tokens": 3}))
+        for model in ("demo-gpt", "demo-vip", "demo-costly"):
+            for _ in range(3):
+                succeeded(sdk.whole(demo.url, more={"model": model}))
+                succeeded(sdk.stream(demo.url, more={"model": model, "max_tokens": 3}))
         wait_for("the failover's line", lambda: demo.line_with("Failover successful - using"))
-        wait_for("the verdict", lambda: demo.line_with("'demo-revoked' marked as failed"))
+        for text in (
+            "'demo-revoked' marked as failed",
+            "'demo-1' may not use model 'demo-vip'",
+            "'demo-1' budget exceeded, resting",
+        ):
+            wait_for(f"the line {text}", lambda text=text: demo.line_with(text))
 
 
 def openai_embeddings(sdk, base):

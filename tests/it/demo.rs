@@ -1,5 +1,4 @@
-//! The command `demo`, as users try it who have just built the program: the printed commands are
-//! pasted into a shell.
+//! The command `demo`, as a new user tries it: the printed commands are pasted into a shell.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -7,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::support::{ProxyProcess, SOON, get, post, wait_for};
 
-fn start_demo() -> ProxyProcess {
+fn demo() -> ProxyProcess {
     ProxyProcess::bare().command("demo").start()
 }
 
-/// Waits for the curl commands that the demo prints.
+/// The curl commands that the demo prints.
 fn commands(demo: &ProxyProcess) -> Vec<String> {
     let commands = || {
         let printed = demo.stdout() + &demo.log();
@@ -19,14 +18,14 @@ fn commands(demo: &ProxyProcess) -> Vec<String> {
         let commands = whole_lines.filter(|line| line.starts_with("curl "));
         commands.map(str::to_owned).collect::<Vec<String>>()
     };
-    wait_for("three whole curl commands", SOON, || {
+    wait_for("four whole curl commands", SOON, || {
         let commands = commands();
         let whole = commands.iter().all(|command| command.ends_with('\''));
-        (commands.len() == 3 && whole).then_some(commands)
+        (commands.len() == 4 && whole).then_some(commands)
     })
 }
 
-/// Prepares a shell that runs one command; a proxy of the machine's own must not get in the way.
+/// A shell that pastes one command; a proxy of the machine's own must not get in the way.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null());
@@ -47,7 +46,7 @@ fn paste(command: &str) -> String {
     String::from_utf8(stdout).expect("answers in UTF-8")
 }
 
-/// Tells whether curl is missing, and prints that a test is skipped where it is.
+/// Whether curl is there; tells that a test is skipped where it is not.
 fn curl_is_missing() -> bool {
     let found = Command::new("curl")
         .arg("--version")
@@ -62,7 +61,7 @@ fn curl_is_missing() -> bool {
 
 #[test]
 fn each_printed_command_gets_what_it_asks_for() {
-    let demo = start_demo();
+    let demo = demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
@@ -80,33 +79,80 @@ fn each_printed_command_gets_what_it_asks_for() {
     );
     let end = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     assert!(message.ends_with(end), "{message}");
+    let whole: serde_json::Value = serde_json::from_str(&paste(&commands[3])).expect("JSON");
+    assert!(
+        whole["choices"][0]["message"]["content"].is_string(),
+        "{whole}"
+    );
 }
 
 #[test]
-fn the_second_printed_command_shows_a_failover_in_the_log() {
-    let demo = start_demo();
+fn the_printed_commands_show_a_failover_a_denied_model_and_a_spent_budget_in_the_log() {
+    let demo = demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
     }
-    paste(&commands[0]);
-    let line = demo.wait_for_access_line(1);
+    for (index, (config, attempts, lines)) in [
+        ("demo-1", "1", &[][..]),
+        (
+            "demo-3",
+            "2",
+            &[
+                "ERROR - Authentication failed for config 'demo-revoked': upstream answered 401",
+                "ERROR - Configuration 'demo-revoked' marked as failed. Remaining: 2/3",
+                "INFO - Failover successful - using config 'demo-3'",
+            ][..],
+        ),
+        (
+            "demo-3",
+            "2",
+            &["WARNING - Configuration 'demo-1' may not use model 'demo-vip', passed over for it for 600 s"],
+        ),
+        (
+            "demo-3",
+            "2",
+            &["WARNING - Configuration 'demo-1' budget exceeded, resting 300 s. Remaining: 1/3"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        paste(&commands[index]);
+        for line in lines {
+            demo.wait_for_log(line);
+        }
+        let line = demo.wait_for_access_line(index + 1);
+        assert_eq!(
+            (line.field("config"), line.field("attempts")),
+            (config, attempts),
+            "command {}",
+            index + 1
+        );
+        assert_eq!(line.status, 200);
+    }
+}
+
+#[test]
+fn an_agent_that_only_offers_its_tools_gets_words() {
+    let demo = demo();
+    let message = |choice: &str| {
+        let body = format!(
+            r#"{{"model":"demo-claude","max_tokens":64,"messages":[{{"role":"user","content":"hi"}}],
+            "tools":[{{"name":"Read","input_schema":{{"type":"object",
+              "properties":{{"file_path":{{"type":"string"}}}},"required":["file_path"]}}}}]{choice}}}"#
+        );
+        let message = post(demo.address(), "/v1/messages", body.as_bytes());
+        assert_eq!(message.status, 200, "{}", message.text());
+        message.json()["content"][0].clone()
+    };
+    assert_eq!(message("")["type"], "text");
+    let call = message(r#","tool_choice":{"type":"any"}"#);
     assert_eq!(
-        (line.field("config"), line.field("attempts")),
-        ("demo-1", "1")
+        (&call["type"], &call["name"]),
+        (&"tool_use".into(), &"Read".into())
     );
-    paste(&commands[1]);
-    demo.wait_for_log(
-        "ERROR - Authentication failed for config 'demo-revoked': upstream answered 401",
-    );
-    demo.wait_for_log("ERROR - Configuration 'demo-revoked' marked as failed. Remaining: 2/3");
-    demo.wait_for_log("INFO - Failover successful - using config 'demo-3'");
-    let line = demo.wait_for_access_line(2);
-    assert_eq!(
-        (line.field("config"), line.field("attempts")),
-        ("demo-3", "2")
-    );
-    assert_eq!(line.status, 200);
+    assert!(call["input"]["file_path"].is_string(), "{call}");
 }
 
 /// Kills a command that a failed assertion leaves behind.
@@ -121,12 +167,12 @@ impl Drop for Running {
 
 #[test]
 fn a_streamed_answer_arrives_piece_by_piece() {
-    let demo = start_demo();
+    let demo = demo();
     let commands = commands(&demo);
     if curl_is_missing() {
         return;
     }
-    for command in &commands[1..] {
+    for command in &commands[1..3] {
         // exec: the process that is killed on failure must be curl itself.
         let command = format!("exec {command}");
         let child = shell(&command)
@@ -157,7 +203,7 @@ fn a_streamed_answer_arrives_piece_by_piece() {
 
 #[test]
 fn the_simulated_flow_answers_errors_as_flow_does() {
-    let demo = start_demo();
+    let demo = demo();
     let unknown = get(demo.address(), "/v1/nothing");
     assert_eq!(
         (unknown.status, unknown.json()["error"]["code"].as_str()),
@@ -176,15 +222,14 @@ fn the_simulated_flow_answers_errors_as_flow_does() {
 }
 
 #[test]
-fn a_body_of_some_mebibytes_is_answered_by_a_short_answer() {
-    let demo = start_demo();
+fn a_body_of_some_mebibytes_gets_a_short_response() {
+    let demo = demo();
     let text = "é".repeat(2 << 20);
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
-    // Twice: the second one would have to be repeated for another credential, and is too large to
-    // be held for that.
-    for expected in [200, 401] {
-        let answer = post(demo.address(), "/v1/chat/completions", body.as_bytes());
-        assert_eq!(answer.status, expected, "{}", answer.text());
-        assert!(answer.body.len() < 4096, "{} bytes", answer.body.len());
+    // Twice: the second one is sent again, after the revoked configuration.
+    for _ in 0..2 {
+        let response = post(demo.address(), "/v1/chat/completions", body.as_bytes());
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert!(response.body.len() < 4096, "{} bytes", response.body.len());
     }
 }

@@ -11,14 +11,14 @@ fn prompt(json: Value) -> Prompt {
 
 fn whole(request: Value) -> Value {
     match chat(&prompt(request), ID).unwrap() {
-        Response::Json { body, .. } => body,
-        Response::Events(events) => panic!("a stream: {events:?}"),
+        Body::Json(completion) => completion,
+        Body::Events(events) => panic!("a stream: {events:?}"),
     }
 }
 
 /// The chunks of a stream, whose framing is checked, without the last line.
 fn streamed(request: Value) -> Vec<Value> {
-    let Response::Events(mut events) = chat(&prompt(request), ID).unwrap() else {
+    let Body::Events(mut events) = chat(&prompt(request), ID).unwrap() else {
         panic!("no stream")
     };
     assert_eq!(events.pop().as_deref(), Some("data: [DONE]\n\n"));
@@ -99,45 +99,72 @@ fn a_stream_ends_with_its_usage_where_the_request_asks_for_it() {
     );
 }
 
-#[test]
-fn the_first_tool_is_called_without_arguments() {
-    let tool = |name| json!({"type": "function", "function": {"name": name, "parameters": {}}});
-    let tools = json!([tool("weather"), tool("time")]);
-    let whole = whole(request(json!({"tools": tools})));
-    let call = &whole["choices"][0]["message"]["tool_calls"][0];
-    assert_eq!(
-        call["function"],
-        json!({"name": "weather", "arguments": "{}"})
-    );
-    assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
-
-    let chunks = streamed(request(json!({"tools": tools, "stream": true})));
-    let calls = || {
-        chunks
-            .iter()
-            .map(|it| &it["choices"][0]["delta"]["tool_calls"][0])
-    };
-    let arguments: String = calls()
-        .filter_map(|call| call["function"]["arguments"].as_str())
-        .collect();
-    assert_eq!(arguments, "{}");
-    assert_eq!(calls().next().unwrap()["function"]["name"], "weather");
-    assert_eq!(calls().next().unwrap()["id"], call["id"]);
-    let last = chunks.last().unwrap();
-    assert_eq!(last["choices"][0]["finish_reason"], "tool_calls");
+fn tools() -> Value {
+    let tool = |name: &str, parameters: Value| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    let city =
+        json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    json!([tool("time", json!({})), tool("weather", city)])
 }
 
 #[test]
-fn no_tool_is_called_where_the_client_wants_none_or_brings_a_result() {
-    let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
-    let completion = whole(request(json!({"tools": tools, "tool_choice": "none"})));
+fn a_tool_that_is_asked_for_is_called_with_arguments_that_fit() {
+    let weather = json!({"type": "function", "function": {"name": "weather"}});
+    for (choice, name, arguments) in [
+        (json!("required"), "time", "{}"),
+        (weather, "weather", r#"{"city":"example"}"#),
+    ] {
+        let asked = json!({"tools": tools(), "tool_choice": choice});
+        let whole = whole(request(asked.clone()));
+        let call = &whole["choices"][0]["message"]["tool_calls"][0];
+        assert_eq!(
+            call["function"],
+            json!({"name": name, "arguments": arguments})
+        );
+        assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
+
+        let mut asked = asked;
+        asked["stream"] = true.into();
+        let chunks = streamed(request(asked));
+        let calls = || {
+            chunks
+                .iter()
+                .map(|it| &it["choices"][0]["delta"]["tool_calls"][0])
+        };
+        let streamed: String = calls()
+            .filter_map(|call| call["function"]["arguments"].as_str())
+            .collect();
+        assert_eq!(streamed, arguments);
+        assert_eq!(calls().next().unwrap()["function"]["name"], name);
+        assert_eq!(calls().next().unwrap()["id"], call["id"]);
+        let last = chunks.last().unwrap();
+        assert_eq!(last["choices"][0]["finish_reason"], "tool_calls");
+    }
+}
+
+#[test]
+fn tools_that_are_only_offered_are_not_called() {
+    let unknown = json!({"type": "function", "function": {"name": "unknown"}});
+    for choice in [json!(null), json!("auto"), json!("none"), json!(1), unknown] {
+        let asked = json!({"tools": tools(), "tool_choice": choice});
+        let completion = whole(request(asked));
+        assert_eq!(
+            completion["choices"][0]["finish_reason"], "stop",
+            "{choice}"
+        );
+    }
+    let completion = whole(request(json!({"tool_choice": "required"})));
     assert_eq!(completion["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn the_result_of_a_tool_gets_words() {
     let messages = json!([
         {"role": "user", "content": "weather?"},
         {"role": "assistant", "content": null, "tool_calls": []},
         {"role": "tool", "tool_call_id": "call_demo_1", "content": "sunny"},
     ]);
-    let completion = whole(json!({"messages": messages, "tools": tools}));
+    let completion =
+        whole(json!({"messages": messages, "tools": tools(), "tool_choice": "required"}));
     let text = completion["choices"][0]["message"]["content"]
         .as_str()
         .unwrap();
@@ -155,8 +182,8 @@ fn a_reply_that_is_cut_short_says_so() {
 
 fn embedded(request: Value) -> Value {
     match embeddings(&prompt(request)).unwrap() {
-        Response::Json { body, .. } => body["data"].clone(),
-        Response::Events(events) => panic!("a stream: {events:?}"),
+        Body::Json(list) => list["data"].clone(),
+        Body::Events(events) => panic!("a stream: {events:?}"),
     }
 }
 
