@@ -46,7 +46,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 1' INT TERM
 # HOST:PORT on which the flow-proxy that writes this log listens.
-address() { sed -n 's|.*Listening on http://||p' "$1" | tail -1; }
+address() { sed -n 's|.*Listening on http://||p' "$1" | grep -v "^\[::1\]" | tail -1; }
 has_line() { grep -q "$1" "$2"; }
 
 # Makes a directory as the service files expect it, with secrets and settings.
