@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::support::attack::{Attack, assert_no_bug};
 use crate::support::{
@@ -105,11 +105,8 @@ fn without_descriptors_the_proxy_goes_on_and_recovers() {
     for _ in 0..10 {
         let asked = Instant::now();
         assert_eq!(get(address, "/v1/models").status, 200);
-        assert!(
-            asked.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            asked.elapsed()
-        );
+        // Each time that none of them can give way yet, no connection is let in for 100 ms.
+        assert!(asked.elapsed() < SOON / 3, "{:?}", asked.elapsed());
     }
     for client in &mut clients {
         client.try_send("GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
