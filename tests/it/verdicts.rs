@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Answer, FakeFlow, ProxyProcess, RawClient, RawUpstream, SOON, SSE_HEAD, UpstreamConnection,
@@ -266,14 +267,16 @@ fn serve_one_at_once(connection: &mut UpstreamConnection) {
     }
 }
 
-#[test]
-fn a_busy_credential_rests_until_a_request_of_its_own_ends() {
+/// Makes the first credential busy while it serves a stream, and ends that; returns how long the rest
+/// lasted.
+fn rest_of_a_busy_credential() -> Duration {
     let upstream = RawUpstream::start(serve_one_at_once);
     let proxy = start_proxy(&upstream, 2);
     let mut streaming = RawClient::connect(proxy.address());
     streaming.send_request("GET", "/v1/stream", &[], b"");
     streaming.read_head();
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-2"]); // its turn
+    let asked = Instant::now();
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-1", "client-2"]);
     assert_eq!(available(&proxy), 1);
     drop(streaming);
@@ -281,6 +284,14 @@ fn a_busy_credential_rests_until_a_request_of_its_own_ends() {
         available(&proxy) == 2
     });
     assert!(!proxy.log().contains("rate limited"), "told at DEBUG only");
+    asked.elapsed()
+}
+
+#[test]
+fn a_busy_credential_rests_until_a_request_of_its_own_ends() {
+    // It would end by itself after a second; on a busy machine not every round is quicker.
+    let is_quick = |_| rest_of_a_busy_credential() < Duration::from_millis(900);
+    assert!((0..5).any(is_quick));
 }
 
 #[test]
@@ -292,10 +303,10 @@ fn a_busy_credential_without_a_request_in_flight_rests_1_s_at_most() {
     )]);
     let proxy = start_proxy(&upstream, 2);
     assert_eq!(next_clients(&upstream, &proxy, 1), ["client-1", "client-2"]);
-    let rested = std::time::Instant::now();
+    let rested = Instant::now();
     wait_until("the rest to end", SOON, || available(&proxy) == 2);
     assert!(
-        rested.elapsed().as_millis() < 3000,
+        rested.elapsed() < Duration::from_secs(3),
         "{:?}",
         rested.elapsed()
     );
