@@ -204,6 +204,19 @@ def a_fallback_that_is_denied_does_not_rest_the_model(lab, shape):
 
 
 @check
+def of_a_doubled_model_the_last_one_counts(lab):
+    """LiteLLM takes that one."""
+    doubled = '{{"model":"{}","messages":[{{"role":"user","content":"Hi."}}],"model":"{}"}}'
+    denied, allowed = "vip-model", "gpt-4o-mini"
+    with lab.proxy("beta", "alpha") as proxy:
+        served(proxy.send("POST", CHAT.path, doubled.format(denied, allowed)), "beta", 1)
+        served(proxy.send("POST", CHAT.path, doubled.format(allowed, denied)), "alpha", 1)
+        served(proxy.send("POST", CHAT.path, doubled.format(allowed, denied)), "alpha", 2)
+        served(proxy.send("POST", CHAT.path, doubled.format(allowed, denied)), "alpha", 1)
+        expect_marks(proxy, PASSED_OVER.format("beta", denied, 600))
+
+
+@check
 def a_denied_model_is_known_in_other_apis_and_in_paths(lab):
     hello = [{"role": "user", "content": "Say hello."}]
     requests = {

@@ -1,21 +1,12 @@
-"""LiteLLM's custom authentication, as Flow has it: the bearer token is the JWT of a client.
+"""LiteLLM's custom authentication, as Flow has it: the bearer token is the JWT of a client."""
 
-LiteLLM imports it. It also ends LiteLLM when the process that started it is gone.
-"""
-
-import os
-import threading
 import time
 
 import jwt
 from litellm import BudgetExceededError
-from litellm.caching.in_memory_cache import InMemoryCache
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth, hash_token
 
 from lab import clients
-
-# Without Redis LiteLLM keeps 200 counters and forgets older ones; the checks need more.
-InMemoryCache.max_size_in_memory = property(lambda cache: 1_000_000, lambda cache, size: None)
 
 
 async def authenticate(request, api_key):
@@ -60,12 +51,3 @@ def let_in_late(client_id):
 
 def rejected(status, kind, message):
     return ProxyException(message=message, type=kind, param="None", code=status)
-
-
-def end_with_parent(parent):
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)
-
-
-threading.Thread(target=end_with_parent, args=[os.getppid()], daemon=True).start()

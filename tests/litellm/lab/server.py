@@ -11,10 +11,9 @@ import time
 from . import config
 from .provider import Provider
 
-HERE = pathlib.Path(__file__).resolve().parent
-# Seconds. LiteLLM usually needs 8 of them, and twice that on a busy machine.
-START_DEADLINE = 90
-ATTEMPTS = 3
+CODE = pathlib.Path(__file__).resolve().parents[1]
+# Seconds. LiteLLM usually needs 5 of them, and three times that on a busy machine.
+START_DEADLINE = 120
 # Keys and proxies of the environment would change what LiteLLM does.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
@@ -23,45 +22,32 @@ class LiteLLM:
     """LiteLLM on a free port of loopback. `port` and `provider` are for the checks."""
 
     def __init__(self, venv):
-        self.venv = venv
         self.provider = Provider()
         self.directory = tempfile.TemporaryDirectory(prefix="flow-proxy-litellm-")
-        self.log = pathlib.Path(self.directory.name) / "litellm.log"
-        config.write(self.configuration, self.provider.url)
         self.process = None
         try:
-            self.start()
+            self.start(venv, pathlib.Path(self.directory.name))
         except BaseException:
             self.end()
             raise
 
-    @property
-    def configuration(self):
-        return pathlib.Path(self.directory.name) / "config.yaml"
-
-    def start(self):
-        """Another program may take the free port before LiteLLM does, hence the attempts."""
-        for attempt in range(ATTEMPTS):
-            self.port = free_port()
-            self.process = self.launch()
-            if self.is_ready():
-                return
-            self.stop()
-        last = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"LiteLLM did not start in {ATTEMPTS} attempts:\n{last}")
-
-    def launch(self):
-        command = [str(self.venv / "bin" / "python"), str(self.venv / "bin" / "litellm")]
-        listen = ["--host", "127.0.0.1", "--port", str(self.port), "--num_workers", "1"]
-        with self.log.open("w") as log:
-            return subprocess.Popen(
-                [*command, "--config", str(self.configuration), *listen, "--telemetry", "False"],
-                cwd=self.directory.name,
-                env=environment(),
+    def start(self, venv, directory):
+        config.write(directory / "config.yaml", self.provider.url)
+        log = directory / "litellm.log"
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as output:
+            self.port = listener.getsockname()[1]
+            self.process = subprocess.Popen(
+                [str(venv / "bin" / "python"), "-m", "lab.serve", str(listener.fileno())],
+                cwd=directory,
+                env=environment(directory / "config.yaml"),
+                pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        if not self.is_ready():
+            last = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"LiteLLM did not start:\n{last}")
 
     def is_ready(self):
         """Waits until it responds; False: it has ended, or takes too long."""
@@ -73,13 +59,12 @@ class LiteLLM:
                 if connection.getresponse().status == 200:
                     return True
             except (OSError, http.client.HTTPException):
-                pass
+                time.sleep(0.1)
             finally:
                 connection.close()
-            time.sleep(0.1)
         return False
 
-    def stop(self):
+    def end(self):
         if self.process and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -87,23 +72,16 @@ class LiteLLM:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-    def end(self):
-        self.stop()
         self.provider.let_go()
         self.directory.cleanup()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def environment():
+def environment(configuration):
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return {
         **kept,
-        "PYTHONPATH": str(HERE.parent),
+        "CONFIG_FILE_PATH": str(configuration),
+        "PYTHONPATH": str(CODE),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "LITELLM_LOG": "CRITICAL",
