@@ -57,6 +57,13 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/clients/run.py "$(ONLY)"
 
+.PHONY: test-litellm
+test-litellm: ## Run the binary against a real LiteLLM with many kinds of credentials (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/litellm/run.py "$(ONLY)"
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
