@@ -2,6 +2,7 @@
 
 use super::report::{Failure, print};
 use super::serve::Service;
+use super::signals::ServiceSignals;
 use crate::cli::Invocation;
 use crate::config::secrets::Loaded;
 use crate::demo::Demo;
@@ -10,6 +11,7 @@ use crate::upstream::proxy_env::ProxySettings;
 /// Starts the simulated Flow, runs the proxy against it until a signal stops it, and prints what to
 /// try.
 pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
+    let signals = ServiceSignals::register()?;
     let demo = Demo::start()
         .map_err(|error| Failure::Running(format!("cannot start the demo: {error}")))?;
     invocation.options.target = demo.target();
@@ -29,7 +31,7 @@ pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
         proxy_settings: ProxySettings::Direct,
         watched: None,
     };
-    service.run(|address| {
+    service.run(signals, |address| {
         // Without its instructions the demo still serves.
         let _ = print(&Demo::instructions(address));
     })

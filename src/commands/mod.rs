@@ -8,8 +8,10 @@ pub mod report;
 mod check;
 mod demo;
 mod health;
+mod online;
 mod process;
 mod serve;
+mod signals;
 mod token;
 
 use crate::cli::{self, Command, Invocation};

@@ -1,20 +1,17 @@
 //! The proxy from start to stop: builds it, listens, reacts to signals, lets requests finish.
 //!
-//! Runs on the main thread. Requests run on the threads of [`Server`].
+//! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
 use super::report::Failure;
+use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
 use crate::config::secrets::{self, Loaded};
@@ -27,7 +24,7 @@ use crate::server::{Limits, Running, Server};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
 
-/// How often the shutdown looks for a second signal.
+/// How often a wait for something else looks for a signal.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the log lines of aborted requests are waited for.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -35,6 +32,7 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Runs the proxy with the credentials of the secrets file until a signal stops it.
 pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
     let options = &invocation.options;
+    let signals = ServiceSignals::register()?;
     let version = FileVersion::of(&options.secrets_file);
     let loaded = secrets::load(&options.secrets_file)?;
     let service = Service {
@@ -43,7 +41,7 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
         proxy_settings: ProxySettings::FromEnvironment(options.target.clone()),
         watched: Some(version),
     };
-    service.run(|_| {})
+    service.run(signals, |_| {})
 }
 
 /// What a proxy is started with.
@@ -57,9 +55,13 @@ pub(super) struct Service<'a> {
 
 impl Service<'_> {
     /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound.
-    pub(super) fn run(&self, on_listening: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    pub(super) fn run(
+        &self,
+        signals: ServiceSignals,
+        on_listening: impl FnOnce(SocketAddr),
+    ) -> Result<(), Failure> {
         let logger = self.start_log()?;
-        let served = self.serve(&logger, on_listening);
+        let served = self.serve(&logger, signals, on_listening);
         logger.flush();
         served
     }
@@ -79,11 +81,9 @@ impl Service<'_> {
     fn serve(
         &self,
         logger: &logging::Handle,
+        mut signals: ServiceSignals,
         on_listening: impl FnOnce(SocketAddr),
     ) -> Result<(), Failure> {
-        // Before the port is bound: once it is open, signals may be sent.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
         let descriptors = raise_descriptor_limit();
         self.log_startup();
         let balancer = Arc::new(Balancer::new(&self.loaded.configurations));
@@ -94,8 +94,8 @@ impl Service<'_> {
         log::info!("Listening on http://{}", running.address());
         on_listening(running.address());
 
-        wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
-        let second_signal = receive_second_signal(signals);
+        self.wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
+        let second_signal = signals.receive_second();
         stop(&running, &second_signal, self.options().shutdown_timeout);
         log::info!("Stopped");
         Ok(())
@@ -178,15 +178,33 @@ impl Service<'_> {
         let Some(version) = self.watched else {
             return Ok(None);
         };
+        let path = &self.options().secrets_file;
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(
-            &self.options().secrets_file,
-            version,
-            on_reload,
-            is_file_valid,
-        )
-        .map(Some)
-        .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+        SecretsWatcher::start(path, version, on_reload, is_file_valid)
+            .map(Some)
+            .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+    }
+
+    /// Returns when a signal asks to stop. Does what SIGHUP asks for meanwhile.
+    fn wait_for_stop(
+        &self,
+        signals: &mut ServiceSignals,
+        watcher: Option<&SecretsWatcher>,
+        balancer: &Balancer,
+        logger: &logging::Handle,
+    ) {
+        loop {
+            if let SignalRequest::Stop(signal) = signals.wait() {
+                log::info!("{}, stopping", stop_reason(signal));
+                return;
+            }
+            log::info!("Received SIGHUP: reloading the secrets, reopening the log");
+            logger.reopen();
+            balancer.end_rests();
+            if let Some(watcher) = watcher {
+                watcher.reload();
+            }
+        }
     }
 
     fn options(&self) -> &Options {
@@ -207,45 +225,6 @@ fn bind(address: SocketAddr) -> Result<Server, Failure> {
         };
         Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
     })
-}
-
-/// Returns when a signal asks to stop. Does what SIGHUP asks for meanwhile.
-fn wait_for_stop(
-    signals: &mut Signals,
-    watcher: Option<&SecretsWatcher>,
-    balancer: &Balancer,
-    logger: &logging::Handle,
-) {
-    for signal in signals {
-        if signal != SIGHUP {
-            log::info!("Received {}, stopping", signal_name(signal));
-            return;
-        }
-        log::info!("Received SIGHUP: reloading the secrets, reopening the log");
-        logger.reopen();
-        balancer.end_rests();
-        if let Some(watcher) = watcher {
-            watcher.reload();
-        }
-    }
-}
-
-/// Returns a channel for the next signal that asks to stop. A thread waits for it, because the main
-/// thread waits for requests to finish.
-fn receive_second_signal(mut signals: Signals) -> Receiver<i32> {
-    let (sender, receiver) = mpsc::channel();
-    let spawned = thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
-                // Fails where the main thread has finished meanwhile.
-                let _ = sender.send(signal);
-            }
-        });
-    if let Err(error) = spawned {
-        log::warn!("A second signal will not be noticed: {error}");
-    }
-    receiver
 }
 
 /// Stops accepting and returns when no request is in flight, after `grace` at the latest, or at a

@@ -1,0 +1,70 @@
+//! The signals that stop the proxy or make it reload.
+
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::process::signal_name;
+use super::report::Failure;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SignalRequest {
+    /// Stop, with the signal that asks for it.
+    Stop(i32),
+    Reload,
+}
+
+/// The signals that have arrived since [`ServiceSignals::register`].
+pub(super) struct ServiceSignals {
+    signals: Signals,
+}
+
+impl ServiceSignals {
+    /// Handles the signals from now on. Until they are asked for, they are kept.
+    pub(super) fn register() -> Result<ServiceSignals, Failure> {
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
+        Ok(ServiceSignals { signals })
+    }
+
+    /// Waits for the next signal.
+    pub(super) fn wait(&mut self) -> SignalRequest {
+        let signal = self.signals.forever().next();
+        // The iterator ends only if it is closed, and nothing closes it.
+        request_of(signal.unwrap_or(SIGTERM))
+    }
+
+    /// Returns a channel for the next signal that asks to stop. A thread waits for it, because the main
+    /// thread waits for requests to finish.
+    pub(super) fn receive_second(mut self) -> Receiver<i32> {
+        let (sender, receiver) = mpsc::channel();
+        let spawned = thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                let mut signals = self.signals.forever();
+                if let Some(signal) = signals.find(|signal| *signal != SIGHUP) {
+                    // Fails where the main thread has finished meanwhile.
+                    let _ = sender.send(signal);
+                }
+            });
+        if let Err(error) = spawned {
+            log::warn!("A second signal will not be noticed: {error}");
+        }
+        receiver
+    }
+}
+
+fn request_of(signal: i32) -> SignalRequest {
+    match signal {
+        SIGHUP => SignalRequest::Reload,
+        signal => SignalRequest::Stop(signal),
+    }
+}
+
+/// Returns why the proxy stops, for its log.
+pub(super) fn stop_reason(signal: i32) -> String {
+    format!("Received {}", signal_name(signal))
+}
