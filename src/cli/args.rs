@@ -6,8 +6,8 @@ use lexopt::Arg;
 
 use super::commands::{COMMANDS, Command, FLAGS, Shell};
 use super::options::{OPTIONS, OptionSpec};
-use super::suggest::{self, nearest};
-use super::values::{printable, quoted};
+use crate::config::shown::{quoted, shown};
+use crate::config::suggest::{self, nearest};
 
 /// What the arguments say.
 pub(super) struct Arguments {
@@ -60,7 +60,7 @@ impl Reader {
                 Ok(Some(arg)) => arg,
                 Ok(None) => return,
                 Err(error) => {
-                    self.errors.push(printable(&error.to_string()));
+                    self.errors.push(usage_error(&error));
                     continue;
                 }
             };
@@ -111,11 +111,11 @@ impl Reader {
         }
     }
 
-    fn unknown(&mut self, shown: &str, name: String) {
+    fn unknown(&mut self, option: &str, name: String) {
+        let shown = shown(option);
         let options = OPTIONS.iter().map(|spec| spec.long);
         let known = options.chain(FLAGS.iter().map(|flag| flag.long));
         let hint = nearest(&name, known).map_or(String::new(), |name| format!("--{name}"));
-        let shown = printable(shown);
         self.errors
             .push(format!("{shown}: unknown option; did you mean {hint}?"));
     }
@@ -164,6 +164,14 @@ impl Reader {
                 .push(format!("completions: {shown} is not a shell ({allowed})"));
         }
         shell
+    }
+}
+
+/// Returns what is wrong, without the value.
+fn usage_error(error: &lexopt::Error) -> String {
+    match error {
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
+        other => shown(&other.to_string()),
     }
 }
 

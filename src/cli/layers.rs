@@ -8,9 +8,9 @@ use std::path::Path;
 
 use super::dotenv;
 use super::options::{OPTIONS, OptionSpec, PREFIX};
-use super::suggest::nearest;
-use super::values::printable;
 use crate::config::options::Options;
+use crate::config::shown::{shown, shown_whole};
+use crate::config::suggest::nearest;
 
 /// The variables that name a proxy between this program and the target. They are no options of this
 /// program and are read from the environment only.
@@ -84,13 +84,19 @@ impl Layers {
             match self.apply(spec, &mut options) {
                 Ok(source) => settings.push(Setting {
                     name: spec.long,
-                    value: printable(&(spec.show)(&options)),
+                    value: shown_whole(&(spec.show)(&options)),
                     source,
                 }),
                 Err(error) => errors.push(error),
             }
         }
         (options, settings)
+    }
+
+    /// Returns the value of an environment variable.
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// Sets the option from the first source that has a value. Only that value is checked.
@@ -113,7 +119,7 @@ impl Layers {
         if let Some((_, value)) = given {
             return Some((value, format!("--{long}"), Source::CommandLine));
         }
-        if let Some((_, value)) = self.environment.iter().find(|(name, _)| name == env) {
+        if let Some(value) = self.variable(env) {
             return Some((value, env.to_owned(), Source::Environment(env)));
         }
         let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
@@ -145,10 +151,11 @@ impl Layers {
     }
 }
 
-/// Returns the variable if it is one of this program's. An empty one counts as unset.
+/// Returns the variable if this program may read it. An empty one counts as unset.
 fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.to_string_lossy();
-    (name.starts_with(PREFIX) && !value.is_empty()).then(|| (name.into_owned(), value))
+    let is_own = name.starts_with(PREFIX);
+    (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
 }
 
 /// Returns the warning about a variable that has this program's prefix and sets no option.
@@ -159,7 +166,7 @@ fn unknown_variable(name: &str) -> Option<String> {
     }
     let known = OPTIONS.iter().map(|spec| &spec.env[PREFIX.len()..]);
     let hint = nearest(suffix, known)?;
-    let name = printable(name);
+    let name = shown(name);
     Some(format!(
         "{name}: unknown variable, ignored; did you mean {PREFIX}{hint}?"
     ))

@@ -12,7 +12,6 @@ mod dotenv;
 mod help;
 mod layers;
 mod options;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What [`Target::parse`] accepts, for its errors.
+use super::shown::{NOT_SHOWN, may_hold_secret, shown};
+
+/// What a target URL may be, for errors.
 const ALLOWED: &str = "https://HOST[:PORT][/PATH], or http:// where HOST is a loopback address";
 
 /// A target URL in its parts.
@@ -33,7 +35,7 @@ impl Target {
     /// One line that quotes the URL and says what is allowed. It quotes nothing of user information,
     /// query and fragment: they may hold a password.
     pub fn parse(url: &str) -> Result<Target, String> {
-        let error = |what: &str| format!("{} {what} ({ALLOWED})", shown(url));
+        let error = |what: &str| format!("{} {what} ({ALLOWED})", shown_url(url));
         let (https, rest) = scheme(url).ok_or_else(|| error("is not a target URL"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -72,15 +74,17 @@ impl fmt::Display for Target {
 }
 
 /// Returns the URL as an error may quote it, on one line: without query and fragment, and not at all
-/// where it may hold a password.
-fn shown(url: &str) -> String {
+/// where it may hold a password or a secret.
+fn shown_url(url: &str) -> String {
     if url.contains('@') {
         return "the URL (not shown, it holds an '@')".to_owned();
     }
+    if may_hold_secret(url) {
+        return NOT_SHOWN.to_owned();
+    }
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let rest = if end < url.len() { "…" } else { "" };
-    let head: String = url[..end].chars().flat_map(char::escape_debug).collect();
-    format!("'{head}{rest}'")
+    format!("'{}{rest}'", shown(&url[..end]))
 }
 
 /// Returns whether the scheme is `https`, and what follows `://`.

@@ -46,8 +46,39 @@ fn unknown_options_have_a_hint_and_their_values_no_second_error() {
 #[test]
 fn flags_take_no_value() {
     let found = errors(&["check", "--online=yes"], &[]);
-    assert_eq!(found.len(), 1);
-    assert!(found[0].contains("--online"), "{found:?}");
+    assert_eq!(found, ["--online: takes no value"]);
+}
+
+#[test]
+fn no_message_quotes_a_secret_or_a_long_value() {
+    let long = "x".repeat(65);
+    for value in [
+        "{hush}",
+        "clientSecrethush",
+        "eyJhush",
+        &format!("{long}hush"),
+    ] {
+        for args in [
+            &["--port", value][..],
+            &["--host", value],
+            &["--log-level", value],
+            &["--target-url", value],
+            &["--workers", value],
+            &["--client-timeout", value],
+            &["--shutdown-timeout", value],
+            &["--max-body", value],
+            &["--allow-host", &format!("{value} {value}")],
+            &[&format!("--online={value}")],
+            &[&format!("--{value}")],
+            &[value],
+            &["demo", value],
+            &["completions", value],
+        ] {
+            for line in errors(args, &[]) {
+                assert!(!line.contains("hush"), "{args:?}: {line}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -28,11 +28,13 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "log-file=flow_proxy_plugin.log (default)",
             "target-url=https://flow.ciandt.com/flow-llm-proxy (default)",
             "workers=256 (default)",
+            "limit-wait=0s (default)",
             "upstream-timeout=600s (default)",
             "client-timeout=60s (default)",
             "shutdown-timeout=30s (default)",
             "max-body=100MiB (default)",
             "ca-file=none (default)",
+            "allow-host=none (default)",
         ]
     );
 }
@@ -89,7 +91,8 @@ fn every_option_is_set_from_each_of_its_three_sources() {
     for spec in OPTIONS {
         // A value that each option takes and that is no default.
         let value = match spec.long {
-            "port" | "workers" | "upstream-timeout" | "client-timeout" | "shutdown-timeout" => "7",
+            "port" | "workers" => "7",
+            "upstream-timeout" | "client-timeout" | "shutdown-timeout" | "limit-wait" => "7",
             "max-body" => "7K",
             "host" => "::1",
             "log-level" => "error",
@@ -164,6 +167,19 @@ fn an_upstream_proxy_in_dotenv_is_warned_of() {
 }
 
 #[test]
+fn a_setting_that_may_hold_a_secret_is_not_shown() {
+    let invocation = parsed(&["--secrets-file", "[{\"clientSecret\":\"hush\"}]"], &[]);
+    assert!(!setting(&invocation, "secrets-file").0.contains("hush"));
+    let long = "x/".repeat(100);
+    let invocation = parsed(&["--secrets-file", &long], &[]);
+    assert_eq!(
+        setting(&invocation, "secrets-file").0,
+        long,
+        "a path is shown whole"
+    );
+}
+
+#[test]
 fn a_malformed_dotenv_is_reported_with_file_and_line() {
     let dotenv = DotEnv::holding("FLOW_PROXY_PORT=1\nFLOW_PROXY_HOST\n");
     let found = parse_with(&[], &[], &dotenv.0).unwrap_err().0;
@@ -176,9 +192,12 @@ fn a_malformed_dotenv_is_reported_with_file_and_line() {
 
 #[test]
 fn a_log_file_is_required_by_naming_it_even_if_it_is_the_default() {
-    assert!(!parsed(&[], &[]).options.log_file.is_required);
-    let named = parsed(&["--log-file", "flow_proxy_plugin.log"], &[]);
-    assert!(named.options.log_file.is_required);
+    let is_required = |args: &[&str]| {
+        let log_file = parsed(args, &[]).options.log_file;
+        log_file.is_required
+    };
+    assert!(!is_required(&[]));
+    assert!(is_required(&["--log-file", "flow_proxy_plugin.log"]));
 }
 
 #[test]
@@ -193,7 +212,7 @@ fn a_value_shown_is_read_back_as_the_same() {
     let args: Vec<String> = shown
         .settings
         .iter()
-        .filter(|setting| setting.name != "ca-file" && setting.name != "log-file")
+        .filter(|setting| !["ca-file", "log-file", "allow-host"].contains(&setting.name))
         .map(|setting| format!("--{}={}", setting.name, setting.value))
         .collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

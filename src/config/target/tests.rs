@@ -85,6 +85,16 @@ fn http_is_for_loopback_hosts_alone() {
 }
 
 #[test]
+fn what_may_hold_a_secret_and_what_is_long_is_not_quoted() {
+    for url in [r#"[{"clientSecret":"hush"}]"#, "ftp://x/eyJhush"] {
+        let error = rejection(url);
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let error = rejection(&format!("ftp://{}hush", "x".repeat(64)));
+    assert!(!error.contains("hush"), "{error}");
+}
+
+#[test]
 fn userinfo_is_rejected_and_never_quoted() {
     for url in [
         "https://bob:hunter2@example.com/x",
