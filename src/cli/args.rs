@@ -1,11 +1,12 @@
 //! The arguments, taken apart into a command, options and errors. Values are not checked here. Pure.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use lexopt::Arg;
 
 use super::commands::{COMMANDS, Command, FLAGS, Shell};
 use super::options::{OPTIONS, OptionSpec};
+use crate::config::options::Options;
 use crate::config::shown::{quoted, shown};
 use crate::config::suggest::{self, nearest};
 
@@ -72,7 +73,7 @@ impl Reader {
                 Arg::Long("help") | Arg::Short('h') => self.set_print_flag(Command::Help),
                 Arg::Long("version") | Arg::Short('V') => self.set_print_flag(Command::Version),
                 Arg::Long(name) => match OPTIONS.iter().find(|spec| spec.long == name) {
-                    Some(spec) => self.value(spec, parser.value().ok()),
+                    Some(spec) => self.value(spec, value_of(spec, &mut parser)),
                     None => {
                         self.unknown(&format!("--{name}"), name.to_owned());
                         after_unknown = parser.optional_value().is_none();
@@ -173,6 +174,21 @@ fn usage_error(error: &lexopt::Error) -> String {
         lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
         other => shown(&other.to_string()),
     }
+}
+
+/// Returns the value of an option: after an equals sign, or the next argument. Where the option may
+/// stand alone, the next argument is taken only if the option accepts it. `None`: it is missing.
+fn value_of(spec: &OptionSpec, parser: &mut lexopt::Parser) -> Option<OsString> {
+    let Some(bare) = spec.bare else {
+        return parser.value().ok();
+    };
+    let is_value = |word: &OsStr| {
+        word.to_str()
+            .is_some_and(|text| (spec.set)(&mut Options::default(), text).is_ok())
+    };
+    let given = parser.optional_value();
+    let given = given.or_else(|| parser.try_raw_args()?.next_if(is_value));
+    given.or(Some(bare.into()))
 }
 
 fn unknown_command(word: &str) -> String {

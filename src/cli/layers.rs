@@ -6,8 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
+use super::conflicts::conflicts;
 use super::dotenv;
-use super::options::{OPTIONS, OptionSpec, PREFIX};
+use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
 use crate::config::options::Options;
 use crate::config::shown::{shown, shown_whole};
 use crate::config::suggest::nearest;
@@ -90,6 +91,11 @@ impl Layers {
                 Err(error) => errors.push(error),
             }
         }
+        let place_of = |long: &str| {
+            let spec = OPTIONS.iter().find(|spec| spec.long == long)?;
+            self.find(spec).map(|(_, place, _)| place)
+        };
+        errors.extend(conflicts(&options, place_of));
         (options, settings)
     }
 
@@ -123,7 +129,7 @@ impl Layers {
             return Some((value, env.to_owned(), Source::Environment(env)));
         }
         let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
-        if value.is_empty() {
+        if value.is_empty() || NEVER_IN_DOTENV.contains(&env) {
             return None;
         }
         let place = format!("{}: {env}", self.dotenv_name);
@@ -140,7 +146,12 @@ impl Layers {
             .chain(dotenv)
             .filter_map(|(place, name)| Some(format!("{place}{}", unknown_variable(name)?)))
             .collect();
-        for (name, _) in &self.dotenv {
+        for (name, value) in &self.dotenv {
+            if NEVER_IN_DOTENV.contains(&name.as_str()) && !value.is_empty() {
+                warnings.push(format!(
+                    "{place}{name} has no effect here: set it in the environment, or give the option"
+                ));
+            }
             if PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
                 warnings.push(format!(
                     "{place}{name} is read from the environment only and has no effect here"

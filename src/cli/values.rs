@@ -68,6 +68,15 @@ pub(super) fn host(text: &str) -> Result<IpAddr, String> {
     })
 }
 
+/// Reads a boolean, in any case.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", quoted(text))),
+    }
+}
+
 /// Reads host names, comma-separated. Ports and wildcards are no part of them.
 pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
     let is_name = |name: &str| {
@@ -128,6 +137,11 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
 
 pub(super) fn show_path(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Writes the path of a file that may be missing.
+pub(super) fn show_optional_path(path: Option<&Path>) -> String {
+    path.map_or("none".to_owned(), show_path)
 }
 
 /// Reads a number of workers.

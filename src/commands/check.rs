@@ -3,6 +3,7 @@
 
 use super::online;
 use super::report::{Failure, print, print_warning};
+use super::serve::clear_text_warning;
 use crate::cli::{Invocation, Setting};
 use crate::config::secrets::{self, Configuration};
 use crate::upstream::connector::Upstream;
@@ -26,7 +27,8 @@ pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> 
     .ok();
 
     let secrets_warnings = loaded.iter().flat_map(|loaded| &loaded.warnings);
-    for warning in invocation.warnings.iter().chain(secrets_warnings) {
+    let warnings = invocation.warnings.iter().chain(secrets_warnings);
+    for warning in warnings.chain(&clear_text_warning(options)) {
         print_warning(warning);
     }
     let proxy = proxy_settings.proxy_name();

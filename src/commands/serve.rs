@@ -72,7 +72,8 @@ impl Service<'_> {
         let logger = logging::init(options.log_level, &log_file.path, log_file.is_required)
             .map_err(Failure::configuration)?;
         log_panics();
-        for warning in self.invocation.warnings.iter().chain(&self.loaded.warnings) {
+        let warnings = self.invocation.warnings.iter().chain(&self.loaded.warnings);
+        for warning in warnings.chain(&clear_text_warning(options)) {
             log::warn!("{warning}");
         }
         Ok(logger)
@@ -224,6 +225,18 @@ fn bind(address: SocketAddr) -> Result<Server, Failure> {
             _ => "",
         };
         Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+/// Returns the warning about a target that is reached without encryption.
+pub(super) fn clear_text_warning(options: &Options) -> Option<String> {
+    let target = &options.target;
+    target.sends_in_clear().then(|| {
+        format!(
+            "The target is {target}: the clientSecret travels in clear text, and every machine \
+             between here and {} can read it",
+            target.host
+        )
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub log_file: LogFile,
     /// Where requests are forwarded to.
     pub target: Target,
+    /// Whether the target may be reached without encryption.
+    pub allow_http_target: bool,
     /// Requests and streams in flight at once, 1 to 16384.
     pub workers: usize,
     /// How long a request may wait where every credential is limited; 0 is not at all.
@@ -71,6 +73,7 @@ impl Default for Options {
                 port: 443,
                 base_path: "/flow-llm-proxy".to_owned(),
             },
+            allow_http_target: false,
             workers: 256,
             limit_wait: Duration::ZERO,
             upstream_timeout: Duration::from_secs(600),

@@ -221,20 +221,6 @@ fn a_malformed_env_file_is_told_by_file_and_line_and_not_quoted() {
 }
 
 #[test]
-fn http_targets_are_refused_unless_they_are_loopback() {
-    let dir = WorkDir::with_secrets();
-    let run = dir.run(&["check", "--target-url", "http://example.com"], &[]);
-    let lines = run.usage_errors();
-    assert_eq!(lines.len(), 1, "{run:#?}");
-    assert!(
-        lines[0].starts_with("flow-proxy: --target-url: 'http://example.com' "),
-        "{run:#?}"
-    );
-    let run = dir.run(&["check", "--target-url", "http://127.0.0.1:9/x"], &[]);
-    assert_eq!(run.code, Some(0), "{run:#?}");
-}
-
-#[test]
 fn check_shows_each_value_and_which_source_won() {
     let dir = WorkDir::with_secrets();
     dir.write(

@@ -30,6 +30,7 @@ mod resting;
 mod secrets;
 mod shutdown;
 mod streaming;
+mod targets;
 mod tiny_http;
 mod tls;
 mod upstream_proxy;

@@ -50,6 +50,27 @@ fn flags_take_no_value() {
 }
 
 #[test]
+fn an_option_that_may_stand_alone_takes_only_what_it_accepts() {
+    for (args, expected) in [
+        (&["--allow-http-target"][..], true),
+        (&["--allow-http-target=true"], true),
+        (&["--allow-http-target=false"], false),
+        (&["--allow-http-target", "TRUE"], true),
+        (&["--allow-http-target", "false"], false),
+        (&["--allow-http-target", "--port", "1"], true),
+    ] {
+        let invocation = parsed(args, &[]);
+        assert_eq!(invocation.options.allow_http_target, expected, "{args:?}");
+    }
+    let invocation = parsed(&["--allow-http-target", "check"], &[]);
+    assert_eq!(invocation.command, Command::Check { online: false });
+    assert_eq!(
+        errors(&["--allow-http-target=1"], &[]),
+        ["--allow-http-target: '1' is neither true nor false"]
+    );
+}
+
+#[test]
 fn no_message_quotes_a_secret_or_a_long_value() {
     let long = "x".repeat(65);
     for value in [
@@ -68,6 +89,7 @@ fn no_message_quotes_a_secret_or_a_long_value() {
             &["--shutdown-timeout", value],
             &["--max-body", value],
             &["--allow-host", &format!("{value} {value}")],
+            &[&format!("--allow-http-target={value}")],
             &[&format!("--online={value}")],
             &[&format!("--{value}")],
             &[value],

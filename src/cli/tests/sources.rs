@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::support::{DotEnv, errors, parse_with, parsed, setting};
 use crate::cli::Command;
-use crate::cli::options::{OPTIONS, PREFIX};
+use crate::cli::options::{NEVER_IN_DOTENV, OPTIONS, PREFIX};
 use crate::config::options::Options;
 
 #[test]
@@ -27,6 +27,7 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "secrets-file=secrets.json (default)",
             "log-file=flow_proxy_plugin.log (default)",
             "target-url=https://flow.ciandt.com/flow-llm-proxy (default)",
+            "allow-http-target=false (default)",
             "workers=256 (default)",
             "limit-wait=0s (default)",
             "upstream-timeout=600s (default)",
@@ -95,6 +96,7 @@ fn every_option_is_set_from_each_of_its_three_sources() {
             "upstream-timeout" | "client-timeout" | "shutdown-timeout" | "limit-wait" => "7",
             "max-body" => "7K",
             "host" => "::1",
+            "allow-http-target" => "true",
             "log-level" => "error",
             "target-url" => "https://example.com/x",
             _ => "other-file",
@@ -103,13 +105,12 @@ fn every_option_is_set_from_each_of_its_three_sources() {
         let joined = format!("{long}={value}");
         let dotenv = DotEnv::holding(&format!("{}={value}\n", spec.env));
         let by_env = parsed(&[], &[(spec.env, value)]);
-        for invocation in [
-            parsed(&[&long, value], &[]),
-            parsed(&[&joined], &[]),
-            parse_with(&[], &[], &dotenv.0).unwrap(),
-        ] {
+        for invocation in [parsed(&[&long, value], &[]), parsed(&[&joined], &[])] {
             assert_eq!(invocation.options, by_env.options, "{}", spec.long);
         }
+        let by_dotenv = parse_with(&[], &[], &dotenv.0).unwrap();
+        let counts = !NEVER_IN_DOTENV.contains(&spec.env);
+        assert_eq!(by_dotenv.options == by_env.options, counts, "{}", spec.long);
         assert_ne!(by_env.options, Options::default(), "{}", spec.long);
     }
 }
@@ -164,6 +165,32 @@ fn an_upstream_proxy_in_dotenv_is_warned_of() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("https_proxy"), "{warnings:?}");
     assert!(!warnings[0].contains("hunter2"), "{warnings:?}");
+}
+
+#[test]
+fn allow_http_target_does_not_count_in_dotenv_and_a_warning_says_so() {
+    let dotenv = DotEnv::holding("FLOW_PROXY_ALLOW_HTTP_TARGET=true\n");
+    let invocation = parse_with(&[], &[], &dotenv.0).unwrap();
+    assert!(!invocation.options.allow_http_target);
+    let warnings = invocation.warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let start = format!("{}: FLOW_PROXY_ALLOW_HTTP_TARGET ", dotenv.0.display());
+    assert!(warnings[0].starts_with(&start), "{warnings:?}");
+    let from_there = ["--target-url", "http://example.com"];
+    assert!(parse_with(&from_there, &[], &dotenv.0).is_err());
+}
+
+#[test]
+fn an_http_target_must_be_allowed() {
+    let url = ["--target-url", "http://example.com"];
+    let rejection = "--target-url: 'http://example.com' would send the token in clear text";
+    let found = errors(&url, &[]);
+    assert!(
+        found.len() == 1 && found[0].starts_with(rejection),
+        "{found:?}"
+    );
+    let allowed = parsed(&url, &[("FLOW_PROXY_ALLOW_HTTP_TARGET", "true")]);
+    assert!(allowed.options.target.sends_in_clear());
 }
 
 #[test]
@@ -228,6 +255,7 @@ fn env_example_lists_every_variable_commented_out_with_its_default() {
         .collect();
     let expected: Vec<String> = OPTIONS
         .iter()
+        .filter(|spec| !NEVER_IN_DOTENV.contains(&spec.env))
         .map(|spec| {
             let default = spec.default_text();
             let default = if default == "none" { "" } else { &default };

@@ -42,6 +42,15 @@ fn hosts_are_addresses_or_localhost() {
 }
 
 #[test]
+fn booleans_are_true_or_false_in_any_case() {
+    assert_eq!((boolean("true"), boolean("False")), (Ok(true), Ok(false)));
+    for bad in ["1", "yes", "", " true"] {
+        let error = format!("'{bad}' is neither true nor false");
+        assert_eq!(boolean(bad), Err(error));
+    }
+}
+
+#[test]
 fn levels_are_read_in_any_case_and_shown_as_the_log_shows_them() {
     for (text, shown) in [
         ("debug", "DEBUG"),

@@ -65,8 +65,9 @@ fn http_is_for_loopback_hosts_alone() {
         "http://127.0.0.1:9/x",
         "http://127.255.0.3",
         "http://[::1]",
+        "https://example.com",
     ] {
-        assert!(!parsed(url).https);
+        assert!(!parsed(url).sends_in_clear(), "{url}");
     }
     for url in [
         "http://example.com",
@@ -76,11 +77,11 @@ fn http_is_for_loopback_hosts_alone() {
         "http://0.0.0.0",
         "http://[::ffff:127.0.0.1]",
     ] {
-        let error = rejection(url);
-        assert!(
-            error.contains("clear text") && error.contains(url),
-            "{error}"
-        );
+        let target = parsed(url);
+        assert!(target.sends_in_clear(), "{url}");
+        let problem = target.clear_text_problem();
+        assert!(problem.contains("clear text"), "{problem}");
+        assert!(problem.contains(url), "{problem}");
     }
 }
 

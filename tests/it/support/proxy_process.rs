@@ -14,7 +14,8 @@ use super::{AccessLine, SOON, TempDir, credentials, wait_for};
 pub struct ProxyBuilder {
     dir: TempDir,
     command: Option<String>,
-    port: u16,
+    /// The value of `--port`; `None` leaves the option out.
+    port: Option<u16>,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -23,6 +24,7 @@ pub struct ProxyBuilder {
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
+    pub stdout: String,
     pub stderr: String,
 }
 
@@ -47,7 +49,7 @@ impl ProxyProcess {
         ProxyBuilder {
             dir: TempDir::new(),
             command: None,
-            port: 0,
+            port: Some(0),
             args: vec![],
             env: vec![],
         }
@@ -192,6 +194,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Adds an argument that is no option with a value.
+    pub fn arg(mut self, arg: &str) -> ProxyBuilder {
+        self.args.push(arg.to_owned());
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> ProxyBuilder {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -205,7 +213,7 @@ impl ProxyBuilder {
 
     /// A fixed port instead of any free one.
     pub fn port(mut self, port: u16) -> ProxyBuilder {
-        self.port = port;
+        self.port = Some(port);
         self
     }
 
@@ -235,7 +243,7 @@ impl ProxyBuilder {
     /// Starts the process without waiting for a line: for log levels that hide it.
     pub fn start_silent(self) -> ProxyProcess {
         let (child, output) = self.spawn();
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port.unwrap_or_default()));
         ProxyProcess {
             child,
             address,
@@ -247,7 +255,7 @@ impl ProxyBuilder {
     /// Runs the process to its own end; kills it and panics after `deadline`.
     pub fn run_to_end(self, deadline: Duration) -> Finished {
         let (child, output) = self.spawn();
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port.unwrap_or_default()));
         let mut process = ProxyProcess {
             child,
             address,
@@ -258,6 +266,7 @@ impl ProxyBuilder {
         process.output.join();
         Finished {
             code: status.code(),
+            stdout: process.stdout(),
             stderr: process.log(),
         }
     }
@@ -266,7 +275,7 @@ impl ProxyBuilder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flow-proxy"));
         command
             .args(&self.command)
-            .args(["--port", &self.port.to_string()])
+            .args(self.port.map(|port| format!("--port={port}")))
             .args(&self.args);
         command
             .env_clear()
