@@ -17,7 +17,7 @@ Commands:
 const AFTER_OPTIONS: &str = "
 Precedence: command line, environment, .env in the working directory, default.
 TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or a number with K, M or G.
-HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for the connection to the target.
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for a target that is not loopback.
 
 Files: secrets.json, flow_proxy_plugin.log, .env (in the working directory)
 Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log

@@ -10,12 +10,9 @@ use super::conflicts::conflicts;
 use super::dotenv;
 use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
 use crate::config::options::Options;
+use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
 use crate::config::shown::{shown, shown_whole};
 use crate::config::suggest::nearest;
-
-/// The variables that name a proxy between this program and the target. They are no options of this
-/// program and are read from the environment only.
-const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +50,9 @@ impl fmt::Display for Source {
 pub(super) struct Layers {
     /// By the option's long name.
     command_line: Vec<(&'static str, OsString)>,
-    /// By variable; only variables that begin with [`PREFIX`] and are not empty.
+    /// By variable; only variables that this program may read and that are not empty.
     environment: Vec<(String, OsString)>,
-    /// By variable; any name, empty values included.
+    /// By variable; empty values included.
     dotenv: dotenv::Variables,
     /// What messages call the `.env` file.
     dotenv_name: String,
@@ -96,7 +93,21 @@ impl Layers {
             self.find(spec).map(|(_, place, _)| place)
         };
         errors.extend(conflicts(&options, place_of));
+        options.proxy_variables = self.proxy_variables();
         (options, settings)
+    }
+
+    fn proxy_variables(&self) -> ProxyVariables {
+        let environment = self.environment.iter();
+        let environment = environment.filter(|(name, _)| is_proxy_variable(name));
+        let dotenv = self.dotenv.iter();
+        let dotenv = dotenv.filter(|(name, value)| is_proxy_variable(name) && !value.is_empty());
+        ProxyVariables {
+            environment: environment
+                .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
+                .collect(),
+            dotenv: dotenv.cloned().collect(),
+        }
     }
 
     /// Returns the value of an environment variable.
@@ -152,11 +163,6 @@ impl Layers {
                     "{place}{name} has no effect here: set it in the environment, or give the option"
                 ));
             }
-            if PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
-                warnings.push(format!(
-                    "{place}{name} is read from the environment only and has no effect here"
-                ));
-            }
         }
         warnings
     }
@@ -165,7 +171,7 @@ impl Layers {
 /// Returns the variable if this program may read it. An empty one counts as unset.
 fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.to_string_lossy();
-    let is_own = name.starts_with(PREFIX);
+    let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name);
     (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
 }
 

@@ -3,7 +3,7 @@
 
 use super::online;
 use super::report::{Failure, print, print_warning};
-use super::serve::clear_text_warning;
+use super::serve::{clear_text_warning, route};
 use crate::cli::{Invocation, Setting};
 use crate::config::secrets::{self, Configuration};
 use crate::upstream::connector::Upstream;
@@ -16,7 +16,8 @@ pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> 
     let loaded = secrets::load(&options.secrets_file)
         .map_err(|errors| problems.extend_from_slice(errors.problems()))
         .ok();
-    let proxy_settings = ProxySettings::FromEnvironment(options.target.clone());
+    let (target, variables) = (options.target.clone(), options.proxy_variables.clone());
+    let proxy_settings = ProxySettings::FromVariables(target, variables);
     let upstream = Upstream::new(
         &options.target,
         options.upstream_timeout,
@@ -35,6 +36,9 @@ pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> 
     let mut text = settings_text(&invocation.settings);
     if let Some(loaded) = &loaded {
         text += &configurations_text(&loaded.configurations);
+    }
+    if let Ok(proxy) = &proxy {
+        text += &format!("{}\n", route(proxy.as_deref()));
     }
     let printed = print(&text);
 

@@ -27,7 +27,7 @@ pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
     let service = Service {
         invocation: &invocation,
         loaded: &loaded,
-        // The target is in this process, whatever proxy the environment names.
+        // The target is in this process, whatever proxy the variables name.
         proxy_settings: ProxySettings::Direct,
         watched: None,
     };

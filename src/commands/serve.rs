@@ -35,10 +35,11 @@ pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
     let signals = ServiceSignals::register()?;
     let version = FileVersion::of(&options.secrets_file);
     let loaded = secrets::load(&options.secrets_file)?;
+    let target = options.target.clone();
     let service = Service {
         invocation,
         loaded: &loaded,
-        proxy_settings: ProxySettings::FromEnvironment(options.target.clone()),
+        proxy_settings: ProxySettings::FromVariables(target, options.proxy_variables.clone()),
         watched: Some(version),
     };
     service.run(signals, |_| {})
@@ -137,9 +138,8 @@ impl Service<'_> {
     ) -> Result<Proxy, Failure> {
         let options = self.options();
         let proxy_name = self.proxy_settings.proxy_name();
-        if let Some(name) = proxy_name.map_err(Failure::configuration)? {
-            log::info!("The upstream is reached through the proxy {name}");
-        }
+        let proxy_name = proxy_name.map_err(Failure::configuration)?;
+        log::info!("{}", route(proxy_name.as_deref()));
         let upstream = Upstream::new(
             &options.target,
             options.upstream_timeout,
@@ -238,6 +238,14 @@ pub(super) fn clear_text_warning(options: &Options) -> Option<String> {
             target.host
         )
     })
+}
+
+/// Returns the line that tells how the upstream is reached.
+pub(super) fn route(proxy_name: Option<&str>) -> String {
+    match proxy_name {
+        Some(name) => format!("The upstream is reached through the proxy {name}"),
+        None => "The upstream is reached directly".to_owned(),
+    }
 }
 
 /// Stops accepting and returns when no request is in flight, after `grace` at the latest, or at a

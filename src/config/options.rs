@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::proxy_variables::ProxyVariables;
 use super::target::Target;
 
 /// The options in force.
@@ -43,6 +44,8 @@ pub struct Options {
     pub max_body: Option<u64>,
     /// PEM roots to trust in addition to the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// The variables that name a proxy between this program and the target.
+    pub proxy_variables: ProxyVariables,
 }
 
 /// The log file, and whether it must be writable.
@@ -81,6 +84,7 @@ impl Default for Options {
             shutdown_timeout: Duration::from_secs(30),
             max_body: Some(100 << 20),
             ca_file: None,
+            proxy_variables: ProxyVariables::default(),
         }
     }
 }

@@ -207,20 +207,6 @@ fn all_bad_values_are_told_in_one_go() {
 }
 
 #[test]
-fn a_malformed_env_file_is_told_by_file_and_line_and_not_quoted() {
-    let dir = WorkDir::with_secrets();
-    dir.write(".env", "FLOW_PROXY_PORT=1\nPASSWORD hunter2\n");
-    let run = dir.run(&["check"], &[]);
-    let lines = run.usage_errors();
-    assert_eq!(lines.len(), 1, "{run:#?}");
-    assert!(
-        lines[0].starts_with("flow-proxy: .env: line 2 "),
-        "{run:#?}"
-    );
-    assert!(!run.stderr.contains("hunter2"), "{run:#?}");
-}
-
-#[test]
 fn check_shows_each_value_and_which_source_won() {
     let dir = WorkDir::with_secrets();
     dir.write(

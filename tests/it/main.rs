@@ -13,6 +13,7 @@ mod cancelling;
 mod cli;
 mod demo;
 mod docs;
+mod dotenv;
 mod endless_work;
 mod errors;
 mod failover;

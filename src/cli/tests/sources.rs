@@ -159,12 +159,16 @@ fn unknown_variables_are_warned_of_with_the_nearest_known_name() {
 }
 
 #[test]
-fn an_upstream_proxy_in_dotenv_is_warned_of() {
-    let dotenv = DotEnv::holding("https_proxy=http://bob:hunter2@127.0.0.1:3128\n");
-    let warnings = parse_with(&[], &[], &dotenv.0).unwrap().warnings;
-    assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].contains("https_proxy"), "{warnings:?}");
-    assert!(!warnings[0].contains("hunter2"), "{warnings:?}");
+fn proxy_variables_are_read_from_the_environment_and_from_dotenv() {
+    let dotenv = DotEnv::holding("https_proxy=http://bob:hunter2@127.0.0.1:3128\nNO_PROXY=\n");
+    let environment = [("ALL_PROXY", "http://one:1"), ("HTTP_PROXY", "")];
+    let invocation = parse_with(&[], &environment, &dotenv.0).unwrap();
+    let variables = &invocation.options.proxy_variables;
+    let expected = ("ALL_PROXY".to_owned(), "http://one:1".to_owned());
+    assert_eq!(variables.environment, [expected]);
+    assert_eq!(variables.dotenv.len(), 1, "{variables:?}");
+    assert!(invocation.warnings.is_empty(), "{:?}", invocation.warnings);
+    assert!(!format!("{invocation:?}").contains("hunter2"));
 }
 
 #[test]
