@@ -9,10 +9,10 @@ use std::path::Path;
 use super::conflicts::conflicts;
 use super::dotenv;
 use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
+use super::variables::unknown_variable;
 use crate::config::options::Options;
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
-use crate::config::shown::{shown, shown_whole};
-use crate::config::suggest::nearest;
+use crate::config::shown::shown_whole;
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,18 +173,4 @@ fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString
     let name = name.to_string_lossy();
     let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name);
     (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
-}
-
-/// Returns the warning about a variable that has this program's prefix and sets no option.
-fn unknown_variable(name: &str) -> Option<String> {
-    let suffix = name.strip_prefix(PREFIX)?;
-    if OPTIONS.iter().any(|spec| spec.env == name) {
-        return None;
-    }
-    let known = OPTIONS.iter().map(|spec| &spec.env[PREFIX.len()..]);
-    let hint = nearest(suffix, known)?;
-    let name = shown(name);
-    Some(format!(
-        "{name}: unknown variable, ignored; did you mean {PREFIX}{hint}?"
-    ))
 }

@@ -16,6 +16,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 use std::ffi::OsString;
 use std::fmt;
