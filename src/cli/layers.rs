@@ -10,14 +10,15 @@ use super::conflicts::conflicts;
 use super::dotenv;
 use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
 use super::variables::unknown_variable;
-use crate::config::options::Options;
+use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
 use crate::config::shown::shown_whole;
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The option's name without its dashes, such as `log-level`.
+    /// The option's name without its dashes, such as `log-level`; or a variable's, where no option
+    /// belongs to it.
     pub name: &'static str,
     /// Its value as the option takes it, on one line; `none` where it has no value.
     pub value: String,
@@ -93,6 +94,14 @@ impl Layers {
             self.find(spec).map(|(_, place, _)| place)
         };
         errors.extend(conflicts(&options, place_of));
+        if let Some(path) = self.variable(SSL_CERT_FILE) {
+            options.ssl_cert_file = Some(path.into());
+            settings.push(Setting {
+                name: SSL_CERT_FILE,
+                value: shown_whole(&path.to_string_lossy()),
+                source: Source::Environment(SSL_CERT_FILE),
+            });
+        }
         options.proxy_variables = self.proxy_variables();
         (options, settings)
     }
@@ -171,6 +180,6 @@ impl Layers {
 /// Returns the variable if this program may read it. An empty one counts as unset.
 fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.to_string_lossy();
-    let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name);
+    let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name) || name == SSL_CERT_FILE;
     (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
 }

@@ -193,7 +193,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         env: "FLOW_PROXY_CA_FILE",
         value_name: "FILE",
         bare: None,
-        help: "PEM certificates to trust in addition to the built-in Mozilla roots",
+        help: "PEM certificates to trust besides the Mozilla roots, and those in SSL_CERT_FILE",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.ca_file = Some(path)),
         show: |options| values::show_optional_path(options.ca_file.as_deref()),

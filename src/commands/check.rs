@@ -21,7 +21,7 @@ pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> 
     let upstream = Upstream::new(
         &options.target,
         options.upstream_timeout,
-        options.ca_file.as_deref(),
+        &options.root_files(),
         &proxy_settings,
     )
     .map_err(|problem| problems.push(problem))

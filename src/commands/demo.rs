@@ -15,6 +15,8 @@ pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
     let demo = Demo::start()
         .map_err(|error| Failure::Running(format!("cannot start the demo: {error}")))?;
     invocation.options.target = demo.target();
+    // Nothing of what it names is needed.
+    invocation.options.ssl_cert_file = None;
     for setting in &mut invocation.settings {
         if setting.name == "target-url" {
             setting.value = demo.target().to_string();

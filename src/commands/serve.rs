@@ -143,7 +143,7 @@ impl Service<'_> {
         let upstream = Upstream::new(
             &options.target,
             options.upstream_timeout,
-            options.ca_file.as_deref(),
+            &options.root_files(),
             &self.proxy_settings,
         )
         .map_err(Failure::configuration)?;

@@ -3,13 +3,16 @@
 //! Out of scope: where a value comes from and how it is written (`cli`). Plain data.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::proxy_variables::ProxyVariables;
 use super::target::Target;
+
+/// The variable by which OpenSSL, curl and others are given roots to trust.
+pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// The options in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,21 @@ pub struct Options {
     pub max_body: Option<u64>,
     /// PEM roots to trust in addition to the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// What the variable `SSL_CERT_FILE` names: further PEM roots to trust.
+    pub ssl_cert_file: Option<PathBuf>,
     /// The variables that name a proxy between this program and the target.
     pub proxy_variables: ProxyVariables,
+}
+
+impl Options {
+    /// Returns the files of roots to trust in addition to the built-in ones, each with what messages
+    /// call its source.
+    pub fn root_files(&self) -> Vec<(&'static str, &Path)> {
+        let ca_file = self.ca_file.as_deref().map(|path| ("--ca-file", path));
+        let variable = self.ssl_cert_file.as_deref();
+        let variable = variable.map(|path| (SSL_CERT_FILE, path));
+        ca_file.into_iter().chain(variable).collect()
+    }
 }
 
 /// The log file, and whether it must be writable.
@@ -84,6 +100,7 @@ impl Default for Options {
             shutdown_timeout: Duration::from_secs(30),
             max_body: Some(100 << 20),
             ca_file: None,
+            ssl_cert_file: None,
             proxy_variables: ProxyVariables::default(),
         }
     }

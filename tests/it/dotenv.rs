@@ -84,3 +84,9 @@ fn allow_http_target_does_not_count_here_and_a_warning_says_so() {
     assert_eq!(needed.code, Some(2), "{needed:?}");
     assert!(needed.stderr.contains("clear text"), "{needed:?}");
 }
+
+#[test]
+fn ssl_cert_file_does_not_count_here() {
+    let check = check("SSL_CERT_FILE=no-such-file.pem\n").run_to_end(SOON);
+    assert_eq!(check.code, Some(0), "{check:?}");
+}

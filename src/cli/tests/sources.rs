@@ -1,6 +1,7 @@
 //! Where values come from, and `.env`.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 
 use super::support::{DotEnv, errors, parse_with, parsed, setting};
 use crate::cli::Command;
@@ -195,6 +196,24 @@ fn an_http_target_must_be_allowed() {
     );
     let allowed = parsed(&url, &[("FLOW_PROXY_ALLOW_HTTP_TARGET", "true")]);
     assert!(allowed.options.target.sends_in_clear());
+}
+
+#[test]
+fn further_roots_come_from_the_environment_s_ssl_cert_file_only() {
+    let dotenv = DotEnv::holding("SSL_CERT_FILE=other.pem\n");
+    let invocation = parse_with(&["--ca-file=a.pem"], &[], &dotenv.0).unwrap();
+    assert_eq!(
+        invocation.options.root_files(),
+        [("--ca-file", Path::new("a.pem"))]
+    );
+    let environment = [("SSL_CERT_FILE", "b.pem")];
+    let both = parse_with(&["--ca-file=a.pem"], &environment, &dotenv.0).unwrap();
+    let expected = [
+        ("--ca-file", Path::new("a.pem")),
+        ("SSL_CERT_FILE", Path::new("b.pem")),
+    ];
+    assert_eq!(both.options.root_files(), expected);
+    assert_eq!(setting(&both, "SSL_CERT_FILE").0, "b.pem");
 }
 
 #[test]
