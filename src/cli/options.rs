@@ -2,7 +2,7 @@
 //! all read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
 use super::values;
-use crate::config::options::{LogFile, Options};
+use crate::config::options::Options;
 use crate::config::target::Target;
 
 /// What the name of every variable of this program begins with.
@@ -94,17 +94,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         env: "FLOW_PROXY_LOG_FILE",
         value_name: "FILE",
         bare: None,
-        help: "log file, in addition to stderr",
+        help: "log file, in addition to stderr; none or - = stderr only",
         complete: Complete::Files,
-        set: |options, text| {
-            let path = values::path(text)?;
-            options.log_file = LogFile {
-                path,
-                is_required: true,
-            };
-            Ok(())
+        set: |options, text| values::log_file(text).map(|file| options.log_file = file),
+        show: |options| {
+            let file = options.log_file.as_ref();
+            values::show_optional_path(file.map(|file| file.path.as_path()))
         },
-        show: |options| values::show_path(&options.log_file.path),
     },
     OptionSpec {
         long: "target-url",

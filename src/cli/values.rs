@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::config::options::LogFile;
 use crate::config::shown::quoted;
 
 /// The log levels that shells offer.
@@ -142,6 +143,18 @@ pub(super) fn show_path(path: &Path) -> String {
 /// Writes the path of a file that may be missing.
 pub(super) fn show_optional_path(path: Option<&Path>) -> String {
     path.map_or("none".to_owned(), show_path)
+}
+
+/// Reads the path of the log file. `None`, written none or -, is no file.
+pub(super) fn log_file(text: &str) -> Result<Option<LogFile>, String> {
+    if matches!(text, "none" | "-") {
+        return Ok(None);
+    }
+    let path = path(text)?;
+    Ok(Some(LogFile {
+        path,
+        is_required: true,
+    }))
 }
 
 /// Reads a number of workers.

@@ -15,6 +15,7 @@ use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
 use crate::config::secrets::{self, Loaded};
+use crate::config::shown::shown_path;
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
 use crate::proxy::access::{self, AccessPolicy};
@@ -69,9 +70,12 @@ impl Service<'_> {
 
     fn start_log(&self) -> Result<logging::Handle, Failure> {
         let options = self.options();
-        let log_file = &options.log_file;
-        let logger = logging::init(options.log_level, &log_file.path, log_file.is_required)
-            .map_err(Failure::configuration)?;
+        let log_file = options.log_file.as_ref().map(|file| logging::LogFile {
+            path: file.path.clone(),
+            name: shown_path(&file.path),
+            is_required: file.is_required,
+        });
+        let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();
         let warnings = self.invocation.warnings.iter().chain(&self.loaded.warnings);
         for warning in warnings.chain(&clear_text_warning(options)) {

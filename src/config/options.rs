@@ -27,8 +27,8 @@ pub struct Options {
     pub allow_host: Vec<String>,
     /// The credentials file.
     pub secrets_file: PathBuf,
-    /// The log file, which is written in addition to stderr.
-    pub log_file: LogFile,
+    /// The log file, which is written in addition to stderr; `None` is stderr only.
+    pub log_file: Option<LogFile>,
     /// Where requests are forwarded to.
     pub target: Target,
     /// Whether the target may be reached without encryption.
@@ -81,10 +81,10 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
             secrets_file: PathBuf::from("secrets.json"),
-            log_file: LogFile {
+            log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,
-            },
+            }),
             target: Target {
                 https: true,
                 authority: "flow.ciandt.com".to_owned(),

@@ -358,6 +358,24 @@ fn a_log_file_that_was_asked_for_and_cannot_be_opened_stops_the_start() {
 }
 
 #[test]
+fn no_log_file_is_written_where_none_is_asked_for() {
+    for name in ["none", "-"] {
+        let upstream = FakeFlow::start();
+        let proxy = ProxyProcess::to(&upstream.url())
+            .option("--log-file", name)
+            .start();
+        get(proxy.address(), "/v1/models");
+        proxy.wait_for_access_line(1);
+        proxy.signal("HUP");
+        proxy.wait_for_log("Reloaded 1 configurations");
+        let files = std::fs::read_dir(proxy.file("")).expect("our own directory");
+        let names: Vec<_> = files.flatten().map(|file| file.file_name()).collect();
+        assert_eq!(names, ["secrets.json"], "{name}");
+        assert!(!proxy.log().contains(" - ERROR - "), "{}", proxy.log());
+    }
+}
+
+#[test]
 fn a_level_hides_the_levels_below_it() {
     let upstream = FakeFlow::start();
     for level in ["WARNING", "warn"] {

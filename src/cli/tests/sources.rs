@@ -244,10 +244,11 @@ fn a_malformed_dotenv_is_reported_with_file_and_line() {
 fn a_log_file_is_required_by_naming_it_even_if_it_is_the_default() {
     let is_required = |args: &[&str]| {
         let log_file = parsed(args, &[]).options.log_file;
-        log_file.is_required
+        log_file.is_some_and(|file| file.is_required)
     };
     assert!(!is_required(&[]));
     assert!(is_required(&["--log-file", "flow_proxy_plugin.log"]));
+    assert_eq!(parsed(&["--log-file", "none"], &[]).options.log_file, None);
 }
 
 #[test]
@@ -298,7 +299,8 @@ fn env_example_taken_as_it_stands_means_the_defaults() {
     let example = include_str!("../../../.env.example").replace("# FLOW_PROXY_", "FLOW_PROXY_");
     let dotenv = DotEnv::holding(&example);
     let mut options = parse_with(&[], &[], &dotenv.0).unwrap().options;
-    assert!(std::mem::take(&mut options.log_file.is_required));
+    let log_file = options.log_file.as_mut();
+    assert!(std::mem::take(&mut log_file.unwrap().is_required));
     assert_eq!(options, Options::default());
 }
 

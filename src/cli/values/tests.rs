@@ -51,6 +51,13 @@ fn booleans_are_true_or_false_in_any_case() {
 }
 
 #[test]
+fn no_log_file_is_called_none_or_a_dash() {
+    assert_eq!((log_file("none"), log_file("-")), (Ok(None), Ok(None)));
+    let named = log_file("./none").unwrap().unwrap();
+    assert!(named.is_required);
+}
+
+#[test]
 fn levels_are_read_in_any_case_and_shown_as_the_log_shows_them() {
     for (text, shown) in [
         ("debug", "DEBUG"),
