@@ -64,7 +64,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         env: "FLOW_PROXY_HOST",
         value_name: "ADDRESS",
         bare: None,
-        help: "address to listen on; any address other than loopback is open to everyone who can reach it",
+        help: "address to listen on; localhost = 127.0.0.1 and ::1; any but loopback is open to the network",
         complete: Complete::Words(&["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"]),
         set: |options, text| values::host(text).map(|host| options.host = host),
         show: |options| options.host.to_string(),

@@ -4,12 +4,12 @@
 //! allowed; the caller puts the value's source in front. The parsers read what the `show_…` functions
 //! write. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::config::address::Host;
 use crate::config::options::LogFile;
 use crate::config::shown::quoted;
 
@@ -53,17 +53,9 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     Err(error)
 }
 
-/// Reads an address to listen on. Names are not resolved: who can reach the proxy must not depend on a
-/// name server.
-pub(super) fn host(text: &str) -> Result<IpAddr, String> {
-    if text.eq_ignore_ascii_case("localhost") {
-        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse().map_err(|_| {
+/// Reads an address to listen on.
+pub(super) fn host(text: &str) -> Result<Host, String> {
+    Host::parse(text).ok_or_else(|| {
         let value = quoted(text);
         format!("{value} is not an IP address (such as 127.0.0.1, 0.0.0.0 or ::1) or localhost")
     })

@@ -8,6 +8,7 @@ pub mod report;
 mod check;
 mod demo;
 mod health;
+mod listen;
 mod online;
 mod process;
 mod serve;

@@ -2,13 +2,13 @@
 //!
 //! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use super::listen::bind;
 use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
 use super::report::Failure;
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
@@ -21,7 +21,7 @@ use crate::logging;
 use crate::proxy::access::{self, AccessPolicy};
 use crate::proxy::balancer::Balancer;
 use crate::proxy::{self, Proxy};
-use crate::server::{Limits, Running, Server};
+use crate::server::{Limits, Running};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
 
@@ -56,7 +56,8 @@ pub(super) struct Service<'a> {
 }
 
 impl Service<'_> {
-    /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound.
+    /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound
+    /// first.
     pub(super) fn run(
         &self,
         signals: ServiceSignals,
@@ -97,7 +98,9 @@ impl Service<'_> {
         let proxy = self.proxy(Arc::clone(&balancer), Arc::clone(&is_file_valid))?;
         let running = self.listen(proxy, max_connections(descriptors))?;
         let watcher = self.watch(Arc::clone(&balancer), is_file_valid)?;
-        log::info!("Listening on http://{}", running.address());
+        for address in running.addresses() {
+            log::info!("Listening on http://{address}");
+        }
         on_listening(running.address());
 
         self.wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
@@ -126,7 +129,7 @@ impl Service<'_> {
             configurations.len(),
             secrets::quoted_names(configurations)
         );
-        let host = self.options().host;
+        let host = self.options().host.first();
         if !access::is_loopback(host) {
             log::warn!(
                 "Bound to {host}: anyone who reaches this port can use the credentials. \
@@ -152,7 +155,7 @@ impl Service<'_> {
         )
         .map_err(Failure::configuration)?;
         let proxy_options = proxy::Options {
-            access: AccessPolicy::new(options.host, &options.allow_host),
+            access: AccessPolicy::new(options.host.first(), &options.allow_host),
             balancer,
             upstream,
             limit_wait: options.limit_wait,
@@ -170,7 +173,7 @@ impl Service<'_> {
             client_timeout: options.client_timeout,
             max_body: options.max_body,
         };
-        bind(SocketAddr::new(options.host, options.port))?
+        bind(options.host, options.port)?
             .start(Arc::new(proxy), limits)
             .map_err(|error| Failure::Running(format!("cannot start: {error}")))
     }
@@ -215,21 +218,6 @@ impl Service<'_> {
     fn options(&self) -> &Options {
         &self.invocation.options
     }
-}
-
-fn bind(address: SocketAddr) -> Result<Server, Failure> {
-    Server::bind(address).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; another process listens there: stop it (ss -ltnp tells which) or choose \
-                 another --port"
-            }
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
-            _ => "",
-        };
-        Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
-    })
 }
 
 /// Returns the warning about a target that is reached without encryption.

@@ -2,12 +2,12 @@
 //!
 //! Out of scope: where a value comes from and how it is written (`cli`). Plain data.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::address::Host;
 use super::proxy_variables::ProxyVariables;
 use super::target::Target;
 
@@ -19,8 +19,8 @@ pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 pub struct Options {
     /// The port to listen on; 0 is any free one.
     pub port: u16,
-    /// The address to listen on.
-    pub host: IpAddr,
+    /// Where to listen.
+    pub host: Host,
     /// The minimum level to log.
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
@@ -77,7 +77,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             port: 8899,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
             secrets_file: PathBuf::from("secrets.json"),

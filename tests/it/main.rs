@@ -22,6 +22,7 @@ mod forwarding;
 mod framing;
 mod gate;
 mod limits;
+mod listening;
 mod load;
 mod logging;
 mod pages;

@@ -1,11 +1,12 @@
 //! Where values come from, and `.env`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use super::support::{DotEnv, errors, parse_with, parsed, setting};
 use crate::cli::Command;
 use crate::cli::options::{NEVER_IN_DOTENV, OPTIONS, PREFIX};
+use crate::config::address::Host;
 use crate::config::options::Options;
 
 #[test]
@@ -23,7 +24,7 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
         shown,
         [
             "port=8899 (default)",
-            "host=127.0.0.1 (default)",
+            "host=127.0.0.1,[::1] (default)",
             "log-level=INFO (default)",
             "secrets-file=secrets.json (default)",
             "log-file=flow_proxy_plugin.log (default)",
@@ -56,7 +57,7 @@ fn the_command_line_goes_before_the_environment_before_dotenv_before_the_default
     assert_eq!(place("log-level").1, "default");
     let options = &invocation.options;
     assert_eq!((options.port, options.workers), (3, 22));
-    assert_eq!(options.host, IpAddr::V6(Ipv6Addr::LOCALHOST));
+    assert_eq!(options.host, Host::Address(Ipv6Addr::LOCALHOST.into()));
 }
 
 #[test]

@@ -27,18 +27,12 @@ fn a_port_that_kubernetes_made_is_explained() {
 }
 
 #[test]
-fn hosts_are_addresses_or_localhost() {
-    assert_eq!(host("LocalHost").unwrap().to_string(), "127.0.0.1");
-    assert_eq!(host("0.0.0.0").unwrap().to_string(), "0.0.0.0");
-    assert_eq!(host("::1").unwrap().to_string(), "::1");
-    assert_eq!(host("[::]").unwrap().to_string(), "::");
-    for bad in ["example.com", "127.1", "[::1", "1.2.3.4:80", "*"] {
-        let error = host(bad).unwrap_err();
-        assert!(
-            error.starts_with(&format!("'{bad}' is not an IP address")),
-            "{error}"
-        );
-    }
+fn a_bad_host_is_told_what_is_allowed() {
+    let error = host("example.com").unwrap_err();
+    assert!(
+        error.starts_with("'example.com' is not an IP address"),
+        "{error}"
+    );
 }
 
 #[test]
