@@ -1,6 +1,9 @@
 //! Values that are allowed each by itself and not together.
 
+use std::net::Ipv4Addr;
+
 use crate::config::options::Options;
+use crate::config::shown::quoted;
 
 /// Returns a line for each value that another one forbids. `place_of` returns what messages call the
 /// place of an option's value; `None` where the default is in force.
@@ -14,5 +17,23 @@ pub(super) fn conflicts(
     if target.sends_in_clear() && !options.allow_http_target {
         problems.push(format!("{target_place}: {}", target.clear_text_problem()));
     }
+    if is_own_address(options) {
+        let (url, port) = (quoted(&target.to_string()), options.port);
+        problems.push(format!(
+            "{target_place}: {url} is this proxy itself, which listens on port {port}: requests \
+             would go in circles; give the URL of Flow, or another --port"
+        ));
+    }
     problems
+}
+
+/// Whether the target is where this proxy listens.
+fn is_own_address(options: &Options) -> bool {
+    let target = &options.target;
+    if options.port == 0 || target.port != options.port {
+        return false;
+    }
+    let of_name = target.is_loopback().then_some(Ipv4Addr::LOCALHOST.into());
+    let address = target.address().or(of_name);
+    address.is_some_and(|address| options.host.is_reached_at(address))
 }

@@ -1,7 +1,7 @@
 //! Addresses to listen on, and where a listener on them can be reached.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// How [`Host::Default`] is written.
 const DEFAULT: &str = "127.0.0.1,[::1]";
@@ -49,6 +49,17 @@ impl Host {
             Host::Address(_) => None,
         }
     }
+
+    /// Whether a connection to `address` reaches a listener here. Any loopback address counts as one
+    /// with the others, and so does the unspecified address, at which loopback answers.
+    pub fn is_reached_at(self, address: IpAddr) -> bool {
+        let first = self.first();
+        let is_loopback = address.is_loopback() || address.is_unspecified();
+        let everywhere = first.is_unspecified();
+        (is_loopback && (first.is_loopback() || everywhere))
+            || address == first
+            || (everywhere && is_of_this_machine(address))
+    }
 }
 
 impl fmt::Display for Host {
@@ -59,6 +70,20 @@ impl fmt::Display for Host {
             Host::Address(address) => address.fmt(f),
         }
     }
+}
+
+/// Whether an interface of this machine has `address`. Nothing is sent: connecting a datagram socket
+/// only chooses the address to send from, which for an own address is that address.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let any = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let chosen = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    chosen.is_ok_and(|chosen| chosen.ip() == address)
 }
 
 /// Returns an address at which a listener on `address` can be reached from this machine: loopback
@@ -102,6 +127,25 @@ mod tests {
             "::1,127.0.0.1",
         ] {
             assert_eq!(Host::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn loopback_reaches_listeners_on_loopback_and_on_all_addresses() {
+        for (host_text, address, is_reached) in [
+            ("127.0.0.1,[::1]", "127.0.0.1", true),
+            ("127.0.0.1,[::1]", "127.0.0.9", true),
+            ("localhost", "::1", true),
+            ("127.0.0.1", "0.0.0.0", true),
+            ("127.0.0.1", "192.0.2.1", false),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("::", "::1", true),
+            ("0.0.0.0", "192.0.2.1", false),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "127.0.0.1", false),
+        ] {
+            let reached = host(host_text).is_reached_at(address.parse().unwrap());
+            assert_eq!(reached, is_reached, "{host_text} {address}");
         }
     }
 }

@@ -71,3 +71,65 @@ fn not_allowing_http_targets_is_said_by_false() {
     let line = "FLOW_PROXY_ALLOW_HTTP_TARGET: '1' is neither true nor false";
     assert!(check.stderr.contains(line), "{check:?}");
 }
+
+#[test]
+fn a_target_that_is_the_proxy_itself_is_rejected() {
+    for url in [
+        "http://127.0.0.1:4321",
+        "http://localhost:4321/flow-llm-proxy",
+        "https://[::1]:4321/x",
+        "http://127.0.0.2:4321",
+    ] {
+        let start = format!("--target-url: '{url}' is this proxy itself");
+        assert_bad_target(check(url).port(4321), &start);
+        let everywhere = check(url).port(4321).option("--host", "0.0.0.0");
+        assert_bad_target(everywhere, &start);
+        let other_port = check(url).port(4322).run_to_end(SOON);
+        assert_eq!(other_port.code, Some(0), "{other_port:?}");
+        let any_port = check(url).port(0).run_to_end(SOON);
+        assert_eq!(any_port.code, Some(0), "{any_port:?}");
+    }
+    let itself = check("https://192.0.2.1:4321").option("--host", "192.0.2.1");
+    assert_bad_target(
+        itself.port(4321),
+        "--target-url: 'https://192.0.2.1:4321' is this",
+    );
+    let other = check("https://192.0.2.1:4321").port(4321).run_to_end(SOON);
+    assert_eq!(other.code, Some(0), "{other:?}");
+}
+
+#[test]
+fn a_target_that_is_the_proxy_itself_is_rejected_by_the_variables_too() {
+    let builder = ProxyProcess::bare()
+        .without_port()
+        .env("FLOW_PROXY_PORT", "4321")
+        .env("FLOW_PROXY_TARGET_URL", "http://127.0.0.1:4321");
+    assert_bad_target(
+        builder,
+        "FLOW_PROXY_TARGET_URL: 'http://127.0.0.1:4321' is this",
+    );
+}
+
+/// All addresses of this machine are the proxy's where it listens on all of them.
+#[test]
+fn an_interface_of_this_machine_is_the_proxy_itself_where_it_listens_everywhere() {
+    // Nothing is sent: the system only chooses the address to send from.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let Some(own) = socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr())
+        .ok()
+        .filter(|address| !address.ip().is_loopback())
+    else {
+        eprintln!("skipped: this machine has no address besides loopback");
+        return;
+    };
+    let url = format!("https://{}:4321", own.ip());
+    let builder = check(&url).port(4321).option("--host", "0.0.0.0");
+    assert_bad_target(
+        builder,
+        &format!("--target-url: '{url}' is this proxy itself"),
+    );
+    let on_loopback = check(&url).port(4321).run_to_end(SOON);
+    assert_eq!(on_loopback.code, Some(0), "{on_loopback:?}");
+}

@@ -200,6 +200,29 @@ fn an_http_target_must_be_allowed() {
 }
 
 #[test]
+fn a_target_that_is_the_proxy_itself_is_an_error() {
+    let at_port = [("FLOW_PROXY_PORT", "4000")];
+    for url in [
+        "http://127.0.0.1:4000",
+        "https://localhost:4000/flow-llm-proxy",
+        "http://[::1]:4000/x",
+        "http://a.localhost:4000",
+    ] {
+        let found = errors(&["--target-url", url], &at_port);
+        let start = format!("--target-url: '{url}' is this proxy itself");
+        assert!(
+            found.len() == 1 && found[0].starts_with(&start),
+            "{found:?}"
+        );
+        parsed(&["--target-url", url, "--port", "4001"], &at_port);
+        parsed(&["--target-url", url, "--host", "192.0.2.1"], &at_port);
+    }
+    let by_address = ["--target-url=https://192.0.2.1:4000", "--host=192.0.2.1"];
+    assert_eq!(errors(&by_address, &at_port).len(), 1);
+    parsed(&["--target-url=http://127.0.0.1:1", "--port=0"], &[]);
+}
+
+#[test]
 fn further_roots_come_from_the_environment_s_ssl_cert_file_only() {
     let dotenv = DotEnv::holding("SSL_CERT_FILE=other.pem\n");
     let invocation = parse_with(&["--ca-file=a.pem"], &[], &dotenv.0).unwrap();

@@ -217,6 +217,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// No option `--port` at all.
+    pub fn without_port(mut self) -> ProxyBuilder {
+        self.port = None;
+        self
+    }
+
     /// A path in the working directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
