@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use crate::config::options::Options;
 use crate::config::shown::quoted;
 
-/// Returns a line for each value that another one forbids. `place_of` returns what messages call the
-/// place of an option's value; `None` where the default is in force.
+/// Returns a line for each value that another one forbids. `secrets_place` is what messages call the
+/// variable that holds the secrets, if one does. `place_of` returns the same for an option's value;
+/// `None` where the default is in force.
 pub(super) fn conflicts(
     options: &Options,
+    secrets_place: Option<&str>,
     place_of: impl Fn(&str) -> Option<String>,
 ) -> Vec<String> {
     let mut problems = Vec::new();
@@ -22,6 +24,14 @@ pub(super) fn conflicts(
         problems.push(format!(
             "{target_place}: {url} is this proxy itself, which listens on port {port}: requests \
              would go in circles; give the URL of Flow, or another --port"
+        ));
+    }
+    if let Some(place) = secrets_place
+        && let Some(file) = place_of("secrets-file")
+    {
+        problems.push(format!(
+            "{place}: holds the secrets in the place of a file, and {file} names a file: give one \
+             of the two"
         ));
     }
     problems

@@ -9,9 +9,10 @@ use std::path::Path;
 use super::conflicts::conflicts;
 use super::dotenv;
 use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
-use super::variables::unknown_variable;
+use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
+use crate::config::secrets::{SecretsArray, SecretsSource};
 use crate::config::shown::shown_whole;
 
 /// An option in force.
@@ -79,6 +80,7 @@ impl Layers {
     pub(super) fn resolve(&self, errors: &mut Vec<String>) -> (Options, Vec<Setting>) {
         let mut options = Options::default();
         let mut settings = Vec::new();
+        let secrets = self.secrets();
         for spec in OPTIONS {
             match self.apply(spec, &mut options) {
                 Ok(source) => settings.push(Setting {
@@ -93,7 +95,16 @@ impl Layers {
             let spec = OPTIONS.iter().find(|spec| spec.long == long)?;
             self.find(spec).map(|(_, place, _)| place)
         };
-        errors.extend(conflicts(&options, place_of));
+        let secrets_place = secrets.as_ref().map(|(_, place, _)| place.as_str());
+        errors.extend(conflicts(&options, secrets_place, place_of));
+        if let Some((array, place, source)) = secrets {
+            options.secrets = SecretsSource::Array(SecretsArray::new(place, array));
+            let file = settings.iter_mut().find(|one| one.name == "secrets-file");
+            if let Some(setting) = file {
+                setting.value = "none".to_owned();
+                setting.source = source;
+            }
+        }
         if let Some(path) = self.variable(SSL_CERT_FILE) {
             options.ssl_cert_file = Some(path.into());
             settings.push(Setting {
@@ -104,6 +115,17 @@ impl Layers {
         }
         options.proxy_variables = self.proxy_variables();
         (options, settings)
+    }
+
+    /// Returns the secrets that a variable holds in the place of a file, what messages call the
+    /// variable's place, and its source.
+    fn secrets(&self) -> Option<(&OsStr, String, Source)> {
+        if let Some(array) = self.variable(SECRETS) {
+            return Some((array, SECRETS.to_owned(), Source::Environment(SECRETS)));
+        }
+        let (_, array) = self.dotenv.iter().rfind(|(name, _)| name == SECRETS)?;
+        let place = format!("{}: {SECRETS}", self.dotenv_name);
+        (!array.is_empty()).then_some((OsStr::new(array), place, Source::DotEnv))
     }
 
     fn proxy_variables(&self) -> ProxyVariables {

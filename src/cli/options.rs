@@ -3,6 +3,7 @@
 
 use super::values;
 use crate::config::options::Options;
+use crate::config::secrets::SecretsSource;
 use crate::config::target::Target;
 
 /// What the name of every variable of this program begins with.
@@ -84,10 +85,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
         bare: None,
-        help: "credentials file (JSON array)",
+        help: "credentials file (JSON array); FLOW_PROXY_SECRETS may hold the array in its place",
         complete: Complete::Files,
-        set: |options, text| values::path(text).map(|path| options.secrets_file = path),
-        show: |options| values::show_path(&options.secrets_file),
+        set: |options, text| {
+            values::path(text).map(|path| options.secrets = SecretsSource::File(path))
+        },
+        show: |options| match &options.secrets {
+            SecretsSource::File(path) => values::show_path(path),
+            SecretsSource::Array(_) => "none".to_owned(),
+        },
     },
     OptionSpec {
         long: "log-file",

@@ -5,6 +5,9 @@ use super::options::{OPTIONS, PREFIX};
 use crate::config::shown::shown;
 use crate::config::suggest::nearest;
 
+/// The variable that may hold the secrets themselves, in the place of a file.
+pub(super) const SECRETS: &str = "FLOW_PROXY_SECRETS";
+
 /// What other programs read: clients of a proxy that wants keys, and the scripts in `deploy/`.
 const OF_OTHERS: [&str; 6] = [
     "FLOW_PROXY_KEY",
@@ -19,10 +22,11 @@ const OF_OTHERS: [&str; 6] = [
 pub(super) fn unknown_variable(name: &str) -> Option<String> {
     let suffix = name.strip_prefix(PREFIX)?;
     let is_option = OPTIONS.iter().any(|spec| spec.env == name);
-    if is_option || OF_OTHERS.contains(&name) || is_of_kubernetes(suffix) {
+    if is_option || name == SECRETS || OF_OTHERS.contains(&name) || is_of_kubernetes(suffix) {
         return None;
     }
-    let known = OPTIONS.iter().map(|spec| spec.env);
+    let options = OPTIONS.iter().map(|spec| spec.env);
+    let known = options.chain([SECRETS]);
     let hint = nearest(suffix, known.map(|name| &name[PREFIX.len()..]))?;
     let name = shown(name);
     Some(format!(
@@ -56,6 +60,7 @@ mod tests {
     fn variables_of_other_programs_are_known() {
         for name in [
             "FLOW_PROXY_KEY",
+            "FLOW_PROXY_SECRETS",
             "FLOW_PROXY_SERVICE_HOST",
             "FLOW_PROXY_SERVICE_PORT",
             "FLOW_PROXY_SERVICE_PORT_HTTP",
@@ -74,6 +79,7 @@ mod tests {
         for (name, nearest) in [
             ("PROT", "PORT"),
             ("SECRETS_FIL", "SECRETS_FILE"),
+            ("SECRTES", "SECRETS"),
             ("PORT_X", "PORT"),
         ] {
             let warning = unknown_variable(&format!("{PREFIX}{name}"));

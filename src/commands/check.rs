@@ -13,7 +13,7 @@ use crate::upstream::proxy_env::ProxySettings;
 pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> {
     let options = &invocation.options;
     let mut problems = Vec::new();
-    let loaded = secrets::load(&options.secrets_file)
+    let loaded = secrets::load(&options.secrets)
         .map_err(|errors| problems.extend_from_slice(errors.problems()))
         .ok();
     let (target, variables) = (options.target.clone(), options.proxy_variables.clone());

@@ -1,7 +1,7 @@
 //! The command `demo`: the proxy in front of a simulated Flow in the same process.
 
 use super::report::{Failure, print};
-use super::serve::Service;
+use super::serve::{Reloading, Service};
 use super::signals::ServiceSignals;
 use crate::cli::Invocation;
 use crate::config::secrets::Loaded;
@@ -25,13 +25,14 @@ pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
     let loaded = Loaded {
         configurations: demo.configurations(),
         warnings: Vec::new(),
+        is_watchable: false,
     };
     let service = Service {
         invocation: &invocation,
         loaded: &loaded,
         // The target is in this process, whatever proxy the variables name.
         proxy_settings: ProxySettings::Direct,
-        watched: None,
+        reloading: Reloading::Nothing,
     };
     service.run(signals, |address| {
         // Without its instructions the demo still serves.

@@ -3,18 +3,20 @@
 //! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::listen::bind;
 use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
-use super::report::Failure;
+use super::report::{Failure, print_problem};
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
-use crate::config::secrets::{self, Loaded};
+use crate::config::secrets::{self, Loaded, SecretsSource};
 use crate::config::shown::shown_path;
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
@@ -33,17 +35,55 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Runs the proxy with the credentials of the secrets file until a signal stops it.
 pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
     let options = &invocation.options;
-    let signals = ServiceSignals::register()?;
-    let version = FileVersion::of(&options.secrets_file);
-    let loaded = secrets::load(&options.secrets_file)?;
+    // Before anything that may wait: as process 1 of a container, nothing else ends this one.
+    let mut signals = ServiceSignals::register()?;
+    let watched = match &options.secrets {
+        SecretsSource::File(path) => Some((path.clone(), FileVersion::of(path))),
+        SecretsSource::Array(_) => None,
+    };
+    let Some(loaded) = load_secrets(&options.secrets, &mut signals)? else {
+        return Ok(());
+    };
+    let reloading = match watched {
+        Some((path, version)) if loaded.is_watchable => Reloading::Watched(path, version),
+        _ => Reloading::ReadOnce(options.secrets.to_string()),
+    };
     let target = options.target.clone();
     let service = Service {
         invocation,
         loaded: &loaded,
         proxy_settings: ProxySettings::FromVariables(target, options.proxy_variables.clone()),
-        watched: Some(version),
+        reloading,
     };
     service.run(signals, |_| {})
+}
+
+/// Loads the secrets. Returns `None` if a signal asks to stop meanwhile: a pipe may have no writer yet.
+fn load_secrets(
+    source: &SecretsSource,
+    signals: &mut ServiceSignals,
+) -> Result<Option<Loaded>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let reading = source.clone();
+    thread::Builder::new()
+        .name("secrets".into())
+        // Fails where the main thread has stopped waiting.
+        .spawn(move || drop(sender.send(secrets::load(&reading))))
+        .map_err(|error| Failure::Running(format!("cannot start a thread: {error}")))?;
+    loop {
+        match receiver.recv_timeout(SIGNAL_INTERVAL) {
+            Ok(loaded) => return Ok(Some(loaded?)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::Running(format!("{source}: cannot be read")));
+            }
+        }
+        if let Some(signal) = signals.try_stop() {
+            let reason = stop_reason(signal);
+            print_problem(&format!("{reason} while waiting for {source}, stopping"));
+            return Ok(None);
+        }
+    }
 }
 
 /// What a proxy is started with.
@@ -51,8 +91,17 @@ pub(super) struct Service<'a> {
     pub(super) invocation: &'a Invocation,
     pub(super) loaded: &'a Loaded,
     pub(super) proxy_settings: ProxySettings,
-    /// The version of the secrets file that was loaded; `None` where there is no file to watch.
-    pub(super) watched: Option<FileVersion>,
+    pub(super) reloading: Reloading,
+}
+
+/// How new secrets are noticed.
+pub(super) enum Reloading {
+    /// The file is watched. This version of it was loaded.
+    Watched(PathBuf, FileVersion),
+    /// Not at all: the source, called so in messages, can be read only once.
+    ReadOnce(String),
+    /// There are none.
+    Nothing,
 }
 
 impl Service<'_> {
@@ -183,12 +232,11 @@ impl Service<'_> {
         balancer: Arc<Balancer>,
         is_file_valid: Arc<AtomicBool>,
     ) -> Result<Option<Arc<SecretsWatcher>>, Failure> {
-        let Some(version) = self.watched else {
+        let Reloading::Watched(path, version) = &self.reloading else {
             return Ok(None);
         };
-        let path = &self.options().secrets_file;
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(path, version, on_reload, is_file_valid)
+        SecretsWatcher::start(path, *version, on_reload, is_file_valid)
             .map(Some)
             .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
     }
@@ -211,6 +259,9 @@ impl Service<'_> {
             balancer.end_rests();
             if let Some(watcher) = watcher {
                 watcher.reload();
+            }
+            if let Reloading::ReadOnce(source) = &self.reloading {
+                log::info!("{source} is read once: the configurations stay as they are");
             }
         }
     }

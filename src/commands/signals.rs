@@ -37,6 +37,14 @@ impl ServiceSignals {
         request_of(signal.unwrap_or(SIGTERM))
     }
 
+    /// Returns the signal that asks to stop, if one has arrived. Drops those that ask to reload.
+    pub(super) fn try_stop(&mut self) -> Option<i32> {
+        let arrived: Vec<i32> = self.signals.pending().collect();
+        arrived
+            .into_iter()
+            .find(|&signal| matches!(request_of(signal), SignalRequest::Stop(_)))
+    }
+
     /// Returns a channel for the next signal that asks to stop. A thread waits for it, because the main
     /// thread waits for requests to finish.
     pub(super) fn receive_second(mut self) -> Receiver<i32> {

@@ -7,7 +7,7 @@ use crate::config::shown::quoted;
 
 /// Prints the token of the configuration `name`, or of the first one.
 pub(super) fn run(options: &Options, name: Option<&str>) -> Result<(), Failure> {
-    let configurations = secrets::load(&options.secrets_file)?.configurations;
+    let configurations = secrets::load(&options.secrets)?.configurations;
     let found = match name {
         None => configurations.first(),
         Some(name) => configurations.iter().find(|one| *one.name == *name),

@@ -9,6 +9,7 @@ use log::LevelFilter;
 
 use super::address::Host;
 use super::proxy_variables::ProxyVariables;
+use super::secrets::SecretsSource;
 use super::target::Target;
 
 /// The variable by which OpenSSL, curl and others are given roots to trust.
@@ -25,8 +26,8 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
     pub allow_host: Vec<String>,
-    /// The credentials file.
-    pub secrets_file: PathBuf,
+    /// Where the credentials come from.
+    pub secrets: SecretsSource,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
     pub log_file: Option<LogFile>,
     /// Where requests are forwarded to.
@@ -80,7 +81,7 @@ impl Default for Options {
             host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
-            secrets_file: PathBuf::from("secrets.json"),
+            secrets: SecretsSource::File(PathBuf::from("secrets.json")),
             log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,

@@ -8,6 +8,7 @@ use crate::cli::Command;
 use crate::cli::options::{NEVER_IN_DOTENV, OPTIONS, PREFIX};
 use crate::config::address::Host;
 use crate::config::options::Options;
+use crate::config::secrets::SecretsSource;
 
 #[test]
 fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
@@ -220,6 +221,39 @@ fn a_target_that_is_the_proxy_itself_is_an_error() {
     let by_address = ["--target-url=https://192.0.2.1:4000", "--host=192.0.2.1"];
     assert_eq!(errors(&by_address, &at_port).len(), 1);
     parsed(&["--target-url=http://127.0.0.1:1", "--port=0"], &[]);
+}
+
+#[test]
+fn the_secrets_may_stand_in_a_variable_but_not_beside_a_file() {
+    let secrets = ("FLOW_PROXY_SECRETS", "[hush]");
+    let invocation = parsed(&[], &[secrets]);
+    assert!(matches!(
+        invocation.options.secrets,
+        SecretsSource::Array(_)
+    ));
+    let place = ("none".to_owned(), "FLOW_PROXY_SECRETS".to_owned());
+    assert_eq!(setting(&invocation, "secrets-file"), place);
+    assert!(!format!("{invocation:?}").contains("hush"));
+
+    let dotenv = DotEnv::holding("FLOW_PROXY_SECRETS=[hush]\n");
+    let invocation = parse_with(&[], &[], &dotenv.0).unwrap();
+    assert_eq!(setting(&invocation, "secrets-file").1, ".env");
+
+    let file = [("FLOW_PROXY_SECRETS_FILE", "x"), secrets];
+    for found in [
+        errors(&["--secrets-file", "x"], &[secrets]),
+        errors(&[], &file),
+        parse_with(&["--secrets-file=x"], &[], &dotenv.0)
+            .unwrap_err()
+            .0,
+    ] {
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains("FLOW_PROXY_SECRETS: holds the secrets"),
+            "{found:?}"
+        );
+        assert!(!found[0].contains("hush"), "{found:?}");
+    }
 }
 
 #[test]
