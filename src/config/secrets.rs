@@ -106,9 +106,9 @@ fn load_file(path: &Path, kind: FileKind) -> Result<Loaded, SecretsErrors> {
 
 fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, SecretsErrors> {
     let in_place = |line: String| format!("{place}: {line}");
-    let configurations = parse(text)
+    let (configurations, mut warnings) = parse(text)
         .map_err(|SecretsErrors(lines)| SecretsErrors(lines.into_iter().map(in_place).collect()))?;
-    let warnings = ambiguous_names(&configurations);
+    warnings.extend(ambiguous_names(&configurations));
     Ok(Loaded {
         configurations,
         warnings: warnings.into_iter().map(in_place).collect(),
@@ -116,12 +116,13 @@ fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, Sec
     })
 }
 
-/// Reads a JSON array of objects in UTF-8, with or without a byte order mark.
+/// Reads a JSON array of objects in UTF-8, with or without a byte order mark. Returns the
+/// configurations, and a warning for each value that is probably wrong.
 ///
 /// # Errors
 ///
 /// All problems at once, each with the entry (counted from 1) and the field. None quotes a value.
-fn parse(text: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
+fn parse(text: &[u8]) -> Result<(Vec<Configuration>, Vec<String>), SecretsErrors> {
     let one = |problem: String| SecretsErrors(vec![problem]);
     let entries = match json::parse(text).map_err(one)? {
         Json::Array(entries) => entries,
@@ -138,11 +139,11 @@ fn parse(text: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
         ));
     }
 
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut configurations = Vec::with_capacity(entries.len());
     let mut known: HashSet<Arc<Credential>> = HashSet::new();
     for (index, entry) in entries.iter().enumerate() {
-        let Some(entry) = entry::read(index + 1, entry, &mut problems) else {
+        let Some(entry) = entry::read(index + 1, entry, &mut problems, &mut warnings) else {
             continue;
         };
         let credential = Credential::new(entry.client_id, entry.client_secret, entry.tenant);
@@ -160,7 +161,7 @@ fn parse(text: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
         });
     }
     if problems.is_empty() {
-        Ok(configurations)
+        Ok((configurations, warnings))
     } else {
         Err(SecretsErrors(problems))
     }
@@ -171,7 +172,7 @@ fn parse(text: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
 pub struct Loaded {
     /// In file order, one for each entry of the array.
     pub configurations: Vec<Configuration>,
-    /// What is unsafe or ambiguous but no error, one line each. No line holds a secret.
+    /// What is unsafe or probably wrong but no error, one line each. No line holds a secret.
     pub warnings: Vec<String>,
     /// Whether they come from a regular file, which can be read again.
     pub is_watchable: bool,

@@ -1,4 +1,5 @@
-//! Where the secrets come from: a variable, a pipe, a file (contract section 3).
+//! Where the secrets come from: a variable, a pipe, a file; and what is probably wrong with them
+//! (contract section 3).
 
 use std::io::Write;
 use std::path::Path;
@@ -187,4 +188,41 @@ fn a_pipe_in_the_place_of_the_watched_file_blocks_nothing() {
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
     proxy.signal("TERM");
     assert_eq!(proxy.wait_for_exit(SOON).code(), Some(0));
+}
+
+#[test]
+fn probable_mistakes_get_a_warning_at_start_and_in_check() {
+    let mut entry = credential(1);
+    entry["clientSecret"] = "hush\n".into();
+    entry["tenant"] = "FAKE-tenant-replace-me".into();
+    let builder = || ProxyProcess::to("http://127.0.0.1:9/x").secrets(std::slice::from_ref(&entry));
+    let warnings = [
+        "secrets.json: entry 1: clientSecret begins or ends with a blank or a line end",
+        "secrets.json: entry 1: tenant is still the template's",
+    ];
+    let check = builder().command("check").run_to_end(SOON);
+    assert_eq!(check.code, Some(0), "{check:?}");
+    let proxy = builder().start();
+    for warning in warnings {
+        assert!(
+            check.stderr.contains(&format!("warning: {warning}")),
+            "{check:?}"
+        );
+        assert!(proxy.wait_for_log(warning).contains(" - WARNING - "));
+    }
+    assert!(!check.stderr.contains("hush"), "{check:?}");
+    assert!(!proxy.log().contains("hush"), "{}", proxy.log());
+}
+
+#[test]
+fn a_missing_field_names_the_one_that_was_probably_meant() {
+    let mut entry = credential(1);
+    let fields = entry.as_object_mut().expect("an object");
+    let id = fields.remove("clientId").expect("a known field");
+    fields.insert("client_id".to_owned(), id);
+    let check = ProxyProcess::to("http://127.0.0.1:9/x").secrets(&[entry]);
+    let check = check.command("check").run_to_end(SOON);
+    assert_eq!(check.code, Some(2), "{check:?}");
+    let problem = "entry 1: clientId is missing; client_id: did you mean clientId?";
+    assert!(check.stderr.contains(problem), "{check:?}");
 }

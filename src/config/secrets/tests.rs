@@ -20,7 +20,7 @@ fn problems(text: impl AsRef<[u8]>) -> Vec<String> {
 }
 
 fn configurations(text: &str) -> Vec<Configuration> {
-    parse(text.as_bytes()).unwrap()
+    parse(text.as_bytes()).unwrap().0
 }
 
 fn names(text: &str) -> Vec<String> {
@@ -54,10 +54,61 @@ fn source(path: &Path) -> SecretsSource {
     SecretsSource::File(path.to_owned())
 }
 
+fn warnings(text: &str) -> Vec<String> {
+    parse(text.as_bytes()).unwrap().1
+}
+
 #[test]
-fn the_template_is_accepted() {
+fn the_template_is_accepted_with_a_warning_for_each_value() {
     let template = include_str!("../../../secrets.json.template");
     assert_eq!(names(template), ["primary-1", "primary-2"]);
+    let found = warnings(template);
+    assert_eq!(found.len(), 6, "{found:?}");
+    for (line, field) in found.iter().zip(["clientId", "clientSecret", "tenant"]) {
+        assert_eq!(
+            *line,
+            format!("entry 1: {field} is still the template's: put your own in")
+        );
+    }
+}
+
+#[test]
+fn blanks_and_line_ends_at_the_edges_get_a_warning() {
+    for edge in [" hush", "hush ", "hush\\n", "\\r\\nhush", "\u{a0}hush"] {
+        let text = GOOD.replace("hush-secret", edge);
+        let found = warnings(&format!("[{GOOD},{text}]"));
+        let start = "entry 2: clientSecret begins or ends with a blank";
+        assert_eq!(found.len(), 1, "{edge:?}: {found:?}");
+        assert!(found[0].starts_with(start), "{found:?}");
+        assert!(!found[0].contains("hush"), "{found:?}");
+    }
+    assert_eq!(
+        warnings(&format!("[{}]", GOOD.replace("hush-id", "a b"))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_missing_field_names_the_one_that_was_probably_meant() {
+    let named = |from: &str, to: &str| problems(format!("[{}]", GOOD.replace(from, to)));
+    for (from, to) in [
+        ("clientId", "client_id"),
+        ("clientId", "clientid"),
+        ("clientSecret", "secret"),
+        ("clientSecret", "client secret"),
+        ("tenant", "tennant"),
+    ] {
+        let expected = format!("entry 1: {from} is missing; {to}: did you mean {from}?");
+        assert_eq!(named(from, to), [expected]);
+    }
+    for far in ["hushes", "client\\nid", "tenants-hush-hush"] {
+        let field = if far.starts_with('c') {
+            "clientId"
+        } else {
+            "tenant"
+        };
+        assert_eq!(named(field, far), [format!("entry 1: {field} is missing")]);
+    }
 }
 
 #[test]
