@@ -23,6 +23,7 @@ use report::{Failure, print};
 /// # Errors
 /// Why it failed, for [`Failure::report`].
 pub fn run(invocation: Invocation) -> Result<(), Failure> {
+    process::survive_file_size_limit();
     match &invocation.command {
         Command::Serve => serve::run(&invocation),
         Command::Demo => demo::run(invocation),

@@ -376,6 +376,28 @@ fn no_log_file_is_written_where_none_is_asked_for() {
 }
 
 #[test]
+fn at_the_limit_on_file_sizes_the_process_lives_and_says_so_once() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-file", "proxy.log")
+        .after_shell("ulimit -f 4")
+        .start();
+    for _ in 0..50 {
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    }
+    proxy.wait_for_access_line(50);
+    proxy.wait_for_log("Cannot write to log file");
+    assert!(!proxy.has_exited());
+    let log = proxy.log();
+    assert_eq!(log.matches("Cannot write to").count(), 1, "{log}");
+    // A shell counts in blocks of 512 or 1024 bytes.
+    let length = std::fs::metadata(proxy.file("proxy.log"))
+        .expect("the log file")
+        .len();
+    assert!((2048..=4096).contains(&length), "{length} bytes");
+}
+
+#[test]
 fn a_level_hides_the_levels_below_it() {
     let upstream = FakeFlow::start();
     for level in ["WARNING", "warn"] {

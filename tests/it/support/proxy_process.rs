@@ -18,6 +18,7 @@ pub struct ProxyBuilder {
     port: Option<u16>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    shell: Option<String>,
 }
 
 /// How a process ended, and all that it wrote to stderr.
@@ -52,6 +53,7 @@ impl ProxyProcess {
             port: Some(0),
             args: vec![],
             env: vec![],
+            shell: None,
         }
     }
 
@@ -200,6 +202,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Starts the process from a shell that has run this: `ulimit -f 8`.
+    pub fn after_shell(mut self, commands: &str) -> ProxyBuilder {
+        self.shell = Some(commands.to_owned());
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> ProxyBuilder {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -278,7 +286,16 @@ impl ProxyBuilder {
     }
 
     fn spawn(&self) -> (Child, Output) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flow-proxy"));
+        let program = env!("CARGO_BIN_EXE_flow-proxy");
+        let mut command = match &self.shell {
+            None => Command::new(program),
+            Some(commands) => {
+                let mut shell = Command::new("sh");
+                let script = format!("{commands}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, program]);
+                shell
+            }
+        };
         command
             .args(&self.command)
             .args(self.port.map(|port| format!("--port={port}")))
