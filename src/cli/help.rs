@@ -20,7 +20,8 @@ TIME: seconds, or a number with ms, s, m or h. SIZE: bytes, or a number with K, 
 HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for a target that is not loopback.
 
 Files: secrets.json, flow_proxy_plugin.log, .env (in the working directory)
-Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log
+Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log,
+         or stops where the terminal that the proxy was started in is gone
 Exit codes: 0 done, 1 a failure while running, 2 bad usage or bad configuration
 
 Example:

@@ -13,6 +13,7 @@ mod online;
 mod process;
 mod serve;
 mod signals;
+mod terminal;
 mod token;
 
 use crate::cli::{self, Command, Invocation};

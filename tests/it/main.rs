@@ -21,6 +21,7 @@ mod forward_mode;
 mod forwarding;
 mod framing;
 mod gate;
+mod hangup;
 mod limits;
 mod listening;
 mod load;

@@ -1,5 +1,6 @@
 //! The built binary as a child process, killed on drop.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub struct ProxyBuilder {
     port: Option<u16>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    stdin: Option<File>,
     shell: Option<String>,
 }
 
@@ -53,6 +55,7 @@ impl ProxyProcess {
             port: Some(0),
             args: vec![],
             env: vec![],
+            stdin: None,
             shell: None,
         }
     }
@@ -202,6 +205,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Gives the process this standard input instead of `/dev/null`.
+    pub fn stdin(mut self, file: File) -> ProxyBuilder {
+        self.stdin = Some(file);
+        self
+    }
+
     /// Starts the process from a shell that has run this: `ulimit -f 8`.
     pub fn after_shell(mut self, commands: &str) -> ProxyBuilder {
         self.shell = Some(commands.to_owned());
@@ -304,8 +313,12 @@ impl ProxyBuilder {
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.dir.path());
+        let stdin = self
+            .stdin
+            .as_ref()
+            .map(|file| file.try_clone().expect("a descriptor"));
         command
-            .stdin(Stdio::null())
+            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the built binary starts");
