@@ -47,6 +47,8 @@ struct Reader {
     words: Vec<String>,
     /// Whether `--online` is among the arguments.
     online: bool,
+    /// Whether `--or-demo` is among the arguments.
+    or_demo: bool,
     /// What `--help` or `--version` asks for, whichever comes first.
     print_flag: Option<Command>,
     errors: Vec<String>,
@@ -70,6 +72,7 @@ impl Reader {
                 Arg::Value(_) if is_value_of_unknown => {}
                 Arg::Value(word) => self.word(word),
                 Arg::Long("online") => self.online = true,
+                Arg::Long("or-demo") => self.or_demo = true,
                 Arg::Long("help") | Arg::Short('h') => self.set_print_flag(Command::Help),
                 Arg::Long("version") | Arg::Short('V') => self.set_print_flag(Command::Version),
                 Arg::Long(name) => match OPTIONS.iter().find(|spec| spec.long == name) {
@@ -127,7 +130,9 @@ impl Reader {
         let mut words = std::mem::take(&mut self.words).into_iter();
         let name = words.next();
         let command = match name.as_deref() {
-            None => Command::Serve,
+            None => Command::Serve {
+                or_demo: self.or_demo,
+            },
             Some("demo") => Command::Demo,
             Some("check") => Command::Check {
                 online: self.online,
@@ -144,6 +149,10 @@ impl Reader {
         if self.online && !matches!(command, Command::Check { .. }) {
             self.errors
                 .push("--online: goes with the command check only".to_owned());
+        }
+        if self.or_demo && !matches!(command, Command::Serve { .. }) {
+            self.errors
+                .push("--or-demo: goes without a command only".to_owned());
         }
         let after = name.map_or(String::new(), |name| format!(" after {name}"));
         let extra = words.map(|word| format!("{}: unexpected{after}", quoted(&word)));

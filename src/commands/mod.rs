@@ -26,7 +26,8 @@ use report::{Failure, print};
 pub fn run(invocation: Invocation) -> Result<(), Failure> {
     process::survive_file_size_limit();
     match &invocation.command {
-        Command::Serve => serve::run(&invocation),
+        Command::Serve { or_demo: true } => demo::run_unless_secrets(invocation),
+        Command::Serve { or_demo: false } => serve::run(&invocation),
         Command::Demo => demo::run(invocation),
         Command::Check { online } => check::run(&invocation, *online),
         Command::Token { name } => token::run(&invocation.options, name.as_deref()),

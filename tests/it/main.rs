@@ -26,6 +26,7 @@ mod limits;
 mod listening;
 mod load;
 mod logging;
+mod or_demo;
 mod pages;
 mod reload;
 mod request_line;

@@ -71,6 +71,16 @@ fn an_option_that_may_stand_alone_takes_only_what_it_accepts() {
 }
 
 #[test]
+fn or_demo_goes_without_a_command() {
+    let serve = Command::Serve { or_demo: true };
+    assert_eq!(parsed(&["--or-demo"], &[]).command, serve);
+    assert_eq!(
+        errors(&["check", "--or-demo"], &[]),
+        ["--or-demo: goes without a command only"]
+    );
+}
+
+#[test]
 fn no_message_quotes_a_secret_or_a_long_value() {
     let long = "x".repeat(65);
     for value in [

@@ -13,7 +13,7 @@ use crate::config::secrets::SecretsSource;
 #[test]
 fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
     let invocation = parsed(&[], &[]);
-    assert_eq!(invocation.command, Command::Serve);
+    assert_eq!(invocation.command, Command::Serve { or_demo: false });
     assert_eq!(invocation.options, Options::default());
     assert!(invocation.warnings.is_empty());
     let shown: Vec<String> = invocation
