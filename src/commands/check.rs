@@ -44,10 +44,11 @@ pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> 
 
     match (loaded, upstream, proxy) {
         (Some(loaded), Some(upstream), Ok(proxy)) => {
+            printed?;
             if online {
-                return online::run(&options.target, &upstream, proxy, &loaded.configurations);
+                online::run(&options.target, &upstream, proxy, &loaded.configurations)?;
             }
-            printed
+            Ok(())
         }
         _ => Err(Failure::Configuration(problems)),
     }

@@ -1,5 +1,5 @@
-//! What `check --online` asks of the target: whether it resolves, connects, verifies and accepts each
-//! credential.
+//! What `check --online` asks of the target: whether it resolves, connects, verifies, accepts each
+//! credential, and which models it has for it.
 
 use std::collections::HashSet;
 use std::net::ToSocketAddrs;
@@ -7,16 +7,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, StatusCode};
+use serde::Deserialize;
 
 use super::report::{Failure, print, print_problem};
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::upstream::connection::UpstreamConnection;
+use crate::upstream::connection::{BodyRead, UpstreamConnection};
 use crate::upstream::connector::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::request::{Request, RequestBody};
 
-/// The outcome of one step: a line to print, or what is wrong and what to do about it.
+/// How many models are printed by name.
+const MAX_MODELS: usize = 20;
+/// The most characters of a model's name that are printed.
+const MAX_MODEL_CHARS: usize = 64;
+/// The largest list of models that is read, in bytes.
+const MAX_LIST_BYTES: usize = 4 << 20;
+
+/// The outcome of one step: lines to print, or what is wrong and what to do about it.
 type Step = Result<String, String>;
 
 /// Asks the target with each credential and prints the outcome of each step as soon as it is known.
@@ -29,21 +37,19 @@ pub(super) fn run(
     let mut connection = UpstreamConnection::new(upstream);
     let mut outcome = Ok(());
     let mut show = |step: Step| match step {
-        Ok(line) => {
-            // The exit code is about the target, not about standard output.
-            let _ = print(&format!("{line}\n"));
-        }
+        Ok(lines) => print(&format!("{lines}\n")),
         Err(problem) => {
             print_problem(&problem);
             outcome = Err(Failure::Reported);
+            Ok(())
         }
     };
-    show(resolve(target, proxy));
+    show(resolve(target, proxy))?;
     let mut done: HashSet<&Credential> = HashSet::new();
     for configuration in configurations {
         // Entries of the same identity share a credential: one request is enough.
         if done.insert(&configuration.credential) {
-            show(ask(&mut connection, target, configuration));
+            show(ask(&mut connection, target, configuration))?;
         }
     }
     outcome
@@ -80,11 +86,18 @@ fn ask(
     configuration: &Configuration,
 ) -> Step {
     let started = Instant::now();
-    let status = get_models(connection, target, &configuration.credential);
+    let response = get_models(connection, target, &configuration.credential);
     let took = started.elapsed().as_millis();
     let name = &configuration.name;
-    match status {
-        Ok(status) => judge(name, status, took),
+    match response {
+        Ok((status, list)) => {
+            let line = judge(name, status, took)?;
+            if status.is_success() {
+                Ok(format!("{line}\n{}", models_line(name, list.as_deref())))
+            } else {
+                Ok(line)
+            }
+        }
         Err(UpstreamError::TimedOut) => {
             Err(format!("'{name}': no response after {took} ms: try again"))
         }
@@ -102,11 +115,12 @@ fn ask(
     }
 }
 
+/// Returns the status, and the body if it could be read.
 fn get_models(
     connection: &mut UpstreamConnection,
     target: &Target,
     credential: &Credential,
-) -> Result<StatusCode, UpstreamError> {
+) -> Result<(StatusCode, Option<Vec<u8>>), UpstreamError> {
     let path = format!("{}/v1/models", target.base_path);
     let fields: [&[u8]; 5] = [
         b"host: ",
@@ -126,12 +140,71 @@ fn get_models(
         match sent.and_then(|()| connection.receive(&Method::GET)) {
             // The idle connection was closed meanwhile: the request goes out on a new one.
             Ok(None) => {}
-            Ok(Some(response)) => break Ok(response.status),
+            Ok(Some(response)) => break Ok((response.status, read_body(connection))),
             Err(error) => break Err(error),
         }
     };
     connection.end_exchange();
     received
+}
+
+/// Returns the body; `None` if it is too long or breaks off.
+fn read_body(connection: &mut UpstreamConnection) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut piece = vec![0; 16 << 10];
+    loop {
+        match connection.read(&mut piece) {
+            Ok(BodyRead::Data(length)) if body.len() + length <= MAX_LIST_BYTES => {
+                body.extend_from_slice(&piece[..length]);
+            }
+            Ok(BodyRead::End) => return Some(body),
+            _ => return None,
+        }
+    }
+}
+
+/// The part of a list of models that is read.
+#[derive(Deserialize)]
+struct ModelList {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+}
+
+/// Returns the line about the models of a credential.
+fn models_line(name: &str, list: Option<&[u8]>) -> String {
+    let list: Option<ModelList> = list.and_then(|list| serde_json::from_slice(list).ok());
+    let Some(ModelList { data }) = list else {
+        return format!("'{name}': its list of models cannot be read");
+    };
+    let shown: Vec<String> = data.iter().take(MAX_MODELS).map(escaped_id).collect();
+    match data.len() {
+        0 => format!("'{name}': may use no model"),
+        1..=MAX_MODELS => format!("'{name}': may use {}", shown.join(", ")),
+        count => {
+            let more = count - MAX_MODELS;
+            format!("'{name}': may use {} and {more} more", shown.join(", "))
+        }
+    }
+}
+
+/// Returns the name in printable ASCII.
+fn escaped_id(model: &Model) -> String {
+    let mut text = String::new();
+    for char in model.id.chars().take(MAX_MODEL_CHARS) {
+        match char {
+            '\\' => text.push_str("\\\\"),
+            ' '..='~' => text.push(char),
+            _ => text.extend(char.escape_default()),
+        }
+    }
+    if model.id.chars().nth(MAX_MODEL_CHARS).is_some() {
+        text.push_str("...");
+    }
+    text
 }
 
 fn judge(name: &str, status: StatusCode, took: u128) -> Step {
@@ -152,5 +225,50 @@ fn judge(name: &str, status: StatusCode, took: u128) -> Step {
         _ => Err(format!(
             "'{name}': the upstream answered {status} in {took} ms: try again later"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(ids: &[String]) -> String {
+        let data: Vec<_> = ids.iter().map(|id| serde_json::json!({"id": id})).collect();
+        let list = serde_json::json!({"object": "list", "data": data});
+        models_line("one", Some(list.to_string().as_bytes()))
+    }
+
+    #[test]
+    fn the_first_20_models_are_listed_and_the_rest_is_counted() {
+        let ids: Vec<String> = (1..=22).map(|number| format!("m{number}")).collect();
+        assert_eq!(line(&ids[..2]), "'one': may use m1, m2");
+        assert!(line(&ids[..20]).ends_with(", m20"));
+        assert!(line(&ids).ends_with(", m20 and 2 more"));
+        assert_eq!(line(&[]), "'one': may use no model");
+    }
+
+    #[test]
+    fn names_are_printable_ascii_and_cut() {
+        let ids = ["a\n\u{1b}[31m\u{e9}\\".to_owned(), "x".repeat(65)];
+        let expected = format!(
+            "'one': may use a\\n\\u{{1b}}[31m\\u{{e9}}\\\\, {}...",
+            "x".repeat(64)
+        );
+        assert_eq!(line(&ids), expected);
+    }
+
+    #[test]
+    fn what_is_no_list_is_told() {
+        for list in [
+            None,
+            Some(&b"<html>"[..]),
+            Some(b"{\"data\":1}"),
+            Some(b"[]"),
+        ] {
+            assert_eq!(
+                models_line("one", list),
+                "'one': its list of models cannot be read"
+            );
+        }
     }
 }

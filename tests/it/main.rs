@@ -10,6 +10,7 @@ mod bodies;
 mod body_limits;
 mod broken_streams;
 mod cancelling;
+mod check_online;
 mod cli;
 mod demo;
 mod docs;
