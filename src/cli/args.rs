@@ -1,13 +1,14 @@
 //! The arguments, taken apart into a command, options and errors. Values are not checked here. Pure.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use lexopt::Arg;
 
 use super::commands::{COMMANDS, Command, FLAGS, Shell};
 use super::options::{OPTIONS, OptionSpec};
-use super::suggest::{self, nearest};
-use super::values::{printable, quoted};
+use crate::config::options::Options;
+use crate::config::shown::{quoted, shown};
+use crate::config::suggest::{self, nearest};
 
 /// What the arguments say.
 pub(super) struct Arguments {
@@ -46,6 +47,8 @@ struct Reader {
     words: Vec<String>,
     /// Whether `--online` is among the arguments.
     online: bool,
+    /// Whether `--or-demo` is among the arguments.
+    or_demo: bool,
     /// What `--help` or `--version` asks for, whichever comes first.
     print_flag: Option<Command>,
     errors: Vec<String>,
@@ -60,7 +63,7 @@ impl Reader {
                 Ok(Some(arg)) => arg,
                 Ok(None) => return,
                 Err(error) => {
-                    self.errors.push(printable(&error.to_string()));
+                    self.errors.push(usage_error(&error));
                     continue;
                 }
             };
@@ -69,10 +72,11 @@ impl Reader {
                 Arg::Value(_) if is_value_of_unknown => {}
                 Arg::Value(word) => self.word(word),
                 Arg::Long("online") => self.online = true,
+                Arg::Long("or-demo") => self.or_demo = true,
                 Arg::Long("help") | Arg::Short('h') => self.set_print_flag(Command::Help),
                 Arg::Long("version") | Arg::Short('V') => self.set_print_flag(Command::Version),
                 Arg::Long(name) => match OPTIONS.iter().find(|spec| spec.long == name) {
-                    Some(spec) => self.value(spec, parser.value().ok()),
+                    Some(spec) => self.value(spec, value_of(spec, &mut parser)),
                     None => {
                         self.unknown(&format!("--{name}"), name.to_owned());
                         after_unknown = parser.optional_value().is_none();
@@ -111,11 +115,11 @@ impl Reader {
         }
     }
 
-    fn unknown(&mut self, shown: &str, name: String) {
+    fn unknown(&mut self, option: &str, name: String) {
+        let shown = shown(option);
         let options = OPTIONS.iter().map(|spec| spec.long);
         let known = options.chain(FLAGS.iter().map(|flag| flag.long));
         let hint = nearest(&name, known).map_or(String::new(), |name| format!("--{name}"));
-        let shown = printable(shown);
         self.errors
             .push(format!("{shown}: unknown option; did you mean {hint}?"));
     }
@@ -126,7 +130,9 @@ impl Reader {
         let mut words = std::mem::take(&mut self.words).into_iter();
         let name = words.next();
         let command = match name.as_deref() {
-            None => Command::Serve,
+            None => Command::Serve {
+                or_demo: self.or_demo,
+            },
             Some("demo") => Command::Demo,
             Some("check") => Command::Check {
                 online: self.online,
@@ -143,6 +149,10 @@ impl Reader {
         if self.online && !matches!(command, Command::Check { .. }) {
             self.errors
                 .push("--online: goes with the command check only".to_owned());
+        }
+        if self.or_demo && !matches!(command, Command::Serve { .. }) {
+            self.errors
+                .push("--or-demo: goes without a command only".to_owned());
         }
         let after = name.map_or(String::new(), |name| format!(" after {name}"));
         let extra = words.map(|word| format!("{}: unexpected{after}", quoted(&word)));
@@ -165,6 +175,29 @@ impl Reader {
         }
         shell
     }
+}
+
+/// Returns what is wrong, without the value.
+fn usage_error(error: &lexopt::Error) -> String {
+    match error {
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
+        other => shown(&other.to_string()),
+    }
+}
+
+/// Returns the value of an option: after an equals sign, or the next argument. Where the option may
+/// stand alone, the next argument is taken only if the option accepts it. `None`: it is missing.
+fn value_of(spec: &OptionSpec, parser: &mut lexopt::Parser) -> Option<OsString> {
+    let Some(bare) = spec.bare else {
+        return parser.value().ok();
+    };
+    let is_value = |word: &OsStr| {
+        word.to_str()
+            .is_some_and(|text| (spec.set)(&mut Options::default(), text).is_ok())
+    };
+    let given = parser.optional_value();
+    let given = given.or_else(|| parser.try_raw_args()?.next_if(is_value));
+    given.or(Some(bare.into()))
 }
 
 fn unknown_command(word: &str) -> String {

@@ -4,7 +4,10 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the proxy.
-    Serve,
+    Serve {
+        /// Run the demo instead where there is no secrets file.
+        or_demo: bool,
+    },
     /// Run the proxy against a simulated Flow in the same process.
     Demo,
     /// Validate the configuration and print it.
@@ -120,6 +123,11 @@ pub(super) const FLAGS: &[FlagSpec] = &[
         long: "online",
         short: None,
         help: "with check: also ask the target, with every credential",
+    },
+    FlagSpec {
+        long: "or-demo",
+        short: None,
+        help: "without a command: run the demo where there is no secrets file",
     },
     FlagSpec {
         long: "help",

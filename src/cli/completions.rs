@@ -75,7 +75,16 @@ fn zsh() -> String {
             Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
         };
         let (long, help, name) = (option.long, zsh_escaped(option.help), option.value_name);
-        arguments.push_str(&format!("        '--{long}=[{help}]:{name}:{action}' \\\n"));
+        // A value that may be left out stands behind an equals sign only.
+        let (equals, colon) = if option.bare.is_some() {
+            ("=-", "::")
+        } else {
+            ("=", ":")
+        };
+        let name = name.trim_matches(['[', ']']);
+        arguments.push_str(&format!(
+            "        '--{long}{equals}[{help}]{colon}{name}:{action}' \\\n"
+        ));
     }
     for flag in FLAGS {
         let help = zsh_escaped(flag.help);
@@ -143,6 +152,10 @@ fn fish() -> String {
         let value = match option.complete {
             Complete::Nothing => "-x".to_owned(),
             Complete::Files => "-r -F".to_owned(),
+            // Without -x the value may be left out.
+            Complete::Words(words) if option.bare.is_some() => {
+                format!("-a '{}'", words.join(" "))
+            }
             Complete::Words(words) => format!("-x -a '{}'", words.join(" ")),
         };
         let (long, help) = (option.long, fish_escaped(option.help));

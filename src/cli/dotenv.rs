@@ -1,21 +1,28 @@
 //! Reads the `.env` file. Its variables never enter the environment of the process.
 //!
-//! Owns which lines count and how malformed ones are reported. Called once, at the start.
+//! Owns which lines count and how malformed ones are reported. Variables of this program and proxy
+//! variables count; every other line, whatever it holds, is passed over, since `.env` files belong to
+//! many programs. Values are taken as they stand. Called once, at the start.
 
-use std::cell::Cell;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
+
+use super::options::PREFIX;
+use crate::config::proxy_variables::is_proxy_variable;
 
 /// The variables of a `.env` file, names and values, in the order of the file.
 pub(super) type Variables = Vec<(String, String)>;
+
+/// What is wrong with a line, after its number. Nothing of the line is quoted: it may hold a password.
+const MALFORMED: &str = "is not NAME=VALUE (quote blanks)";
 
 /// Reads the `.env` file at `path`. Without a file there are no variables. A directory is no file:
 /// Python projects use the name for their virtual environment.
 ///
 /// # Errors
 ///
-/// One message for each malformed line, with the file's name and the line's number. It quotes nothing
-/// of the line: `.env` files hold passwords, of other programs too.
+/// One message for each malformed line of a variable that counts, with the file's name and the line's
+/// number.
 pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
     match std::fs::read(path) {
         Ok(bytes) => parse(&bytes, &path.display().to_string()),
@@ -29,26 +36,12 @@ pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
 fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
     // Editors on Windows write a byte order mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    // On a last line without a line end, dotenvy takes trailing blanks for an unfinished value.
-    let text = [text, b"\n"].concat();
-    let lines_read = Cell::new(0);
-    let reader = LineByLine {
-        rest: &text,
-        lines_read: &lines_read,
-    };
     let mut variables = Variables::new();
     let mut errors = Vec::new();
-    for item in dotenvy::from_read_iter(reader) {
-        match item {
-            Ok(variable) => variables.push(variable),
-            // A quotation that is never closed extends to the end: its first line is reported.
-            Err(dotenvy::Error::LineParse(item, _)) => {
-                let line = lines_read.get() + 1 - item.lines().count().max(1);
-                errors.push(format!(
-                    "{file}: line {line} is not NAME=VALUE (quote blanks)"
-                ));
-            }
-            Err(_) => errors.push(format!("{file}: line {} is not UTF-8", lines_read.get())),
+    for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        match variable(line) {
+            Ok(found) => variables.extend(found),
+            Err(what) => errors.push(format!("{file}: line {} {what}", index + 1)),
         }
     }
     if errors.is_empty() {
@@ -58,34 +51,46 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
     }
 }
 
-/// Counts lines. It returns one line per read, so that dotenvy, which buffers, is never ahead of the
-/// line that it parses.
-struct LineByLine<'a> {
-    rest: &'a [u8],
-    lines_read: &'a Cell<usize>,
+/// Returns the variable that a line sets; `None` for a line that is passed over.
+fn variable(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+    let line = line.trim_ascii();
+    let line = match line.strip_prefix(b"export") {
+        Some(rest) if rest.starts_with(b" ") || rest.starts_with(b"\t") => rest.trim_ascii_start(),
+        _ => line,
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let end = line.iter().take_while(|byte| is_name(byte)).count();
+    let (name, rest) = line.split_at(end);
+    let name = String::from_utf8_lossy(name);
+    if !name.starts_with(PREFIX) && !is_proxy_variable(&name) {
+        return Ok(None);
+    }
+    let rest = std::str::from_utf8(rest).map_err(|_| "is not UTF-8")?;
+    let rest = rest.trim_ascii_start().strip_prefix('=').ok_or(MALFORMED)?;
+    let value = value(rest).ok_or(MALFORMED)?;
+    Ok(Some((name.into_owned(), value.to_owned())))
 }
 
-impl Read for LineByLine<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let line_end = self.rest.iter().position(|&byte| byte == b'\n');
-        let line_length = line_end.map_or(self.rest.len(), |end| end + 1);
-        let length = line_length.min(buffer.len());
-        let (now, later) = self.rest.split_at(length);
-        buffer[..length].copy_from_slice(now);
-        self.rest = later;
-        if now.ends_with(b"\n") {
-            self.lines_read.set(self.lines_read.get() + 1);
-        }
-        Ok(length)
-    }
+/// Returns the value in what follows the equals sign: what stands between quotes, or up to a blank.
+/// Nothing in it is expanded. A comment may follow after a blank.
+fn value(text: &str) -> Option<&str> {
+    let begun = text.trim_ascii_start();
+    let (value, rest) = match begun.chars().next() {
+        Some(quote @ ('"' | '\'')) => begun[1..].split_once(quote)?,
+        Some('#') if begun.len() < text.len() => ("", ""),
+        _ => begun.split_at(begun.find([' ', '\t']).unwrap_or(begun.len())),
+    };
+    let after = rest.trim_ascii_start();
+    let is_comment = after.len() < rest.len() && after.starts_with('#');
+    (after.is_empty() || is_comment).then_some(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn variables(text: &str) -> Vec<(String, String)> {
-        parse(text.as_bytes(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"))
+    fn variables(text: impl AsRef<[u8]>) -> Vec<(String, String)> {
+        parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"))
     }
 
     fn errors(bytes: &[u8]) -> Vec<String> {
@@ -95,52 +100,69 @@ mod tests {
         }
     }
 
+    /// The value that `FLOW_PROXY_A` gets from what follows the equals sign.
+    fn value_of(text: &str) -> String {
+        let variables = variables(format!("FLOW_PROXY_A={text}"));
+        assert_eq!(variables.len(), 1, "{text}");
+        variables[0].1.clone()
+    }
+
     #[test]
     fn comments_quotes_export_and_foreign_line_ends_are_read() {
-        let text =
-            "\u{feff}# note\r\nexport A=1\r\n\r\nB=\"two words\" # why\r\nC='x'\r\nD=\r\nE=5 ";
+        let text = "\u{feff}# note\r\nexport FLOW_PROXY_A=1\r\n\r\nFLOW_PROXY_B=\"two words\" # why\r\n\
+                    \tFLOW_PROXY_C = 'x'\r\nFLOW_PROXY_D=\r\nhttps_proxy=5 \t";
         let expected = [
-            ("A", "1"),
-            ("B", "two words"),
-            ("C", "x"),
-            ("D", ""),
-            ("E", "5"),
+            ("FLOW_PROXY_A", "1"),
+            ("FLOW_PROXY_B", "two words"),
+            ("FLOW_PROXY_C", "x"),
+            ("FLOW_PROXY_D", ""),
+            ("https_proxy", "5"),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(variables(text), expected);
     }
 
     #[test]
+    fn values_are_taken_as_they_stand() {
+        for (text, value) in [
+            ("$HOME/${USER}`id`", "$HOME/${USER}`id`"),
+            ("\"$HOME\"", "$HOME"),
+            ("\"a\\n\\\"", "a\\n\\"),
+            (r"'a\'", r"a\"),
+            ("'[{\"a\": \"b # c\"}]'", "[{\"a\": \"b # c\"}]"),
+            ("a#b", "a#b"),
+            ("a #b", "a"),
+            ("#b", "#b"),
+            (" # nothing", ""),
+            ("''", ""),
+            ("a=b", "a=b"),
+            ("a'b\"", "a'b\""),
+        ] {
+            assert_eq!(value_of(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_of_other_programs_are_passed_over_whatever_they_hold() {
+        let text = b"SECRET hunter2\nKEY=\"open\nFLOW_PROXY\nA=\xff\xfe\x00\nexport\nexport X\n=\nPORT=1\n\
+                     flow_proxy_port=2\nHttps_Proxy=x y\nFLOW_PROXY_PORT=3\nB='";
+        let expected = [("FLOW_PROXY_PORT".to_owned(), "3".to_owned())];
+        assert_eq!(variables(text), expected);
+    }
+
+    #[test]
     fn each_malformed_line_is_reported_by_its_number_and_never_quoted() {
-        let text = "A=1\n\nSECRET hunter2\n# note\nB=two words\nC=3\n";
-        let found = errors(text.as_bytes());
-        assert_eq!(
-            found,
-            [
-                ".env: line 3 is not NAME=VALUE (quote blanks)",
-                ".env: line 5 is not NAME=VALUE (quote blanks)",
-            ]
-        );
+        let text = "FLOW_PROXY_A=1\n\nFLOW_PROXY_B hunter2\n# note\nFLOW_PROXY_C=two words\n\
+                    FLOW_PROXY_D=\"open\nALL_PROXY='x'y\nFLOW_PROXY_E\nFLOW_PROXY_F=\"a\"# no blank\n";
+        let lines = [3, 5, 6, 7, 8, 9];
+        let expected = lines.map(|line| format!(".env: line {line} {MALFORMED}"));
+        assert_eq!(errors(text.as_bytes()), expected);
     }
 
     #[test]
-    fn an_open_quotation_is_reported_where_it_begins() {
-        let found = errors(b"A=1\nB=\"open\nC=3\nD=4\n");
-        assert_eq!(found, [".env: line 2 is not NAME=VALUE (quote blanks)"]);
-    }
-
-    #[test]
-    fn lines_longer_than_a_buffer_are_counted_once() {
-        let text = format!("A='{}'\nbad\n", "x".repeat(100_000));
-        assert_eq!(
-            errors(text.as_bytes()),
-            [".env: line 2 is not NAME=VALUE (quote blanks)"]
-        );
-    }
-
-    #[test]
-    fn bytes_outside_utf_8_are_an_error_and_no_panic() {
-        assert_eq!(errors(b"A=1\nB=\xff\nC=3\n"), [".env: line 2 is not UTF-8"]);
+    fn bytes_outside_utf_8_in_a_value_are_an_error_and_no_panic() {
+        let found = errors(b"FLOW_PROXY_A=1\nFLOW_PROXY_B=\"\xff\"\nC=3\n");
+        assert_eq!(found, [".env: line 2 is not UTF-8"]);
     }
 
     #[test]

@@ -6,20 +6,20 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
+use super::conflicts::conflicts;
 use super::dotenv;
-use super::options::{OPTIONS, OptionSpec, PREFIX};
-use super::suggest::nearest;
-use super::values::printable;
-use crate::config::options::Options;
-
-/// The variables that name a proxy between this program and the target. They are no options of this
-/// program and are read from the environment only.
-const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
+use super::variables::{SECRETS, unknown_variable};
+use crate::config::options::{Options, SSL_CERT_FILE};
+use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
+use crate::config::secrets::{SecretsArray, SecretsSource};
+use crate::config::shown::shown_whole;
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The option's name without its dashes, such as `log-level`.
+    /// The option's name without its dashes, such as `log-level`; or a variable's, where no option
+    /// belongs to it.
     pub name: &'static str,
     /// Its value as the option takes it, on one line; `none` where it has no value.
     pub value: String,
@@ -52,9 +52,9 @@ impl fmt::Display for Source {
 pub(super) struct Layers {
     /// By the option's long name.
     command_line: Vec<(&'static str, OsString)>,
-    /// By variable; only variables that begin with [`PREFIX`] and are not empty.
+    /// By variable; only variables that this program may read and that are not empty.
     environment: Vec<(String, OsString)>,
-    /// By variable; any name, empty values included.
+    /// By variable; empty values included.
     dotenv: dotenv::Variables,
     /// What messages call the `.env` file.
     dotenv_name: String,
@@ -80,17 +80,71 @@ impl Layers {
     pub(super) fn resolve(&self, errors: &mut Vec<String>) -> (Options, Vec<Setting>) {
         let mut options = Options::default();
         let mut settings = Vec::new();
+        let secrets = self.secrets();
         for spec in OPTIONS {
             match self.apply(spec, &mut options) {
                 Ok(source) => settings.push(Setting {
                     name: spec.long,
-                    value: printable(&(spec.show)(&options)),
+                    value: shown_whole(&(spec.show)(&options)),
                     source,
                 }),
                 Err(error) => errors.push(error),
             }
         }
+        let place_of = |long: &str| {
+            let spec = OPTIONS.iter().find(|spec| spec.long == long)?;
+            self.find(spec).map(|(_, place, _)| place)
+        };
+        let secrets_place = secrets.as_ref().map(|(_, place, _)| place.as_str());
+        errors.extend(conflicts(&options, secrets_place, place_of));
+        if let Some((array, place, source)) = secrets {
+            options.secrets = SecretsSource::Array(SecretsArray::new(place, array));
+            let file = settings.iter_mut().find(|one| one.name == "secrets-file");
+            if let Some(setting) = file {
+                setting.value = "none".to_owned();
+                setting.source = source;
+            }
+        }
+        if let Some(path) = self.variable(SSL_CERT_FILE) {
+            options.ssl_cert_file = Some(path.into());
+            settings.push(Setting {
+                name: SSL_CERT_FILE,
+                value: shown_whole(&path.to_string_lossy()),
+                source: Source::Environment(SSL_CERT_FILE),
+            });
+        }
+        options.proxy_variables = self.proxy_variables();
         (options, settings)
+    }
+
+    /// Returns the secrets that a variable holds in the place of a file, what messages call the
+    /// variable's place, and its source.
+    fn secrets(&self) -> Option<(&OsStr, String, Source)> {
+        if let Some(array) = self.variable(SECRETS) {
+            return Some((array, SECRETS.to_owned(), Source::Environment(SECRETS)));
+        }
+        let (_, array) = self.dotenv.iter().rfind(|(name, _)| name == SECRETS)?;
+        let place = format!("{}: {SECRETS}", self.dotenv_name);
+        (!array.is_empty()).then_some((OsStr::new(array), place, Source::DotEnv))
+    }
+
+    fn proxy_variables(&self) -> ProxyVariables {
+        let environment = self.environment.iter();
+        let environment = environment.filter(|(name, _)| is_proxy_variable(name));
+        let dotenv = self.dotenv.iter();
+        let dotenv = dotenv.filter(|(name, value)| is_proxy_variable(name) && !value.is_empty());
+        ProxyVariables {
+            environment: environment
+                .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
+                .collect(),
+            dotenv: dotenv.cloned().collect(),
+        }
+    }
+
+    /// Returns the value of an environment variable.
+    fn variable(&self, name: &str) -> Option<&OsStr> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// Sets the option from the first source that has a value. Only that value is checked.
@@ -113,11 +167,11 @@ impl Layers {
         if let Some((_, value)) = given {
             return Some((value, format!("--{long}"), Source::CommandLine));
         }
-        if let Some((_, value)) = self.environment.iter().find(|(name, _)| name == env) {
+        if let Some(value) = self.variable(env) {
             return Some((value, env.to_owned(), Source::Environment(env)));
         }
         let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
-        if value.is_empty() {
+        if value.is_empty() || NEVER_IN_DOTENV.contains(&env) {
             return None;
         }
         let place = format!("{}: {env}", self.dotenv_name);
@@ -134,10 +188,10 @@ impl Layers {
             .chain(dotenv)
             .filter_map(|(place, name)| Some(format!("{place}{}", unknown_variable(name)?)))
             .collect();
-        for (name, _) in &self.dotenv {
-            if PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
+        for (name, value) in &self.dotenv {
+            if NEVER_IN_DOTENV.contains(&name.as_str()) && !value.is_empty() {
                 warnings.push(format!(
-                    "{place}{name} is read from the environment only and has no effect here"
+                    "{place}{name} has no effect here: set it in the environment, or give the option"
                 ));
             }
         }
@@ -145,22 +199,9 @@ impl Layers {
     }
 }
 
-/// Returns the variable if it is one of this program's. An empty one counts as unset.
+/// Returns the variable if this program may read it. An empty one counts as unset.
 fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.to_string_lossy();
-    (name.starts_with(PREFIX) && !value.is_empty()).then(|| (name.into_owned(), value))
-}
-
-/// Returns the warning about a variable that has this program's prefix and sets no option.
-fn unknown_variable(name: &str) -> Option<String> {
-    let suffix = name.strip_prefix(PREFIX)?;
-    if OPTIONS.iter().any(|spec| spec.env == name) {
-        return None;
-    }
-    let known = OPTIONS.iter().map(|spec| &spec.env[PREFIX.len()..]);
-    let hint = nearest(suffix, known)?;
-    let name = printable(name);
-    Some(format!(
-        "{name}: unknown variable, ignored; did you mean {PREFIX}{hint}?"
-    ))
+    let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name) || name == SSL_CERT_FILE;
+    (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
 }

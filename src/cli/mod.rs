@@ -1,21 +1,22 @@
 //! The command line: arguments, environment and `.env`, read into an [`Invocation`].
 //!
 //! Owns which commands and options exist (`commands.rs`, `options.rs`), which source of a value wins
-//! (`layers.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and
+//! (`layers.rs`), which values exclude each other (`conflicts.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and
 //! whether the files that options name exist (`commands`). Reads no file but `.env`. The main thread
 //! calls it once, before it starts any other thread.
 
 mod args;
 mod commands;
 mod completions;
+mod conflicts;
 mod dotenv;
 mod help;
 mod layers;
 mod options;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -2,11 +2,16 @@
 //! all read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
 use super::values;
-use crate::config::options::{LogFile, Options};
+use crate::config::options::Options;
+use crate::config::secrets::SecretsSource;
 use crate::config::target::Target;
 
 /// What the name of every variable of this program begins with.
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
+
+/// The variables that count in the environment only: a `.env` file that came with a directory must not
+/// make the secrets travel in clear text.
+pub(super) const NEVER_IN_DOTENV: [&str; 1] = ["FLOW_PROXY_ALLOW_HTTP_TARGET"];
 
 /// An option that takes a value.
 pub(super) struct OptionSpec {
@@ -14,8 +19,10 @@ pub(super) struct OptionSpec {
     pub(super) long: &'static str,
     /// The environment variable that sets it.
     pub(super) env: &'static str,
-    /// What its value is called in the help.
+    /// What its value is called in the help; in brackets where it may be left out.
     pub(super) value_name: &'static str,
+    /// The value that the option means on the command line without one; `None` where it needs one.
+    pub(super) bare: Option<&'static str>,
     /// Its line of help.
     pub(super) help: &'static str,
     /// What shells offer for its value.
@@ -47,6 +54,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "port",
         env: "FLOW_PROXY_PORT",
         value_name: "PORT",
+        bare: None,
         help: "port to listen on; 0 = any free port",
         complete: Complete::Nothing,
         set: |options, text| values::port(text).map(|port| options.port = port),
@@ -56,7 +64,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "host",
         env: "FLOW_PROXY_HOST",
         value_name: "ADDRESS",
-        help: "address to listen on; any address other than loopback is open to everyone who can reach it",
+        bare: None,
+        help: "address to listen on; localhost = 127.0.0.1 and ::1; any but loopback is open to the network",
         complete: Complete::Words(&["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"]),
         set: |options, text| values::host(text).map(|host| options.host = host),
         show: |options| options.host.to_string(),
@@ -65,6 +74,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "log-level",
         env: "FLOW_PROXY_LOG_LEVEL",
         value_name: "LEVEL",
+        bare: None,
         help: "minimum level to log: DEBUG, INFO, WARNING or ERROR",
         complete: Complete::Words(&values::LEVELS),
         set: |options, text| values::level(text).map(|level| options.log_level = level),
@@ -74,40 +84,55 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "secrets-file",
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
-        help: "credentials file (JSON array)",
+        bare: None,
+        help: "credentials file (JSON array); FLOW_PROXY_SECRETS may hold the array in its place",
         complete: Complete::Files,
-        set: |options, text| values::path(text).map(|path| options.secrets_file = path),
-        show: |options| values::show_path(&options.secrets_file),
+        set: |options, text| {
+            values::path(text).map(|path| options.secrets = SecretsSource::File(path))
+        },
+        show: |options| match &options.secrets {
+            SecretsSource::File(path) => values::show_path(path),
+            SecretsSource::Array(_) => "none".to_owned(),
+        },
     },
     OptionSpec {
         long: "log-file",
         env: "FLOW_PROXY_LOG_FILE",
         value_name: "FILE",
-        help: "log file, in addition to stderr",
+        bare: None,
+        help: "log file, in addition to stderr; none or - = stderr only",
         complete: Complete::Files,
-        set: |options, text| {
-            let path = values::path(text)?;
-            options.log_file = LogFile {
-                path,
-                is_required: true,
-            };
-            Ok(())
+        set: |options, text| values::log_file(text).map(|file| options.log_file = file),
+        show: |options| {
+            let file = options.log_file.as_ref();
+            values::show_optional_path(file.map(|file| file.path.as_path()))
         },
-        show: |options| values::show_path(&options.log_file.path),
     },
     OptionSpec {
         long: "target-url",
         env: "FLOW_PROXY_TARGET_URL",
         value_name: "URL",
-        help: "where requests go; http:// for loopback hosts only",
+        bare: None,
+        help: "where requests go; http:// for loopback hosts, or with --allow-http-target",
         complete: Complete::Nothing,
         set: |options, text| Target::parse(text).map(|target| options.target = target),
         show: |options| options.target.to_string(),
     },
     OptionSpec {
+        long: "allow-http-target",
+        env: "FLOW_PROXY_ALLOW_HTTP_TARGET",
+        value_name: "[BOOL]",
+        bare: Some("true"),
+        help: "allow an http:// target that is not loopback: it sends the clientSecret in clear text",
+        complete: Complete::Words(&["true", "false"]),
+        set: |options, text| values::boolean(text).map(|value| options.allow_http_target = value),
+        show: |options| options.allow_http_target.to_string(),
+    },
+    OptionSpec {
         long: "workers",
         env: "FLOW_PROXY_WORKERS",
         value_name: "N",
+        bare: None,
         help: "requests and streams in flight at once, 1 to 16384",
         complete: Complete::Nothing,
         set: |options, text| values::workers(text).map(|workers| options.workers = workers),
@@ -117,6 +142,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "limit-wait",
         env: "FLOW_PROXY_LIMIT_WAIT",
         value_name: "TIME",
+        bare: None,
         help: "maximum time a request waits when every credential is limited; 0 = off",
         complete: Complete::Nothing,
         set: |options, text| values::timeout_or_zero(text).map(|time| options.limit_wait = time),
@@ -126,6 +152,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "upstream-timeout",
         env: "FLOW_PROXY_UPSTREAM_TIMEOUT",
         value_name: "TIME",
+        bare: None,
         help: "maximum time without a byte from the upstream",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.upstream_timeout = time),
@@ -135,6 +162,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "client-timeout",
         env: "FLOW_PROXY_CLIENT_TIMEOUT",
         value_name: "TIME",
+        bare: None,
         help: "maximum time a client may stall while sending a body or reading a response",
         complete: Complete::Nothing,
         set: |options, text| values::timeout(text).map(|time| options.client_timeout = time),
@@ -144,6 +172,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "shutdown-timeout",
         env: "FLOW_PROXY_SHUTDOWN_TIMEOUT",
         value_name: "TIME",
+        bare: None,
         help: "grace period for requests in flight after SIGTERM; 0 = none",
         complete: Complete::Nothing,
         set: |options, text| {
@@ -155,6 +184,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "max-body",
         env: "FLOW_PROXY_MAX_BODY",
         value_name: "SIZE",
+        bare: None,
         help: "largest request body; 0 = no limit",
         complete: Complete::Nothing,
         set: |options, text| values::size(text).map(|size| options.max_body = size),
@@ -164,18 +194,17 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         long: "ca-file",
         env: "FLOW_PROXY_CA_FILE",
         value_name: "FILE",
-        help: "PEM certificates to trust in addition to the built-in Mozilla roots",
+        bare: None,
+        help: "PEM certificates to trust besides the Mozilla roots, and those in SSL_CERT_FILE",
         complete: Complete::Files,
         set: |options, text| values::path(text).map(|path| options.ca_file = Some(path)),
-        show: |options| match &options.ca_file {
-            Some(path) => values::show_path(path),
-            None => "none".to_owned(),
-        },
+        show: |options| values::show_optional_path(options.ca_file.as_deref()),
     },
     OptionSpec {
         long: "allow-host",
         env: "FLOW_PROXY_ALLOW_HOST",
         value_name: "NAMES",
+        bare: None,
         help: "further host names that requests may be sent to, comma-separated",
         complete: Complete::Nothing,
         set: |options, text| values::host_names(text).map(|names| options.allow_host = names),

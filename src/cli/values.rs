@@ -4,11 +4,14 @@
 //! allowed; the caller puts the value's source in front. The parsers read what the `show_…` functions
 //! write. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
+
+use crate::config::address::Host;
+use crate::config::options::LogFile;
+use crate::config::shown::quoted;
 
 /// The log levels that shells offer.
 pub(super) const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARNING", "ERROR"];
@@ -18,24 +21,6 @@ const MAX_WORKERS: usize = 16_384;
 
 /// The longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
 const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Returns `value` in single quotes and on one line.
-pub(super) fn quoted(value: &str) -> String {
-    format!("'{}'", printable(value))
-}
-
-/// Escapes control characters, so that `value` stays on one line and cannot control a terminal.
-pub(super) fn printable(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for char in value.chars() {
-        if char.is_control() {
-            text.extend(char.escape_default());
-        } else {
-            text.push(char);
-        }
-    }
-    text
-}
 
 /// Reads a number of ASCII digits only. Rust's own parser also allows a sign.
 fn digits(text: &str) -> Option<u64> {
@@ -68,20 +53,21 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     Err(error)
 }
 
-/// Reads an address to listen on. Names are not resolved: who can reach the proxy must not depend on a
-/// name server.
-pub(super) fn host(text: &str) -> Result<IpAddr, String> {
-    if text.eq_ignore_ascii_case("localhost") {
-        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse().map_err(|_| {
+/// Reads an address to listen on.
+pub(super) fn host(text: &str) -> Result<Host, String> {
+    Host::parse(text).ok_or_else(|| {
         let value = quoted(text);
         format!("{value} is not an IP address (such as 127.0.0.1, 0.0.0.0 or ::1) or localhost")
     })
+}
+
+/// Reads a boolean, in any case.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", quoted(text))),
+    }
 }
 
 /// Reads host names, comma-separated. Ports and wildcards are no part of them.
@@ -91,12 +77,9 @@ pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
         let is_literal = name.starts_with('[') && name.ends_with(']');
         !name.is_empty() && name.bytes().all(is_char) && (is_literal || !name.contains([':', '[']))
     };
-    let names: Vec<String> = text
-        .split(',')
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    match names.iter().find(|name| !is_name(name)) {
-        None => Ok(names),
+    let names = text.split(',').map(str::trim);
+    match names.clone().find(|name| !is_name(name)) {
+        None => Ok(names.map(str::to_ascii_lowercase).collect()),
         Some(name) => Err(format!(
             "{} is not a host name (such as proxy.example, without port and wildcards)",
             quoted(name)
@@ -147,6 +130,23 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
 
 pub(super) fn show_path(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Writes the path of a file that may be missing.
+pub(super) fn show_optional_path(path: Option<&Path>) -> String {
+    path.map_or("none".to_owned(), show_path)
+}
+
+/// Reads the path of the log file. `None`, written none or -, is no file.
+pub(super) fn log_file(text: &str) -> Result<Option<LogFile>, String> {
+    if matches!(text, "none" | "-") {
+        return Ok(None);
+    }
+    let path = path(text)?;
+    Ok(Some(LogFile {
+        path,
+        is_required: true,
+    }))
 }
 
 /// Reads a number of workers.
@@ -245,157 +245,4 @@ pub(super) fn show_size(size: Option<u64>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_digits_up_to_65535() {
-        assert_eq!((port("0"), port("65535")), (Ok(0), Ok(65535)));
-        for bad in [
-            "abc",
-            "",
-            "-1",
-            "+1",
-            "65536",
-            "1.0",
-            " 1",
-            "99999999999999999999",
-        ] {
-            assert_eq!(
-                port(bad),
-                Err(format!("'{bad}' is not a port (0 to 65535)"))
-            );
-        }
-    }
-
-    #[test]
-    fn a_port_that_kubernetes_made_is_explained() {
-        let error = port("tcp://10.0.0.1:8899").unwrap_err();
-        assert!(error.contains("enableServiceLinks"), "{error}");
-    }
-
-    #[test]
-    fn hosts_are_addresses_or_localhost() {
-        assert_eq!(host("LocalHost").unwrap().to_string(), "127.0.0.1");
-        assert_eq!(host("0.0.0.0").unwrap().to_string(), "0.0.0.0");
-        assert_eq!(host("::1").unwrap().to_string(), "::1");
-        assert_eq!(host("[::]").unwrap().to_string(), "::");
-        for bad in ["example.com", "127.1", "[::1", "1.2.3.4:80", "*"] {
-            let error = host(bad).unwrap_err();
-            assert!(
-                error.starts_with(&format!("'{bad}' is not an IP address")),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn levels_are_read_in_any_case_and_shown_as_the_log_shows_them() {
-        for (text, shown) in [
-            ("debug", "DEBUG"),
-            ("Warn", "WARNING"),
-            ("warning", "WARNING"),
-        ] {
-            assert_eq!(show_level(level(text).unwrap()), shown);
-        }
-        for name in LEVELS {
-            assert_eq!(show_level(level(name).unwrap()), name);
-        }
-        let error = level("loud").unwrap_err();
-        assert_eq!(
-            error,
-            "'loud' is not a log level (DEBUG, INFO, WARNING or ERROR)"
-        );
-    }
-
-    #[test]
-    fn workers_are_1_to_16384() {
-        assert_eq!((workers("1"), workers("16384")), (Ok(1), Ok(16384)));
-        for bad in ["0", "16385", "many", "-3"] {
-            let error = format!("'{bad}' is not a number of workers (1 to 16384)");
-            assert_eq!(workers(bad), Err(error));
-        }
-    }
-
-    #[test]
-    fn timeouts_are_seconds_or_have_a_unit() {
-        for (text, millis) in [
-            ("600", 600_000),
-            ("600s", 600_000),
-            ("600 s", 600_000),
-            ("10m", 600_000),
-            ("2H", 7_200_000),
-            ("500ms", 500),
-            ("168h", 604_800_000),
-        ] {
-            assert_eq!(timeout(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for bad in [
-            "0",
-            "0ms",
-            "169h",
-            "1.5",
-            "-1",
-            "s",
-            "1d",
-            "18446744073709551615h",
-        ] {
-            let error = timeout(bad).unwrap_err();
-            assert!(
-                error.starts_with(&format!("'{bad}' is not a timeout")),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_the_shutdown_timeout_may_be_0() {
-        assert_eq!(timeout_or_zero("0"), Ok(Duration::ZERO));
-        assert!(timeout("0").is_err());
-    }
-
-    #[test]
-    fn sizes_have_binary_units_and_0_is_no_limit() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("2k", 2 << 10),
-            ("2KiB", 2 << 10),
-            ("100M", 100 << 20),
-            ("100 MiB", 100 << 20),
-            ("3gib", 3 << 30),
-        ] {
-            assert_eq!(size(text), Ok(Some(bytes)), "{text}");
-        }
-        assert_eq!((size("0"), size("0M")), (Ok(None), Ok(None)));
-        for bad in ["", "M", "1MB", "1T", "-1", "1.5M", "99999999999G"] {
-            let error = size(bad).unwrap_err();
-            assert!(
-                error.starts_with(&format!("'{bad}' is not a size")),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_shown_is_read_back_as_the_same() {
-        for bytes in [
-            None,
-            Some(1),
-            Some(1000),
-            Some(5 << 10),
-            Some(100 << 20),
-            Some(7 << 30),
-        ] {
-            assert_eq!(size(&show_size(bytes)), Ok(bytes));
-        }
-        for millis in [1, 999, 1000, 1500, 3_600_000] {
-            let duration = Duration::from_millis(millis);
-            assert_eq!(timeout(&show_duration(duration)), Ok(duration));
-        }
-    }
-
-    #[test]
-    fn quoted_values_stay_on_one_line() {
-        assert_eq!(quoted("a\nb\x1b[31m'é"), r"'a\nb\u{1b}[31m'é'");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The command `health`: asks the running proxy whether it serves.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 
@@ -14,30 +14,53 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks the proxy that listens on the host and port of the options for `/-/health`.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let address = connectable(SocketAddr::new(options.host, options.port));
+    let deadline = Instant::now() + TIMEOUT;
+    let ask_at = |ip| ask(connectable(SocketAddr::new(ip, options.port)), deadline);
+    let first = ask_at(options.host.first());
+    let is_there = !matches!(first, Err(Unhealthy::NotThere(_)));
+    match options.host.second() {
+        // Perhaps it listens on the other loopback address alone.
+        Some(second) if !is_there => ask_at(second).or(first),
+        _ => first,
+    }
+    .map_err(|(Unhealthy::NotThere(problem) | Unhealthy::Ill(problem))| Failure::Running(problem))
+}
+
+/// Why a proxy does not count as healthy.
+enum Unhealthy {
+    /// Nothing accepts the connection.
+    NotThere(String),
+    /// It does not respond as it should.
+    Ill(String),
+}
+
+fn ask(address: SocketAddr, deadline: Instant) -> Result<(), Unhealthy> {
     // ureq takes a proxy from the environment by default.
     let config = Agent::config_builder()
         .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
-        .timeout_global(Some(TIMEOUT))
+        .timeout_global(Some(deadline.saturating_duration_since(Instant::now())))
         .build();
     let response = Agent::new_with_config(config)
         .get(format!("http://{address}/-/health"))
         .call()
         .map_err(|error| {
-            let why = match error {
-                ureq::Error::Timeout(_) => format!("no response within {} s", TIMEOUT.as_secs()),
-                error => error.to_string(),
+            let problem = |why: &str| {
+                format!("no healthy flow-proxy on http://{address}: {why}; is it running?")
             };
-            Failure::Running(format!(
-                "no healthy flow-proxy on http://{address}: {why}; is it running?"
-            ))
+            match error {
+                ureq::Error::Timeout(_) => {
+                    let seconds = TIMEOUT.as_secs();
+                    Unhealthy::Ill(problem(&format!("no response within {seconds} s")))
+                }
+                error => Unhealthy::NotThere(problem(&error.to_string())),
+            }
         })?;
     match response.status().as_u16() {
         200 => Ok(()),
-        status => Err(Failure::Running(format!(
+        status => Err(Unhealthy::Ill(format!(
             "http://{address}/-/health answered {status}, not 200"
         ))),
     }

@@ -8,8 +8,12 @@ pub mod report;
 mod check;
 mod demo;
 mod health;
+mod listen;
+mod online;
 mod process;
 mod serve;
+mod signals;
+mod terminal;
 mod token;
 
 use crate::cli::{self, Command, Invocation};
@@ -20,8 +24,10 @@ use report::{Failure, print};
 /// # Errors
 /// Why it failed, for [`Failure::report`].
 pub fn run(invocation: Invocation) -> Result<(), Failure> {
+    process::survive_file_size_limit();
     match &invocation.command {
-        Command::Serve => serve::run(&invocation),
+        Command::Serve { or_demo: true } => demo::run_unless_secrets(invocation),
+        Command::Serve { or_demo: false } => serve::run(&invocation),
         Command::Demo => demo::run(invocation),
         Command::Check { online } => check::run(&invocation, *online),
         Command::Token { name } => token::run(&invocation.options, name.as_deref()),

@@ -1,6 +1,9 @@
 //! This process as the operating system sees it: descriptors, signals, panics.
 
+use std::sync::Arc;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::SIGXFSZ;
 
 /// Descriptors that belong to neither a client nor an upstream: log, listener, waker, standard ones.
 const OWN_DESCRIPTORS: usize = 16;
@@ -27,6 +30,13 @@ pub(super) fn raise_descriptor_limit() -> usize {
     in_force
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(UNLIMITED)
+}
+
+/// Makes a write beyond the limit on file sizes fail with an error, which the log reports, instead of
+/// ending the process by SIGXFSZ.
+pub(super) fn survive_file_size_limit() {
+    // Any handler will do: the flag is never read. Fails for signals that cannot be handled only.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Returns how many clients may be connected at once with this limit on descriptors: four for nine

@@ -1,33 +1,33 @@
 //! The proxy from start to stop: builds it, listens, reacts to signals, lets requests finish.
 //!
-//! Runs on the main thread. Requests run on the threads of [`Server`].
+//! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
-use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
+use super::listen::bind;
 use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
-use super::report::Failure;
+use super::report::{Failure, print_problem};
+use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
-use crate::config::secrets::{self, Loaded};
+use crate::config::secrets::{self, Loaded, SecretsSource};
+use crate::config::shown::shown_path;
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
 use crate::proxy::access::{self, AccessPolicy};
 use crate::proxy::balancer::Balancer;
 use crate::proxy::{self, Proxy};
-use crate::server::{Limits, Running, Server};
+use crate::server::{Limits, Running};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
 
-/// How often the shutdown looks for a second signal.
+/// How often a wait for something else looks for a signal.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the log lines of aborted requests are waited for.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -35,15 +35,55 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Runs the proxy with the credentials of the secrets file until a signal stops it.
 pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
     let options = &invocation.options;
-    let version = FileVersion::of(&options.secrets_file);
-    let loaded = secrets::load(&options.secrets_file)?;
+    // Before anything that may wait: as process 1 of a container, nothing else ends this one.
+    let mut signals = ServiceSignals::register()?;
+    let watched = match &options.secrets {
+        SecretsSource::File(path) => Some((path.clone(), FileVersion::of(path))),
+        SecretsSource::Array(_) => None,
+    };
+    let Some(loaded) = load_secrets(&options.secrets, &mut signals)? else {
+        return Ok(());
+    };
+    let reloading = match watched {
+        Some((path, version)) if loaded.is_watchable => Reloading::Watched(path, version),
+        _ => Reloading::ReadOnce(options.secrets.to_string()),
+    };
+    let target = options.target.clone();
     let service = Service {
         invocation,
         loaded: &loaded,
-        proxy_settings: ProxySettings::FromEnvironment(options.target.clone()),
-        watched: Some(version),
+        proxy_settings: ProxySettings::FromVariables(target, options.proxy_variables.clone()),
+        reloading,
     };
-    service.run(|_| {})
+    service.run(signals, |_| {})
+}
+
+/// Loads the secrets. Returns `None` if a signal asks to stop meanwhile: a pipe may have no writer yet.
+fn load_secrets(
+    source: &SecretsSource,
+    signals: &mut ServiceSignals,
+) -> Result<Option<Loaded>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let reading = source.clone();
+    thread::Builder::new()
+        .name("secrets".into())
+        // Fails where the main thread has stopped waiting.
+        .spawn(move || drop(sender.send(secrets::load(&reading))))
+        .map_err(|error| Failure::Running(format!("cannot start a thread: {error}")))?;
+    loop {
+        match receiver.recv_timeout(SIGNAL_INTERVAL) {
+            Ok(loaded) => return Ok(Some(loaded?)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::Running(format!("{source}: cannot be read")));
+            }
+        }
+        if let Some(signal) = signals.try_stop() {
+            let reason = stop_reason(signal);
+            print_problem(&format!("{reason} while waiting for {source}, stopping"));
+            return Ok(None);
+        }
+    }
 }
 
 /// What a proxy is started with.
@@ -51,26 +91,44 @@ pub(super) struct Service<'a> {
     pub(super) invocation: &'a Invocation,
     pub(super) loaded: &'a Loaded,
     pub(super) proxy_settings: ProxySettings,
-    /// The version of the secrets file that was loaded; `None` where there is no file to watch.
-    pub(super) watched: Option<FileVersion>,
+    pub(super) reloading: Reloading,
+}
+
+/// How new secrets are noticed.
+pub(super) enum Reloading {
+    /// The file is watched. This version of it was loaded.
+    Watched(PathBuf, FileVersion),
+    /// Not at all: the source, called so in messages, can be read only once.
+    ReadOnce(String),
+    /// There are none.
+    Nothing,
 }
 
 impl Service<'_> {
-    /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound.
-    pub(super) fn run(&self, on_listening: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    /// Runs the proxy until a signal stops it. Calls `on_listening` with the address that was bound
+    /// first.
+    pub(super) fn run(
+        &self,
+        signals: ServiceSignals,
+        on_listening: impl FnOnce(SocketAddr),
+    ) -> Result<(), Failure> {
         let logger = self.start_log()?;
-        let served = self.serve(&logger, on_listening);
+        let served = self.serve(&logger, signals, on_listening);
         logger.flush();
         served
     }
 
     fn start_log(&self) -> Result<logging::Handle, Failure> {
         let options = self.options();
-        let log_file = &options.log_file;
-        let logger = logging::init(options.log_level, &log_file.path, log_file.is_required)
-            .map_err(Failure::configuration)?;
+        let log_file = options.log_file.as_ref().map(|file| logging::LogFile {
+            path: file.path.clone(),
+            name: shown_path(&file.path),
+            is_required: file.is_required,
+        });
+        let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();
-        for warning in self.invocation.warnings.iter().chain(&self.loaded.warnings) {
+        let warnings = self.invocation.warnings.iter().chain(&self.loaded.warnings);
+        for warning in warnings.chain(&clear_text_warning(options)) {
             log::warn!("{warning}");
         }
         Ok(logger)
@@ -79,11 +137,9 @@ impl Service<'_> {
     fn serve(
         &self,
         logger: &logging::Handle,
+        mut signals: ServiceSignals,
         on_listening: impl FnOnce(SocketAddr),
     ) -> Result<(), Failure> {
-        // Before the port is bound: once it is open, signals may be sent.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
         let descriptors = raise_descriptor_limit();
         self.log_startup();
         let balancer = Arc::new(Balancer::new(&self.loaded.configurations));
@@ -91,11 +147,13 @@ impl Service<'_> {
         let proxy = self.proxy(Arc::clone(&balancer), Arc::clone(&is_file_valid))?;
         let running = self.listen(proxy, max_connections(descriptors))?;
         let watcher = self.watch(Arc::clone(&balancer), is_file_valid)?;
-        log::info!("Listening on http://{}", running.address());
+        for address in running.addresses() {
+            log::info!("Listening on http://{address}");
+        }
         on_listening(running.address());
 
-        wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
-        let second_signal = receive_second_signal(signals);
+        self.wait_for_stop(&mut signals, watcher.as_deref(), &balancer, logger);
+        let second_signal = signals.receive_second();
         stop(&running, &second_signal, self.options().shutdown_timeout);
         log::info!("Stopped");
         Ok(())
@@ -120,7 +178,7 @@ impl Service<'_> {
             configurations.len(),
             secrets::quoted_names(configurations)
         );
-        let host = self.options().host;
+        let host = self.options().host.first();
         if !access::is_loopback(host) {
             log::warn!(
                 "Bound to {host}: anyone who reaches this port can use the credentials. \
@@ -136,18 +194,17 @@ impl Service<'_> {
     ) -> Result<Proxy, Failure> {
         let options = self.options();
         let proxy_name = self.proxy_settings.proxy_name();
-        if let Some(name) = proxy_name.map_err(Failure::configuration)? {
-            log::info!("The upstream is reached through the proxy {name}");
-        }
+        let proxy_name = proxy_name.map_err(Failure::configuration)?;
+        log::info!("{}", route(proxy_name.as_deref()));
         let upstream = Upstream::new(
             &options.target,
             options.upstream_timeout,
-            options.ca_file.as_deref(),
+            &options.root_files(),
             &self.proxy_settings,
         )
         .map_err(Failure::configuration)?;
         let proxy_options = proxy::Options {
-            access: AccessPolicy::new(options.host, &options.allow_host),
+            access: AccessPolicy::new(options.host.first(), &options.allow_host),
             balancer,
             upstream,
             limit_wait: options.limit_wait,
@@ -165,7 +222,7 @@ impl Service<'_> {
             client_timeout: options.client_timeout,
             max_body: options.max_body,
         };
-        bind(SocketAddr::new(options.host, options.port))?
+        bind(options.host, options.port)?
             .start(Arc::new(proxy), limits)
             .map_err(|error| Failure::Running(format!("cannot start: {error}")))
     }
@@ -175,18 +232,38 @@ impl Service<'_> {
         balancer: Arc<Balancer>,
         is_file_valid: Arc<AtomicBool>,
     ) -> Result<Option<Arc<SecretsWatcher>>, Failure> {
-        let Some(version) = self.watched else {
+        let Reloading::Watched(path, version) = &self.reloading else {
             return Ok(None);
         };
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(
-            &self.options().secrets_file,
-            version,
-            on_reload,
-            is_file_valid,
-        )
-        .map(Some)
-        .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+        SecretsWatcher::start(path, *version, on_reload, is_file_valid)
+            .map(Some)
+            .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
+    }
+
+    /// Returns when a signal asks to stop. Does what SIGHUP asks for meanwhile.
+    fn wait_for_stop(
+        &self,
+        signals: &mut ServiceSignals,
+        watcher: Option<&SecretsWatcher>,
+        balancer: &Balancer,
+        logger: &logging::Handle,
+    ) {
+        loop {
+            if let SignalRequest::Stop(signal) = signals.wait() {
+                log::info!("{}, stopping", stop_reason(signal));
+                return;
+            }
+            log::info!("Received SIGHUP: reloading the secrets, reopening the log");
+            logger.reopen();
+            balancer.end_rests();
+            if let Some(watcher) = watcher {
+                watcher.reload();
+            }
+            if let Reloading::ReadOnce(source) = &self.reloading {
+                log::info!("{source} is read once: the configurations stay as they are");
+            }
+        }
     }
 
     fn options(&self) -> &Options {
@@ -194,58 +271,24 @@ impl Service<'_> {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<Server, Failure> {
-    Server::bind(address).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; another process listens there: stop it (ss -ltnp tells which) or choose \
-                 another --port"
-            }
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",
-            _ => "",
-        };
-        Failure::Running(format!("cannot listen on {address}: {error}{hint}"))
+/// Returns the warning about a target that is reached without encryption.
+pub(super) fn clear_text_warning(options: &Options) -> Option<String> {
+    let target = &options.target;
+    target.sends_in_clear().then(|| {
+        format!(
+            "The target is {target}: the clientSecret travels in clear text, and every machine \
+             between here and {} can read it",
+            target.host
+        )
     })
 }
 
-/// Returns when a signal asks to stop. Does what SIGHUP asks for meanwhile.
-fn wait_for_stop(
-    signals: &mut Signals,
-    watcher: Option<&SecretsWatcher>,
-    balancer: &Balancer,
-    logger: &logging::Handle,
-) {
-    for signal in signals {
-        if signal != SIGHUP {
-            log::info!("Received {}, stopping", signal_name(signal));
-            return;
-        }
-        log::info!("Received SIGHUP: reloading the secrets, reopening the log");
-        logger.reopen();
-        balancer.end_rests();
-        if let Some(watcher) = watcher {
-            watcher.reload();
-        }
+/// Returns the line that tells how the upstream is reached.
+pub(super) fn route(proxy_name: Option<&str>) -> String {
+    match proxy_name {
+        Some(name) => format!("The upstream is reached through the proxy {name}"),
+        None => "The upstream is reached directly".to_owned(),
     }
-}
-
-/// Returns a channel for the next signal that asks to stop. A thread waits for it, because the main
-/// thread waits for requests to finish.
-fn receive_second_signal(mut signals: Signals) -> Receiver<i32> {
-    let (sender, receiver) = mpsc::channel();
-    let spawned = thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().find(|signal| *signal != SIGHUP) {
-                // Fails where the main thread has finished meanwhile.
-                let _ = sender.send(signal);
-            }
-        });
-    if let Err(error) = spawned {
-        log::warn!("A second signal will not be noticed: {error}");
-    }
-    receiver
 }
 
 /// Stops accepting and returns when no request is in flight, after `grace` at the latest, or at a

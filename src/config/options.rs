@@ -2,31 +2,38 @@
 //!
 //! Out of scope: where a value comes from and how it is written (`cli`). Plain data.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::address::Host;
+use super::proxy_variables::ProxyVariables;
+use super::secrets::SecretsSource;
 use super::target::Target;
+
+/// The variable by which OpenSSL, curl and others are given roots to trust.
+pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// The options in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The port to listen on; 0 is any free one.
     pub port: u16,
-    /// The address to listen on.
-    pub host: IpAddr,
+    /// Where to listen.
+    pub host: Host,
     /// The minimum level to log.
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
     pub allow_host: Vec<String>,
-    /// The credentials file.
-    pub secrets_file: PathBuf,
-    /// The log file, which is written in addition to stderr.
-    pub log_file: LogFile,
+    /// Where the credentials come from.
+    pub secrets: SecretsSource,
+    /// The log file, which is written in addition to stderr; `None` is stderr only.
+    pub log_file: Option<LogFile>,
     /// Where requests are forwarded to.
     pub target: Target,
+    /// Whether the target may be reached without encryption.
+    pub allow_http_target: bool,
     /// Requests and streams in flight at once, 1 to 16384.
     pub workers: usize,
     /// How long a request may wait where every credential is limited; 0 is not at all.
@@ -41,6 +48,21 @@ pub struct Options {
     pub max_body: Option<u64>,
     /// PEM roots to trust in addition to the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// What the variable `SSL_CERT_FILE` names: further PEM roots to trust.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// The variables that name a proxy between this program and the target.
+    pub proxy_variables: ProxyVariables,
+}
+
+impl Options {
+    /// Returns the files of roots to trust in addition to the built-in ones, each with what messages
+    /// call its source.
+    pub fn root_files(&self) -> Vec<(&'static str, &Path)> {
+        let ca_file = self.ca_file.as_deref().map(|path| ("--ca-file", path));
+        let variable = self.ssl_cert_file.as_deref();
+        let variable = variable.map(|path| (SSL_CERT_FILE, path));
+        ca_file.into_iter().chain(variable).collect()
+    }
 }
 
 /// The log file, and whether it must be writable.
@@ -56,14 +78,14 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             port: 8899,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
-            secrets_file: PathBuf::from("secrets.json"),
-            log_file: LogFile {
+            secrets: SecretsSource::File(PathBuf::from("secrets.json")),
+            log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,
-            },
+            }),
             target: Target {
                 https: true,
                 authority: "flow.ciandt.com".to_owned(),
@@ -71,6 +93,7 @@ impl Default for Options {
                 port: 443,
                 base_path: "/flow-llm-proxy".to_owned(),
             },
+            allow_http_target: false,
             workers: 256,
             limit_wait: Duration::ZERO,
             upstream_timeout: Duration::from_secs(600),
@@ -78,6 +101,8 @@ impl Default for Options {
             shutdown_timeout: Duration::from_secs(30),
             max_body: Some(100 << 20),
             ca_file: None,
+            ssl_cert_file: None,
+            proxy_variables: ProxyVariables::default(),
         }
     }
 }

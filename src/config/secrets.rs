@@ -1,71 +1,130 @@
 //! Reads `secrets.json` into the configurations that requests are signed with.
 //!
-//! Owns the format of the file, its checks, and the types that keep secrets out of output: only
-//! `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`] return a secret, and no
-//! error quotes a value of the file. Out of scope: which configuration a request gets, and noticing that
+//! Owns where the secrets come from (`file`), their format (`json`, `entry`), and the types that keep
+//! them out of output: only `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`]
+//! return a secret, and no error quotes a value of the file. Out of scope: which configuration a request gets, and noticing that
 //! the file has changed. Called by the main thread and by the reload thread.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::jwt::{self, Claims};
+use super::shown::{shown_path, shown_whole};
+use file::FileKind;
 use json::Json;
 
+mod entry;
+mod file;
 mod json;
-
-/// The largest secrets file. An entry has some hundred bytes; the limit keeps a wrong path (a core dump,
-/// `/dev/zero`) from filling the memory.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The longest name of a configuration: every access line of the log contains one.
-const MAX_NAME_CHARS: usize = 100;
 
 /// What precedes the token in the Authorization header (RFC 6750 section 2.1).
 const SCHEME: &str = "Bearer ";
 
-/// Reads the secrets file.
+/// Where the secrets come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretsSource {
+    /// The file at this path.
+    File(PathBuf),
+    /// A variable that holds the array itself.
+    Array(SecretsArray),
+}
+
+/// A secrets array that was given in a variable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretsArray {
+    place: String,
+    text: Vec<u8>,
+}
+
+impl SecretsArray {
+    /// `place` is what messages call the variable.
+    pub fn new(place: String, text: &OsStr) -> SecretsArray {
+        let text = text.as_bytes().to_vec();
+        SecretsArray { place, text }
+    }
+}
+
+impl fmt::Debug for SecretsArray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretsArray([redacted])")
+    }
+}
+
+impl fmt::Display for SecretsSource {
+    /// Writes what messages call the source.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretsSource::File(path) => f.write_str(&shown_path(path)),
+            SecretsSource::Array(array) => f.write_str(&array.place),
+        }
+    }
+}
+
+/// Reads the secrets. Blocks while a file that is a pipe has no writer or no data.
 ///
 /// # Errors
 ///
-/// All problems at once. Each begins with the path; none quotes a value.
-pub fn load(path: &Path) -> Result<Loaded, SecretsErrors> {
-    let in_file = |problem: &str| format!("{}: {problem}", path.display());
-    let (bytes, permissions_warning) =
-        read(path).map_err(|problem| SecretsErrors(vec![in_file(&problem)]))?;
-    let configurations = parse(&bytes).map_err(|SecretsErrors(problems)| {
-        SecretsErrors(problems.iter().map(|problem| in_file(problem)).collect())
+/// All problems at once. Each begins with the source; none quotes a value.
+pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
+    match source {
+        SecretsSource::File(path) => load_file(path, FileKind::Any),
+        SecretsSource::Array(array) => load_text(&array.text, &array.place, false),
+    }
+}
+
+/// Reads the secrets file again. Never blocks on a pipe.
+///
+/// # Errors
+///
+/// As [`load`]; also that the file is no regular file.
+pub fn load_again(path: &Path) -> Result<Loaded, SecretsErrors> {
+    load_file(path, FileKind::Regular)
+}
+
+fn load_file(path: &Path, kind: FileKind) -> Result<Loaded, SecretsErrors> {
+    let contents = file::read(path, kind).map_err(|problem| {
+        let place = shown_path(path);
+        SecretsErrors(vec![format!("{place}: {problem}")])
     })?;
-    let warnings = permissions_warning
-        .into_iter()
-        .chain(
-            ambiguous_names(&configurations)
-                .iter()
-                .map(|warning| in_file(warning)),
-        )
-        .collect();
+    let place = shown_whole(&path.to_string_lossy());
+    let mut loaded = load_text(&contents.bytes, &place, contents.is_regular)?;
+    if contents.is_exposed {
+        let advice = "can be read by other users of this machine: run chmod 600";
+        loaded
+            .warnings
+            .insert(0, format!("{place} {advice} {place}"));
+    }
+    Ok(loaded)
+}
+
+fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, SecretsErrors> {
+    let in_place = |line: String| format!("{place}: {line}");
+    let (configurations, mut warnings) = parse(text)
+        .map_err(|SecretsErrors(lines)| SecretsErrors(lines.into_iter().map(in_place).collect()))?;
+    warnings.extend(ambiguous_names(&configurations));
     Ok(Loaded {
         configurations,
-        warnings,
+        warnings: warnings.into_iter().map(in_place).collect(),
+        is_watchable,
     })
 }
 
-/// Reads the contents of a secrets file: a JSON array of objects in UTF-8, with or without a byte order
-/// mark.
+/// Reads a JSON array of objects in UTF-8, with or without a byte order mark. Returns the
+/// configurations, and a warning for each value that is probably wrong.
 ///
 /// # Errors
 ///
 /// All problems at once, each with the entry (counted from 1) and the field. None quotes a value.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
+fn parse(text: &[u8]) -> Result<(Vec<Configuration>, Vec<String>), SecretsErrors> {
     let one = |problem: String| SecretsErrors(vec![problem]);
-    let entries = match json::parse(bytes).map_err(one)? {
+    let entries = match json::parse(text).map_err(one)? {
         Json::Array(entries) => entries,
         other => {
             return Err(one(format!(
@@ -80,13 +139,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
         ));
     }
 
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut configurations = Vec::with_capacity(entries.len());
     let mut known: HashSet<Arc<Credential>> = HashSet::new();
-    for (index, entry) in entries.into_iter().enumerate() {
-        let Some((name, credential)) = parse_entry(index + 1, &entry, &mut problems) else {
+    for (index, entry) in entries.iter().enumerate() {
+        let Some(entry) = entry::read(index + 1, entry, &mut problems, &mut warnings) else {
             continue;
         };
+        let credential = Credential::new(entry.client_id, entry.client_secret, entry.tenant);
         let credential = match known.get(&credential) {
             Some(same) => Arc::clone(same),
             None => {
@@ -96,12 +156,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
             }
         };
         configurations.push(Configuration {
-            name: name.into(),
+            name: entry.name.into(),
             credential,
         });
     }
     if problems.is_empty() {
-        Ok(configurations)
+        Ok((configurations, warnings))
     } else {
         Err(SecretsErrors(problems))
     }
@@ -112,8 +172,10 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Configuration>, SecretsErrors> {
 pub struct Loaded {
     /// In file order, one for each entry of the array.
     pub configurations: Vec<Configuration>,
-    /// What is unsafe or ambiguous but no error, one line each. No line holds a secret.
+    /// What is unsafe or probably wrong but no error, one line each. No line holds a secret.
     pub warnings: Vec<String>,
+    /// Whether they come from a regular file, which can be read again.
+    pub is_watchable: bool,
 }
 
 /// One entry of the file, and one turn of the round-robin.
@@ -248,120 +310,6 @@ impl fmt::Display for SecretsErrors {
 }
 
 impl std::error::Error for SecretsErrors {}
-
-/// Reads the file. Also returns a warning if other users can read it.
-fn read(path: &Path) -> Result<(Vec<u8>, Option<String>), String> {
-    let unreadable = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "no such file. Copy secrets.json.template to {} and put your credentials in",
-            path.display()
-        ),
-        _ => format!("cannot be read: {error}"),
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err("is a directory, not a file".into());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("is larger than {} MiB", MAX_FILE_BYTES >> 20));
-    }
-
-    // The mode of a pipe (`<(pass show flow)`) says nothing about who can read it.
-    let exposed = metadata.is_file() && metadata.permissions().mode() & 0o077 != 0;
-    let warning = exposed.then(|| {
-        let path = path.display();
-        format!("{path} can be read by other users of this machine: run chmod 600 {path}")
-    });
-    Ok((bytes, warning))
-}
-
-/// Reads entry `number`, which counts from 1: its name and credential. Returns `None` after adding to
-/// `problems`.
-fn parse_entry(
-    number: usize,
-    entry: &Json,
-    problems: &mut Vec<String>,
-) -> Option<(String, Credential)> {
-    let Json::Object(fields) = entry else {
-        problems.push(format!(
-            "entry {number}: must be an object, not {}",
-            entry.kind()
-        ));
-        return None;
-    };
-    let mut text = |field: &str, need: Need| {
-        field_text(fields, field, need).unwrap_or_else(|problem| {
-            problems.push(format!("entry {number}: {field} {problem}"));
-            None
-        })
-    };
-    let name = text("name", Need::Name);
-    let client_id = text("clientId", Need::Required);
-    let client_secret = text("clientSecret", Need::Required);
-    let tenant = text("tenant", Need::Required);
-    // Flow's other clients use these fields. The proxy only checks them.
-    text("agent", Need::Optional);
-    text("appToAccess", Need::Optional);
-
-    let name = name.map_or_else(|| format!("config-{number}"), str::to_owned);
-    Some((name, Credential::new(client_id?, client_secret?, tenant?)))
-}
-
-/// What a field must be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    /// A string that is not blank.
-    Required,
-    /// A string or nothing.
-    Optional,
-    /// A string that fits between single quotes in a log line, or nothing.
-    Name,
-}
-
-/// Returns the text of a field. The error continues a sentence that begins with the field's name.
-fn field_text<'a>(
-    fields: &'a [(String, Json)],
-    field: &str,
-    need: Need,
-) -> Result<Option<&'a str>, String> {
-    let mut values = fields
-        .iter()
-        .filter(|(key, _)| key == field)
-        .map(|(_, value)| value);
-    let text = match (values.next(), need) {
-        (Some(Json::Text(text)), _) => text.as_str(),
-        (Some(other), _) => return Err(format!("must be a string, not {}", other.kind())),
-        (None, Need::Required) => return Err("is missing".into()),
-        (None, _) => return Ok(None),
-    };
-    if values.next().is_some() {
-        return Err("is given more than once".into());
-    }
-    if need != Need::Optional && text.trim().is_empty() {
-        return Err("is empty or blank".into());
-    }
-    if need == Need::Name {
-        check_name(text)?;
-    }
-    Ok(Some(text))
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    let breaks_log_lines =
-        |c: char| c.is_control() || matches!(c, '\'' | '"' | '\u{2028}' | '\u{2029}');
-    if name.contains(breaks_log_lines) {
-        return Err("must hold no quotes and no control characters".into());
-    }
-    if name.chars().count() > MAX_NAME_CHARS {
-        return Err(format!("is longer than {MAX_NAME_CHARS} characters"));
-    }
-    Ok(())
-}
 
 /// Returns a warning for each name of more than one credential. Entries that repeat name and credential
 /// are a weight, not a mistake.

@@ -4,10 +4,13 @@
 //! base path with a request's path (`proxy`). Pure.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What [`Target::parse`] accepts, for its errors.
-const ALLOWED: &str = "https://HOST[:PORT][/PATH], or http:// where HOST is a loopback address";
+use super::shown::{NOT_SHOWN, may_hold_secret, quoted, shown};
+
+/// What a target URL may be, for errors.
+const ALLOWED: &str = "https://HOST[:PORT][/PATH], or http:// where HOST is a loopback address or \
+                       --allow-http-target is given";
 
 /// A target URL in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ impl Target {
     /// One line that quotes the URL and says what is allowed. It quotes nothing of user information,
     /// query and fragment: they may hold a password.
     pub fn parse(url: &str) -> Result<Target, String> {
-        let error = |what: &str| format!("{} {what} ({ALLOWED})", shown(url));
+        let error = |what: &str| format!("{} {what} ({ALLOWED})", shown_url(url));
         let (https, rest) = scheme(url).ok_or_else(|| error("is not a target URL"))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
@@ -45,9 +48,6 @@ impl Target {
         let (host, port) = host_and_port(authority).map_err(|what| error(&what))?;
         let base_path = path.trim_end_matches('/');
         check_path(base_path).map_err(|what| error(&what))?;
-        if !https && !host.is_loopback() {
-            return Err(error("would send the token in clear text"));
-        }
         let default_port = if https { 443 } else { 80 };
         let port = port.unwrap_or(default_port);
         let mut authority = host.in_authority();
@@ -62,6 +62,31 @@ impl Target {
             base_path: base_path.to_owned(),
         })
     }
+
+    /// Returns the host's address; `None` where the host is a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// Whether the host is a loopback address or a name of one.
+    pub fn is_loopback(&self) -> bool {
+        match self.address() {
+            Some(address) => address.is_loopback(),
+            // RFC 6761 section 6.3: localhost and all names below it are loopback.
+            None => self.host == "localhost" || self.host.ends_with(".localhost"),
+        }
+    }
+
+    /// Whether requests, and the token with them, go over a network without encryption.
+    pub fn sends_in_clear(&self) -> bool {
+        !self.https && !self.is_loopback()
+    }
+
+    /// Returns what is wrong with a target that sends in clear where that is not allowed.
+    pub fn clear_text_problem(&self) -> String {
+        let url = quoted(&self.to_string());
+        format!("{url} would send the token in clear text ({ALLOWED})")
+    }
 }
 
 impl fmt::Display for Target {
@@ -72,15 +97,17 @@ impl fmt::Display for Target {
 }
 
 /// Returns the URL as an error may quote it, on one line: without query and fragment, and not at all
-/// where it may hold a password.
-fn shown(url: &str) -> String {
+/// where it may hold a password or a secret.
+fn shown_url(url: &str) -> String {
     if url.contains('@') {
         return "the URL (not shown, it holds an '@')".to_owned();
     }
+    if may_hold_secret(url) {
+        return NOT_SHOWN.to_owned();
+    }
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let rest = if end < url.len() { "…" } else { "" };
-    let head: String = url[..end].chars().flat_map(char::escape_debug).collect();
-    format!("'{head}{rest}'")
+    format!("'{}{rest}'", shown(&url[..end]))
 }
 
 /// Returns whether the scheme is `https`, and what follows `://`.
@@ -102,15 +129,6 @@ enum Host {
 }
 
 impl Host {
-    fn is_loopback(&self) -> bool {
-        match self {
-            // RFC 6761 section 6.3: localhost and all names below it are loopback.
-            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
-            Host::V4(address) => address.is_loopback(),
-            Host::V6(address) => address.is_loopback(),
-        }
-    }
-
     /// Returns the host without brackets.
     fn bare(&self) -> String {
         match self {

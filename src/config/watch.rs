@@ -98,7 +98,7 @@ impl SecretsWatcher {
     pub fn reload(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = FileVersion::of(&self.path);
-        match secrets::load(&self.path) {
+        match secrets::load_again(&self.path) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     log::warn!("{warning}");

@@ -33,19 +33,29 @@ const OWN_TARGET: &str = "flow_proxy";
 /// The maximum time that [`Handle::flush`] waits for the sinks.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Installs the logger for the whole process and starts its writer threads.
-///
-/// If the file at `path` cannot be opened and `is_required` is false, a WARNING says so and the log goes
+/// The file that the log goes to.
+pub struct LogFile {
+    pub path: PathBuf,
+    /// What messages call it.
+    pub name: String,
+    /// Whether failing to open it is an error; otherwise it is a WARNING, and the log goes to stderr
+    /// only.
+    pub is_required: bool,
+}
+
+/// Installs the logger for the whole process and starts its writer threads. Without a file, the log goes
 /// to stderr only.
 ///
 /// # Errors
 ///
 /// A message that names what failed: a required file, a thread that could not be started, or a logger
 /// that is installed already.
-pub fn init(level: LevelFilter, path: &Path, is_required: bool) -> Result<Handle, String> {
-    let opened = open(path);
-    if is_required && let Err(error) = &opened {
-        return Err(cannot_open(path, error));
+pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, String> {
+    let opened = log_file.as_ref().map(|file| open(&file.path)).transpose();
+    if let (Some(file), Err(error)) = (&log_file, &opened)
+        && file.is_required
+    {
+        return Err(file.cannot_open(error));
     }
     // A descriptor of our own: a writer that blocks in `std::io::Stderr` would hold its lock, and every
     // thread that panics would wait for it.
@@ -55,31 +65,34 @@ pub fn init(level: LevelFilter, path: &Path, is_required: bool) -> Result<Handle
         .map(File::from)
         .ok();
     let (file, open_error) = match opened {
-        Ok(file) => (Some(file), None),
+        Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
-    let sinks = Sinks::start(stderr, file, path)?;
-    let handle = Handle {
-        sinks: sinks.clone(),
-        path: path.to_owned(),
-    };
+    let name = log_file.as_ref().map_or("", |file| &file.name);
+    let sinks = Sinks::start(stderr, file, name)?;
     let logger = Logger {
         level,
         colour: wants_colour(),
-        sinks,
+        sinks: sinks.clone(),
     };
     CombinedLogger::init(vec![Box::new(logger)])
         .map_err(|_| String::from("another logger is installed already"))?;
-    if let Some(error) = open_error {
-        log::warn!("{}; logging to stderr only", cannot_open(path, &error));
+    if let (Some(file), Some(error)) = (&log_file, open_error) {
+        log::warn!("{}; logging to stderr only", file.cannot_open(&error));
     }
-    Ok(handle)
+    Ok(Handle { sinks, log_file })
+}
+
+impl LogFile {
+    fn cannot_open(&self, error: &io::Error) -> String {
+        format!("Cannot open log file {}: {error}", self.name)
+    }
 }
 
 /// Flushes the log and reopens its file. Used by the main thread.
 pub struct Handle {
     sinks: Sinks,
-    path: PathBuf,
+    log_file: Option<LogFile>,
 }
 
 impl Handle {
@@ -92,13 +105,16 @@ impl Handle {
     /// Opens the file again, because logrotate may have renamed it. If that fails, an ERROR says so and
     /// the old file stays in use. A file that could not be opened at the start is tried again.
     pub fn reopen(&self) {
-        match open(&self.path) {
+        let Some(log_file) = &self.log_file else {
+            return;
+        };
+        match open(&log_file.path) {
             Ok(file) => {
                 self.sinks.file.switch_to(file);
-                log::info!("Log file {} reopened", self.path.display());
+                log::info!("Log file {} reopened", log_file.name);
             }
             Err(error) => {
-                let problem = cannot_open(&self.path, &error);
+                let problem = log_file.cannot_open(&error);
                 log::error!("{problem}; the log goes on where it went before");
             }
         }
@@ -113,13 +129,10 @@ struct Sinks {
 }
 
 impl Sinks {
-    fn start(stderr: Option<File>, file: Option<File>, path: &Path) -> Result<Self, String> {
+    fn start(stderr: Option<File>, file: Option<File>, name: &str) -> Result<Self, String> {
         let sinks = Self {
             stderr: Arc::new(Sink::new("stderr".into(), stderr.is_some())),
-            file: Arc::new(Sink::new(
-                format!("log file {}", path.display()),
-                file.is_some(),
-            )),
+            file: Arc::new(Sink::new(format!("log file {name}"), file.is_some())),
         };
         let no_thread = |error: io::Error| format!("cannot start a thread for the log: {error}");
         sink::start_writer("log-stderr", stderr, &sinks.stderr, &sinks.file).map_err(no_thread)?;
@@ -209,10 +222,6 @@ fn open(path: &Path) -> io::Result<File> {
         // Opening a FIFO that has no reader fails instead of waiting forever.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
         .open(path)
-}
-
-fn cannot_open(path: &Path, error: &io::Error) -> String {
-    format!("Cannot open log file {}: {error}", path.display())
 }
 
 #[cfg(test)]

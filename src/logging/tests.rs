@@ -32,8 +32,17 @@ impl Drop for TempDir {
     }
 }
 
+fn log_file(path: &Path, is_required: bool) -> LogFile {
+    LogFile {
+        path: path.to_owned(),
+        name: path.display().to_string(),
+        is_required,
+    }
+}
+
 fn logger(level: LevelFilter, stderr: File, file: &Path) -> Logger {
-    let sinks = Sinks::start(Some(stderr), Some(open(file).unwrap()), file).unwrap();
+    let name = file.display().to_string();
+    let sinks = Sinks::start(Some(stderr), Some(open(file).unwrap()), &name).unwrap();
     Logger {
         level,
         colour: Colour::Never,
@@ -256,7 +265,7 @@ fn reopening_after_a_rename_begins_a_new_file() {
     let logger = logger(LevelFilter::Info, File::create("/dev/null").unwrap(), &path);
     let handle = Handle {
         sinks: logger.sinks.clone(),
-        path: path.clone(),
+        log_file: Some(log_file(&path, true)),
     };
     info(&logger, "old");
     handle.flush();
@@ -279,7 +288,7 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
     let gone = dir.file("no-such-directory/log");
     Handle {
         sinks: logger.sinks.clone(),
-        path: gone,
+        log_file: Some(log_file(&gone, true)),
     }
     .reopen();
     info(&logger, "still here");
@@ -294,7 +303,7 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
 fn a_required_log_file_must_open() {
     let dir = TempDir::new("required");
     for path in [dir.0.clone(), dir.file("no-such-directory/log")] {
-        let error = init(LevelFilter::Info, &path, true)
+        let error = init(LevelFilter::Info, Some(log_file(&path, true)))
             .err()
             .expect("cannot be opened");
         assert!(error.starts_with("Cannot open log file "), "{error}");
@@ -308,8 +317,9 @@ fn reopening_closes_the_old_file_at_once() {
     let path = dir.file("log");
     let (mut reader, writer) = io::pipe().unwrap();
     let old = File::from(std::os::fd::OwnedFd::from(writer));
-    let sinks = Sinks::start(None, Some(old), &path).unwrap();
-    Handle { sinks, path }.reopen();
+    let sinks = Sinks::start(None, Some(old), "log").unwrap();
+    let log_file = Some(log_file(&path, true));
+    Handle { sinks, log_file }.reopen();
     // Returns only when the last descriptor of the writing end is closed.
     assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);
 }

@@ -1,6 +1,6 @@
 //! The accept thread: takes new connections and keeps those that wait without a worker.
 //!
-//! It polls the listener and all [`WaitingConnections`], and blocks nowhere else. A connection that has
+//! It polls the listeners and all [`WaitingConnections`], and blocks nowhere else. A connection that has
 //! something to read goes to the workers. When there are too many connections, or the system has no
 //! descriptor left, the one that has waited longest is closed, or accepting pauses.
 
@@ -39,8 +39,8 @@ const MAX_UNSENT: u32 = 128 * 1024;
 
 /// The state of the accept thread.
 pub(super) struct Acceptor<H: Handler> {
-    /// `None` once the server stops.
-    listener: Option<TcpListener>,
+    /// Empty once the server stops.
+    listeners: Vec<TcpListener>,
     /// Becomes readable when other threads need this one.
     wakes: UnixStream,
     workers: Arc<Workers<H>>,
@@ -57,15 +57,20 @@ pub(super) struct Acceptor<H: Handler> {
 /// What a poll has found.
 #[derive(Default)]
 struct Ready {
-    listener: bool,
+    /// Whether a listener has a connection.
+    listeners: bool,
     /// Indices into `Acceptor::waiting`, ascending.
     waiting: Vec<usize>,
 }
 
 impl<H: Handler> Acceptor<H> {
-    pub(super) fn new(listener: TcpListener, wakes: UnixStream, workers: Arc<Workers<H>>) -> Self {
+    pub(super) fn new(
+        listeners: Vec<TcpListener>,
+        wakes: UnixStream,
+        workers: Arc<Workers<H>>,
+    ) -> Self {
         Acceptor {
-            listener: Some(listener),
+            listeners,
             wakes,
             admission: Arc::clone(&workers.admission),
             handler: Arc::clone(&workers.handler),
@@ -87,7 +92,7 @@ impl<H: Handler> Acceptor<H> {
             let ready = self.wait();
             self.serve_ready(&ready.waiting);
             self.take_returned();
-            if ready.listener {
+            if ready.listeners {
                 self.accept();
             }
             self.expire();
@@ -96,7 +101,7 @@ impl<H: Handler> Acceptor<H> {
 
     /// Accepts no more connections, and ends those without a request and those that queue.
     fn stop(&mut self) {
-        self.listener = None;
+        self.listeners.clear();
         while let Some(waiting) = self.waiting.remove_not_draining() {
             waiting.connection.log_close(CloseReason::Stopping);
         }
@@ -109,12 +114,10 @@ impl<H: Handler> Acceptor<H> {
     fn wait(&mut self) -> Ready {
         let now = Instant::now();
         let is_accepting = self.is_accepting(now);
-        let mut fds = Vec::with_capacity(self.waiting.len() + 2);
+        let mut fds = Vec::with_capacity(1 + self.listeners.len() + self.waiting.len());
         fds.push(PollFd::new(&self.wakes, PollFlags::IN));
-        let listener = self.listener.as_ref().filter(|_| is_accepting);
-        if let Some(listener) = listener {
-            fds.push(PollFd::new(listener, PollFlags::IN));
-        }
+        let listeners = self.listeners.iter().filter(|_| is_accepting);
+        fds.extend(listeners.map(|listener| PollFd::new(listener, PollFlags::IN)));
         let first_waiting = fds.len();
         fds.extend(self.waiting.poll_fds());
         let timeout = wait::timespec(self.next_deadline(now).saturating_duration_since(now));
@@ -125,11 +128,12 @@ impl<H: Handler> Acceptor<H> {
             thread::sleep(ACCEPT_PAUSE);
             return Ready::default();
         }
-        let listener = listener.is_some() && !fds[1].revents().is_empty();
+        let mut listeners = fds[1..first_waiting].iter();
+        let listeners = listeners.any(|listener| !listener.revents().is_empty());
         let waiting = fds[first_waiting..].iter();
         let events: Vec<_> = waiting.map(PollFd::revents).collect();
         Ready {
-            listener,
+            listeners,
             waiting: self.waiting.set_events(&events),
         }
     }
@@ -231,11 +235,17 @@ impl<H: Handler> Acceptor<H> {
     }
 
     fn accept(&mut self) {
+        for index in 0..self.listeners.len() {
+            if let Err(why) = self.accept_from(index) {
+                return self.pause(&why);
+            }
+        }
+    }
+
+    /// Accepts what waits at a listener. The error says why accepting must pause.
+    fn accept_from(&mut self, index: usize) -> Result<(), String> {
         for _ in 0..ACCEPT_BATCH {
-            let Some(listener) = &self.listener else {
-                return;
-            };
-            match listener.accept() {
+            match self.listeners[index].accept() {
                 Ok((socket, peer)) => {
                     if let Err(error) = self.open(socket, peer) {
                         log::debug!("{peer}: {error}");
@@ -244,18 +254,19 @@ impl<H: Handler> Acceptor<H> {
                     if self.admission.open_connections() >= self.admission.limits.max_connections
                         && !self.shed_one(Shed::Longest)
                     {
-                        return self.pause("all connections are in use");
+                        return Err("all connections are in use".to_owned());
                     }
                 }
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::AGAIN) => return,
+                    Some(Errno::AGAIN) => return Ok(()),
                     // The client disconnected before it was accepted, or a signal arrived.
                     Some(Errno::CONNABORTED | Errno::INTR) => {}
                     _ if self.shed_one(Shed::Longest) => {}
-                    _ => return self.pause(&error.to_string()),
+                    _ => return Err(error.to_string()),
                 },
             }
         }
+        Ok(())
     }
 
     fn open(&mut self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {

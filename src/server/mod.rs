@@ -38,11 +38,13 @@ use self::workers::pool::Workers;
 use self::workers::worker;
 use crate::net::listener;
 
-/// A bound listener that is not yet served.
+/// Bound listeners that are not yet served.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
-    address: SocketAddr,
+    /// Not empty.
+    listeners: Vec<TcpListener>,
+    /// The bound address of each listener.
+    addresses: Vec<SocketAddr>,
 }
 
 /// A running server.
@@ -50,7 +52,7 @@ pub struct Running {
     admission: Arc<Admission>,
     /// [`Workers::abort_requests`], without the type of the handler.
     abort_requests: Box<dyn Fn() + Send + Sync>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Server {
@@ -59,14 +61,28 @@ impl Server {
     /// # Errors
     /// The error of the operating system: address in use, no permission, no such address.
     pub fn bind(address: SocketAddr) -> io::Result<Server> {
-        let listener = listener::bind(address)?;
-        let address = listener.local_addr()?;
-        Ok(Server { listener, address })
+        let mut server = Server {
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+        };
+        server.bind_also(address)?;
+        Ok(server)
     }
 
-    /// Returns the bound address.
+    /// Binds a further address.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub fn bind_also(&mut self, address: SocketAddr) -> io::Result<()> {
+        let listener = listener::bind(address)?;
+        self.addresses.push(listener.local_addr()?);
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Returns the address that was bound first.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
     }
 
     /// Starts the threads and serves until [`Running::stop`].
@@ -89,22 +105,27 @@ impl Server {
         let admission = Arc::new(Admission::new(limits, waker));
         let workers = Arc::new(make_workers(Arc::clone(&admission)));
         worker::start_all(&workers)?;
-        let acceptor = Acceptor::new(self.listener, wakes, Arc::clone(&workers));
+        let acceptor = Acceptor::new(self.listeners, wakes, Arc::clone(&workers));
         thread::Builder::new()
             .name("accept".into())
             .spawn(move || acceptor.run())?;
         Ok(Running {
             admission,
             abort_requests: Box::new(move || workers.abort_requests()),
-            address: self.address,
+            addresses: self.addresses,
         })
     }
 }
 
 impl Running {
-    /// Returns the bound address.
+    /// Returns the address that was bound first.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Returns all bound addresses.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Stops accepting and closes idle connections. Requests in flight go on.

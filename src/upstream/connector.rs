@@ -35,16 +35,16 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// `timeout` is the longest time without a byte from the upstream. `ca_file` has PEM roots that are
-    /// trusted beside the Mozilla set.
+    /// `timeout` is the longest time without a byte from the upstream. `root_files` have PEM roots that
+    /// are trusted beside the Mozilla set, each with what messages call its source.
     ///
     /// # Errors
-    /// One line for the user: the CA file cannot be read or has no certificate, the environment names a
-    /// proxy whose URL is invalid, or the target's host is not valid in a URL.
+    /// One line for the user: such a file cannot be read or has no certificate, a variable names a proxy
+    /// whose URL is invalid, or the target's host is not valid in a URL.
     pub fn new(
         target: &Target,
         timeout: Duration,
-        ca_file: Option<&Path>,
+        root_files: &[(&str, &Path)],
         proxy_settings: &ProxySettings,
     ) -> Result<Arc<Upstream>, String> {
         let config = Agent::config_builder()
@@ -57,7 +57,7 @@ impl Upstream {
         let uri = format!("{scheme}://{}/", target.authority);
         Ok(Arc::new(Upstream {
             config,
-            tls: TlsConnector::new(ca_file)?,
+            tls: TlsConnector::new(root_files)?,
             uri: uri
                 .parse()
                 .map_err(|_| format!("'{}' is not a host", target.authority))?,

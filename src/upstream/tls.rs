@@ -1,4 +1,4 @@
-//! TLS to the upstream: rustls with the Mozilla roots and those of `--ca-file`.
+//! TLS to the upstream: rustls with the Mozilla roots and those of `--ca-file` and `SSL_CERT_FILE`.
 //!
 //! All workers share one client configuration, with one set of roots and one store of resumable
 //! sessions. ureq's own connector has a configuration per agent, accepts other roots only instead of the
@@ -20,22 +20,24 @@ use ureq::unversioned::transport::{
 
 use super::buffers::TransportBuffers;
 use super::tls_sessions::TicketStore;
+use crate::config::shown::shown_path;
 
 /// Adds TLS to connections to `https` targets. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct TlsConnector(Arc<ClientConfig>);
 
 impl TlsConnector {
-    /// `ca_file` is a PEM file with roots that are trusted beside the Mozilla set.
+    /// `root_files` are PEM files with roots that are trusted beside the Mozilla set, each with what
+    /// messages call its source.
     ///
     /// # Errors
-    /// One line for the user: the file cannot be read, or has no certificate that can be a root.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
+    /// One line for the user: a file cannot be read, or has no certificate that can be a root.
+    pub(super) fn new(root_files: &[(&str, &Path)]) -> Result<TlsConnector, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots(ca_file)?)
+            .with_root_certificates(roots(root_files)?)
             .with_no_client_auth();
         config.resumption = Resumption::store(Arc::new(TicketStore::new()));
         Ok(TlsConnector(Arc::new(config)))
@@ -68,14 +70,14 @@ impl TlsConnector {
     }
 }
 
-/// Returns the Mozilla set and the roots in `ca_file`.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+/// Returns the Mozilla set and the roots in the files.
+fn roots(files: &[(&str, &Path)]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    if let Some(path) = ca_file {
+    for (source, path) in files {
         add_roots(&mut roots, path)
-            .map_err(|error| format!("--ca-file {}: {error}", path.display()))?;
+            .map_err(|error| format!("{source} {}: {error}", shown_path(path)))?;
     }
     Ok(roots)
 }
@@ -164,18 +166,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ca_file_adds_roots_to_the_mozilla_set() {
-        let path = std::env::temp_dir().join(format!("flow-proxy-ca-{}.pem", std::process::id()));
-        let certified = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
-        fs::write(&path, certified.cert.pem()).unwrap();
-        let mozilla = roots(None).unwrap().len();
-        let both = roots(Some(&path)).unwrap().len();
-        fs::write(&path, "no certificate").unwrap();
-        let without = roots(Some(&path));
-        fs::remove_file(&path).unwrap();
+    fn each_file_adds_its_roots_to_the_mozilla_set() {
+        let path = |name: &str| {
+            std::env::temp_dir().join(format!("flow-proxy-{name}-{}.pem", std::process::id()))
+        };
+        let (one, other) = (path("one"), path("other"));
+        for path in [&one, &other] {
+            let certified = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+            fs::write(path, certified.cert.pem()).unwrap();
+        }
+        let mozilla = roots(&[]).unwrap().len();
+        let both = roots(&[("--ca-file", &one), ("SSL_CERT_FILE", &other)]).unwrap();
+        fs::write(&one, "no certificate").unwrap();
+        let without = roots(&[("--ca-file", &one)]);
+        fs::remove_file(&one).unwrap();
+        fs::remove_file(&other).unwrap();
         assert!(mozilla > 50);
-        assert_eq!(both, mozilla + 1);
+        assert_eq!(both.len(), mozilla + 2);
         assert!(without.unwrap_err().contains("holds no certificate"));
-        assert!(roots(Some(&path)).is_err(), "a missing file");
+        let missing = roots(&[("SSL_CERT_FILE", &other)]).unwrap_err();
+        assert!(missing.starts_with("SSL_CERT_FILE "), "{missing}");
     }
 }

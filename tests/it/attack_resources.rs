@@ -90,7 +90,7 @@ fn a_log_on_a_disk_that_fills_up_goes_on_when_there_is_room_again() {
 fn start_with_80_descriptors(upstream: &Upstream) -> ProxyProcess {
     ProxyProcess::to(&upstream.url())
         .option("--workers", "64")
-        .limits("ulimit -n 80")
+        .after_shell("ulimit -n 80")
         .start()
 }
 
@@ -155,7 +155,7 @@ fn more_workers_than_the_system_allows_are_a_clear_error_at_start() {
     let upstream = RawUpstream::always(OK);
     let finished = ProxyProcess::to(&upstream.url())
         .option("--workers", "16384")
-        .limits("ulimit -v 1500000")
+        .after_shell("ulimit -v 1500000")
         .run_to_end(SOON);
     let log = finished.stderr;
     assert_eq!(finished.code, Some(1), "{log}");

@@ -359,6 +359,46 @@ fn a_log_file_that_was_asked_for_and_cannot_be_opened_stops_the_start() {
 }
 
 #[test]
+fn no_log_file_is_written_where_none_is_asked_for() {
+    for name in ["none", "-"] {
+        let upstream = FakeFlow::start();
+        let proxy = ProxyProcess::to(&upstream.url())
+            .option("--log-file", name)
+            .start();
+        get(proxy.address(), "/v1/models");
+        proxy.wait_for_access_line(1);
+        proxy.signal("HUP");
+        proxy.wait_for_log("Reloaded 1 configurations");
+        let files = std::fs::read_dir(proxy.file("")).expect("our own directory");
+        let names: Vec<_> = files.flatten().map(|file| file.file_name()).collect();
+        assert_eq!(names, ["secrets.json"], "{name}");
+        assert!(!proxy.log().contains(" - ERROR - "), "{}", proxy.log());
+    }
+}
+
+#[test]
+fn at_the_limit_on_file_sizes_the_process_lives_and_says_so_once() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-file", "proxy.log")
+        .after_shell("ulimit -f 4")
+        .start();
+    for _ in 0..50 {
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    }
+    proxy.wait_for_access_line(50);
+    proxy.wait_for_log("Cannot write to log file");
+    assert!(!proxy.has_exited());
+    let log = proxy.log();
+    assert_eq!(log.matches("Cannot write to").count(), 1, "{log}");
+    // A shell counts in blocks of 512 or 1024 bytes.
+    let length = std::fs::metadata(proxy.file("proxy.log"))
+        .expect("the log file")
+        .len();
+    assert!((2048..=4096).contains(&length), "{length} bytes");
+}
+
+#[test]
 fn a_level_hides_the_levels_below_it() {
     let upstream = FakeFlow::start();
     for level in ["WARNING", "warn"] {

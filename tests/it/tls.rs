@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Ended, MIB, ProxyProcess, RawClient, get, post_head};
+use crate::support::{Ended, MIB, ProxyProcess, RawClient, SOON, get, post_head};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
@@ -159,6 +159,41 @@ fn an_upstream_is_verified_against_the_ca_file() {
         response.assert_text(200, "hello");
     }
     assert_eq!(upstream.handshakes(), (1, 0), "one kept-alive connection");
+}
+
+#[test]
+fn an_upstream_is_verified_against_ssl_cert_file_beside_the_ca_file() {
+    let upstreams = [TlsUpstream::start(), TlsUpstream::start()];
+    for upstream in &upstreams {
+        let builder = ProxyProcess::to(&upstream.url())
+            .with_file("one.pem", &upstreams[0].certificate_pem)
+            .with_file("other.pem", &upstreams[1].certificate_pem)
+            .option("--ca-file", "one.pem")
+            .env("SSL_CERT_FILE", "other.pem");
+        assert_eq!(get(builder.start().address(), "/v1/models").status, 200);
+    }
+    let upstream = &upstreams[0];
+    let proxy = ProxyProcess::to(&upstream.url())
+        .with_file("ca.pem", &upstream.certificate_pem)
+        .env("SSL_CERT_FILE", "ca.pem")
+        .start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+}
+
+#[test]
+fn an_ssl_cert_file_that_cannot_be_read_is_an_error_that_names_the_variable() {
+    let builder =
+        || ProxyProcess::to("https://localhost:9").env("SSL_CERT_FILE", "no-such-file.pem");
+    for finished in [
+        builder().command("check").run_to_end(SOON),
+        builder().run_to_end(SOON),
+    ] {
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        let start = "flow-proxy: SSL_CERT_FILE no-such-file.pem: ";
+        assert!(finished.stderr.contains(start), "{finished:?}");
+    }
+    // The demo goes to no upstream over TLS.
+    builder().command("demo").start();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A proxy on the way to the upstream, which the environment names: HTTP CONNECT and SOCKS 5.
+//! A proxy between this one and the upstream, named by the environment or by `.env`: HTTP CONNECT and
+//! SOCKS 5.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{ClosedPort, FakeFlow, ProxyProcess, RawClient, RawUpstream, get, wait_until};
+use crate::support::{
+    ClosedPort, FakeFlow, ProxyBuilder, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until,
+};
+
+/// An address for documentation (RFC 5737), at which the middle proxy finds the upstream: a loopback
+/// target is never reached through a proxy.
+const ELSEWHERE: &str = "192.0.2.1";
 
 /// How a client asks the middle proxy for a connection.
 #[derive(Clone, Copy)]
@@ -58,7 +65,7 @@ fn open_tunnel(mut client: &TcpStream, protocol: Protocol) -> Option<TcpStream> 
             }
             let head = String::from_utf8(head).ok()?;
             let target = head.strip_prefix("CONNECT ")?.split(' ').next()?;
-            let upstream = TcpStream::connect(target).ok()?;
+            let upstream = TcpStream::connect(target.replace(ELSEWHERE, "127.0.0.1")).ok()?;
             client
                 .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 .ok()?;
@@ -71,9 +78,9 @@ fn open_tunnel(mut client: &TcpStream, protocol: Protocol) -> Option<TcpStream> 
             let mut request = [0; 10];
             client.read_exact(&mut request).ok()?;
             assert_eq!(request[..4], [5, 1, 0, 1], "an IPv4 address is asked for");
-            let ip: [u8; 4] = request[4..8].try_into().unwrap();
+            assert_eq!(request[4..8], [192, 0, 2, 1]);
             let port = u16::from_be_bytes([request[8], request[9]]);
-            let upstream = TcpStream::connect(SocketAddr::from((ip, port))).ok()?;
+            let upstream = TcpStream::connect(("127.0.0.1", port)).ok()?;
             client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
             Some(upstream)
         }
@@ -92,10 +99,15 @@ fn copy_both_ways(client: TcpStream, upstream: TcpStream) {
     let _ = to_client.shutdown(Shutdown::Both);
 }
 
+/// A builder for a proxy whose target has `url`'s port at [`ELSEWHERE`].
+fn to_elsewhere(url: &str) -> ProxyBuilder {
+    ProxyProcess::to(&url.replace("127.0.0.1", ELSEWHERE)).arg("--allow-http-target")
+}
+
 fn assert_requests_go_through(protocol: Protocol, variable: &str, scheme: &str) {
     let upstream = FakeFlow::start();
     let middle = Middle::start(protocol);
-    let proxy = ProxyProcess::to(&upstream.url())
+    let proxy = to_elsewhere(&upstream.url())
         .env(variable, &format!("{scheme}://{}", middle.address))
         .start();
     let mut client = RawClient::connect(proxy.address());
@@ -121,14 +133,64 @@ fn a_socks_proxy_of_the_environment_is_used() {
 
 #[test]
 fn no_proxy_names_the_targets_that_are_reached_directly() {
+    let proxied = |builder: ProxyBuilder| builder.env("HTTP_PROXY", "http://proxy.example:3128");
+    let through = "The upstream is reached through the proxy proxy.example:3128";
+    let directly = "The upstream is reached directly";
+    for (hosts, expected) in [
+        ("localhost,127.0.0.1", through),
+        ("localhost,192.0.2.1", directly),
+        ("*", directly),
+    ] {
+        let proxy = proxied(to_elsewhere("http://127.0.0.1:9")).env("NO_PROXY", hosts);
+        proxy.start().wait_for_log(expected);
+        let check = proxied(to_elsewhere("http://127.0.0.1:9")).env("NO_PROXY", hosts);
+        let check = check.command("check").run_to_end(SOON);
+        assert_eq!(check.code, Some(0), "{check:?}");
+        assert!(
+            check.stdout.lines().any(|line| line == expected),
+            "{check:?}"
+        );
+    }
+}
+
+#[test]
+fn a_loopback_target_is_never_reached_through_a_proxy() {
     let upstream = FakeFlow::start();
     let middle = Middle::start(Protocol::Connect);
-    let proxy = ProxyProcess::to(&upstream.url())
-        .env("HTTP_PROXY", &format!("http://{}", middle.address))
-        .env("NO_PROXY", "localhost,127.0.0.1")
+    let url = format!("http://{}", middle.address);
+    let variables = ["ALL_PROXY", "http_proxy", "HTTPS_PROXY"];
+    let with = |builder: ProxyBuilder| {
+        let set = |builder: ProxyBuilder, name: &&str| builder.env(name, &url);
+        variables.iter().fold(builder, set)
+    };
+    let localhost = upstream.url().replace("127.0.0.1", "localhost");
+    for target in [upstream.url(), localhost] {
+        let proxy = with(ProxyProcess::to(&target)).start();
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+        proxy.wait_for_log("The upstream is reached directly");
+    }
+    assert_eq!(middle.tunnels(), 0);
+}
+
+#[test]
+fn a_proxy_in_dotenv_is_used_where_the_environment_names_none() {
+    let upstream = FakeFlow::start();
+    let (one, other) = (
+        Middle::start(Protocol::Connect),
+        Middle::start(Protocol::Connect),
+    );
+    let dotenv = format!("SECRET=\"\nexport HTTPS_PROXY='http://{}'\n", one.address);
+    let proxy = to_elsewhere(&upstream.url())
+        .with_file(".env", &dotenv)
         .start();
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    assert_eq!(middle.tunnels(), 0);
+    assert_eq!((one.tunnels(), other.tunnels()), (1, 0));
+    let proxy = to_elsewhere(&upstream.url())
+        .with_file(".env", &dotenv)
+        .env("http_proxy", &format!("http://{}", other.address))
+        .start();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    assert_eq!((one.tunnels(), other.tunnels()), (1, 1));
 }
 
 #[test]
@@ -136,7 +198,7 @@ fn a_client_that_leaves_ends_its_request_through_a_proxy_too() {
     for (protocol, scheme) in [(Protocol::Connect, "http"), (Protocol::Socks5, "socks5")] {
         let (upstream, commands) = RawUpstream::on_command();
         let middle = Middle::start(protocol);
-        let proxy = ProxyProcess::to(&upstream.url())
+        let proxy = to_elsewhere(&upstream.url())
             .env("ALL_PROXY", &format!("{scheme}://{}", middle.address))
             .start();
         let mut client = RawClient::connect(proxy.address());
@@ -153,8 +215,7 @@ fn a_client_that_leaves_ends_its_request_through_a_proxy_too() {
 #[test]
 fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
     let closed = ClosedPort::hold();
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url())
+    let proxy = to_elsewhere("http://127.0.0.1:9")
         .env("ALL_PROXY", &format!("socks5://{closed}"))
         .start();
     let response = get(proxy.address(), "/v1/models");
@@ -164,7 +225,7 @@ fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
 #[test]
 fn a_proxy_that_makes_no_sense_stops_the_start_without_being_quoted() {
     for value in ["http://user:fake-password@", "socks4://127.0.0.1:1"] {
-        let finished = ProxyProcess::to("http://127.0.0.1:1")
+        let finished = to_elsewhere("http://127.0.0.1:1")
             .env("HTTPS_PROXY", value)
             .run_to_end(Duration::from_secs(10));
         assert_eq!(finished.code, Some(2), "{value}: {}", finished.stderr);

@@ -46,8 +46,71 @@ fn unknown_options_have_a_hint_and_their_values_no_second_error() {
 #[test]
 fn flags_take_no_value() {
     let found = errors(&["check", "--online=yes"], &[]);
-    assert_eq!(found.len(), 1);
-    assert!(found[0].contains("--online"), "{found:?}");
+    assert_eq!(found, ["--online: takes no value"]);
+}
+
+#[test]
+fn an_option_that_may_stand_alone_takes_only_what_it_accepts() {
+    for (args, expected) in [
+        (&["--allow-http-target"][..], true),
+        (&["--allow-http-target=true"], true),
+        (&["--allow-http-target=false"], false),
+        (&["--allow-http-target", "TRUE"], true),
+        (&["--allow-http-target", "false"], false),
+        (&["--allow-http-target", "--port", "1"], true),
+    ] {
+        let invocation = parsed(args, &[]);
+        assert_eq!(invocation.options.allow_http_target, expected, "{args:?}");
+    }
+    let invocation = parsed(&["--allow-http-target", "check"], &[]);
+    assert_eq!(invocation.command, Command::Check { online: false });
+    assert_eq!(
+        errors(&["--allow-http-target=1"], &[]),
+        ["--allow-http-target: '1' is neither true nor false"]
+    );
+}
+
+#[test]
+fn or_demo_goes_without_a_command() {
+    let serve = Command::Serve { or_demo: true };
+    assert_eq!(parsed(&["--or-demo"], &[]).command, serve);
+    assert_eq!(
+        errors(&["check", "--or-demo"], &[]),
+        ["--or-demo: goes without a command only"]
+    );
+}
+
+#[test]
+fn no_message_quotes_a_secret_or_a_long_value() {
+    let long = "x".repeat(65);
+    for value in [
+        "{hush}",
+        "clientSecrethush",
+        "eyJhush",
+        &format!("{long}hush"),
+    ] {
+        for args in [
+            &["--port", value][..],
+            &["--host", value],
+            &["--log-level", value],
+            &["--target-url", value],
+            &["--workers", value],
+            &["--client-timeout", value],
+            &["--shutdown-timeout", value],
+            &["--max-body", value],
+            &["--allow-host", &format!("{value} {value}")],
+            &[&format!("--allow-http-target={value}")],
+            &[&format!("--online={value}")],
+            &[&format!("--{value}")],
+            &[value],
+            &["demo", value],
+            &["completions", value],
+        ] {
+            for line in errors(args, &[]) {
+                assert!(!line.contains("hush"), "{args:?}: {line}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -19,9 +19,12 @@ fn problems(text: impl AsRef<[u8]>) -> Vec<String> {
     error.problems().to_vec()
 }
 
+fn configurations(text: &str) -> Vec<Configuration> {
+    parse(text.as_bytes()).unwrap().0
+}
+
 fn names(text: &str) -> Vec<String> {
-    parse(text.as_bytes())
-        .unwrap()
+    configurations(text)
         .iter()
         .map(|c| c.name.to_string())
         .collect()
@@ -47,10 +50,88 @@ impl Drop for TempFile {
     }
 }
 
+fn source(path: &Path) -> SecretsSource {
+    SecretsSource::File(path.to_owned())
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    parse(text.as_bytes()).unwrap().1
+}
+
 #[test]
-fn the_template_is_accepted() {
+fn the_template_is_accepted_with_a_warning_for_each_value() {
     let template = include_str!("../../../secrets.json.template");
     assert_eq!(names(template), ["primary-1", "primary-2"]);
+    let found = warnings(template);
+    assert_eq!(found.len(), 6, "{found:?}");
+    for (line, field) in found.iter().zip(["clientId", "clientSecret", "tenant"]) {
+        assert_eq!(
+            *line,
+            format!("entry 1: {field} is still the template's: put your own in")
+        );
+    }
+}
+
+#[test]
+fn blanks_and_line_ends_at_the_edges_get_a_warning() {
+    for edge in [" hush", "hush ", "hush\\n", "\\r\\nhush", "\u{a0}hush"] {
+        let text = GOOD.replace("hush-secret", edge);
+        let found = warnings(&format!("[{GOOD},{text}]"));
+        let start = "entry 2: clientSecret begins or ends with a blank";
+        assert_eq!(found.len(), 1, "{edge:?}: {found:?}");
+        assert!(found[0].starts_with(start), "{found:?}");
+        assert!(!found[0].contains("hush"), "{found:?}");
+    }
+    assert_eq!(
+        warnings(&format!("[{}]", GOOD.replace("hush-id", "a b"))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_missing_field_names_the_one_that_was_probably_meant() {
+    let named = |from: &str, to: &str| problems(format!("[{}]", GOOD.replace(from, to)));
+    for (from, to) in [
+        ("clientId", "client_id"),
+        ("clientId", "clientid"),
+        ("clientSecret", "secret"),
+        ("clientSecret", "client secret"),
+        ("tenant", "tennant"),
+    ] {
+        let expected = format!("entry 1: {from} is missing; {to}: did you mean {from}?");
+        assert_eq!(named(from, to), [expected]);
+    }
+    for far in ["hushes", "client\\nid", "tenants-hush-hush"] {
+        let field = if far.starts_with('c') {
+            "clientId"
+        } else {
+            "tenant"
+        };
+        assert_eq!(named(field, far), [format!("entry 1: {field} is missing")]);
+    }
+}
+
+#[test]
+fn an_array_in_a_variable_is_read_and_named_and_its_debug_output_is_redacted() {
+    let array = |text: &str| SecretsArray::new("VARIABLE".to_owned(), OsStr::new(text));
+    let good = SecretsSource::Array(array(&format!("[{GOOD}]")));
+    let loaded = load(&good).unwrap();
+    assert_eq!(loaded.configurations.len(), 1);
+    assert!(!loaded.is_watchable);
+    assert!(!format!("{good:?}").contains("hush"));
+    let error = load(&SecretsSource::Array(array("hush"))).unwrap_err();
+    assert!(
+        error.problems()[0].starts_with("VARIABLE: is not valid JSON"),
+        "{error}"
+    );
+}
+
+#[test]
+fn only_a_regular_file_is_read_again() {
+    let error = load_again(Path::new("/dev/null")).unwrap_err();
+    assert!(error.to_string().contains("is no regular file"), "{error}");
+    let file = TempFile::new("again", format!("[{GOOD}]").as_bytes(), 0o600);
+    assert!(load_again(&file.0).unwrap().is_watchable);
 }
 
 #[test]
@@ -63,14 +144,14 @@ fn an_entry_without_a_name_is_called_after_its_place() {
 fn entries_of_one_identity_share_one_credential() {
     let other_tenant = GOOD.replace("hush-tenant", "hush-other");
     let named = GOOD.replace("{\"", "{\"name\":\"again\",\"");
-    let list = parse(format!("[{GOOD},{other_tenant},{named}]").as_bytes()).unwrap();
+    let list = configurations(&format!("[{GOOD},{other_tenant},{named}]"));
     assert!(Arc::ptr_eq(&list[0].credential, &list[2].credential));
     assert_ne!(list[0].credential, list[1].credential);
 }
 
 #[test]
 fn the_authorization_value_is_the_token_and_is_sensitive() {
-    let configuration = &parse(format!("[{GOOD}]").as_bytes()).unwrap()[0];
+    let configuration = &configurations(&format!("[{GOOD}]"))[0];
     let authorization = configuration.credential.authorization();
     let claims = Claims {
         client_id: "hush-id",
@@ -84,7 +165,7 @@ fn the_authorization_value_is_the_token_and_is_sensitive() {
 
 #[test]
 fn debug_output_redacts_every_secret() {
-    let list = parse(format!("[{GOOD}]").as_bytes()).unwrap();
+    let list = configurations(&format!("[{GOOD}]"));
     let shown = format!(
         "{:?} {:?} {:?}",
         list,
@@ -220,7 +301,7 @@ fn a_name_that_would_break_a_log_line_is_rejected() {
             ["entry 1: name must hold no quotes and no control characters"]
         );
     }
-    let longest = "\u{e9}".repeat(MAX_NAME_CHARS);
+    let longest = "\u{e9}".repeat(100);
     assert_eq!(
         names(&named(&format!("\"name\":\"{longest}\""))),
         [longest.as_str()]
@@ -235,11 +316,11 @@ fn a_name_that_would_break_a_log_line_is_rejected() {
 fn a_name_of_two_credentials_gets_a_warning_and_a_weight_does_not() {
     let named = GOOD.replace("{\"", "{\"name\":\"twin\",\"");
     let weight = TempFile::new("weight", format!("[{named},{named}]").as_bytes(), 0o600);
-    assert_eq!(load(&weight.0).unwrap().warnings, [""; 0]);
+    assert_eq!(load(&source(&weight.0)).unwrap().warnings, [""; 0]);
 
     let other = named.replace("hush-id", "hush-other");
     let twins = TempFile::new("twins", format!("[{named},{other}]").as_bytes(), 0o600);
-    let warnings = load(&twins.0).unwrap().warnings;
+    let warnings = load(&source(&twins.0)).unwrap().warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
         warnings[0].contains("2 different credentials are called 'twin'"),
@@ -255,7 +336,7 @@ fn a_file_that_other_users_can_read_gets_a_warning() {
             format!("[{GOOD}]").as_bytes(),
             mode,
         );
-        let warnings = load(&file.0).unwrap().warnings;
+        let warnings = load(&source(&file.0)).unwrap().warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].ends_with(&format!("chmod 600 {}", file.0.display())));
     }
@@ -263,7 +344,7 @@ fn a_file_that_other_users_can_read_gets_a_warning() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
-    let problem = |path: &Path| load(path).unwrap_err().to_string();
+    let problem = |path: &Path| load(&source(path)).unwrap_err().to_string();
     let missing = std::env::temp_dir().join("flow-proxy-no-such-directory/secrets.json");
     assert!(problem(&missing).contains("Copy secrets.json.template to"));
     assert!(problem(&std::env::temp_dir()).ends_with("is a directory, not a file"));
@@ -273,7 +354,7 @@ fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
 #[test]
 fn every_problem_of_a_file_begins_with_its_path() {
     let file = TempFile::new("prefix", b"[{\"tenant\":\"hush\"}]", 0o600);
-    let error = load(&file.0).unwrap_err();
+    let error = load(&source(&file.0)).unwrap_err();
     assert_eq!(error.problems().len(), 2);
     for problem in error.problems() {
         assert!(problem.starts_with(&format!("{}: entry 1: client", file.0.display())));

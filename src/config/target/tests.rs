@@ -65,8 +65,9 @@ fn http_is_for_loopback_hosts_alone() {
         "http://127.0.0.1:9/x",
         "http://127.255.0.3",
         "http://[::1]",
+        "https://example.com",
     ] {
-        assert!(!parsed(url).https);
+        assert!(!parsed(url).sends_in_clear(), "{url}");
     }
     for url in [
         "http://example.com",
@@ -76,12 +77,22 @@ fn http_is_for_loopback_hosts_alone() {
         "http://0.0.0.0",
         "http://[::ffff:127.0.0.1]",
     ] {
-        let error = rejection(url);
-        assert!(
-            error.contains("clear text") && error.contains(url),
-            "{error}"
-        );
+        let target = parsed(url);
+        assert!(target.sends_in_clear(), "{url}");
+        let problem = target.clear_text_problem();
+        assert!(problem.contains("clear text"), "{problem}");
+        assert!(problem.contains(url), "{problem}");
     }
+}
+
+#[test]
+fn what_may_hold_a_secret_and_what_is_long_is_not_quoted() {
+    for url in [r#"[{"clientSecret":"hush"}]"#, "ftp://x/eyJhush"] {
+        let error = rejection(url);
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let error = rejection(&format!("ftp://{}hush", "x".repeat(64)));
+    assert!(!error.contains("hush"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::secrets;
+use crate::config::secrets::{self, SecretsArray, SecretsSource};
 
 const ACCEPTED: Judgement = Judgement {
     verdict: Verdict::Request,
@@ -15,7 +15,11 @@ fn configurations(entries: &[(&str, &str)]) -> Vec<Configuration> {
             })
         })
         .collect();
-    secrets::parse(serde_json::Value::from(entries).to_string().as_bytes()).unwrap()
+    let text = serde_json::Value::from(entries).to_string();
+    let array = SecretsArray::new("test".to_owned(), text.as_ref());
+    secrets::load(&SecretsSource::Array(array))
+        .unwrap()
+        .configurations
 }
 
 fn seconds(seconds: u64) -> Duration {

@@ -36,7 +36,7 @@ fn start_upstream() -> (Target, Sender<()>) {
 
 /// Connects to `target` and sends a GET.
 fn send_get(target: &Target) -> UpstreamConnection {
-    let upstream = Upstream::new(target, TIMEOUT, None, &ProxySettings::Direct).unwrap();
+    let upstream = Upstream::new(target, TIMEOUT, &[], &ProxySettings::Direct).unwrap();
     let mut connection = UpstreamConnection::new(&upstream);
     let request = Request {
         method: &Method::GET,

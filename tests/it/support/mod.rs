@@ -34,7 +34,7 @@ pub use messages::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, EMPTY_OK, GET_REQUEST, HELD_BODY_LIMIT_BYTES, KIB_PER_MIB,
     MIB, OK, POST_START, SSE_HEAD, chunk, chunked, expecting_post_head, patterned_bytes, post_head,
 };
-pub use proxy_process::ProxyProcess;
+pub use proxy_process::{ProxyBuilder, ProxyProcess};
 pub use raw_client::{RawClient, get, post, send_and_read};
 pub use raw_upstream::{Commands, RawUpstream, UpstreamConnection};
 pub use rejection::{SMUGGLED, assert_bad_request, assert_error_and_close, assert_rejected_with};

@@ -1,5 +1,6 @@
 //! The built binary as a child process, killed on drop.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,11 +15,13 @@ use super::{AccessLine, Finished, SOON, TempDir, credentials, wait_for};
 /// What to start: arguments, environment and files of a fresh working directory.
 pub struct ProxyBuilder {
     dir: TempDir,
-    limits: Option<String>,
     command: Option<String>,
-    port: u16,
+    /// The value of `--port`; `None` leaves the option out.
+    port: Option<u16>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    stdin: Option<File>,
+    shell: Option<String>,
 }
 
 /// A running flow-proxy.
@@ -41,11 +44,12 @@ impl ProxyProcess {
     pub fn bare() -> ProxyBuilder {
         ProxyBuilder {
             dir: TempDir::new(),
-            limits: None,
             command: None,
-            port: 0,
+            port: Some(0),
             args: vec![],
             env: vec![],
+            stdin: None,
+            shell: None,
         }
     }
 
@@ -229,9 +233,21 @@ impl ProxyBuilder {
         options.iter().fold(self, add)
     }
 
-    /// Lets a shell tighten its own limits before it becomes the proxy: `ulimit -n 80`.
-    pub fn limits(mut self, limits: &str) -> ProxyBuilder {
-        self.limits = Some(limits.to_owned());
+    /// Adds an argument that is no option with a value.
+    pub fn arg(mut self, arg: &str) -> ProxyBuilder {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Gives the process this standard input instead of `/dev/null`.
+    pub fn stdin(mut self, file: File) -> ProxyBuilder {
+        self.stdin = Some(file);
+        self
+    }
+
+    /// Starts the process from a shell that has run this: `ulimit -f 8`.
+    pub fn after_shell(mut self, commands: &str) -> ProxyBuilder {
+        self.shell = Some(commands.to_owned());
         self
     }
 
@@ -248,7 +264,13 @@ impl ProxyBuilder {
 
     /// Sets a fixed port instead of any free one.
     pub fn port(mut self, port: u16) -> ProxyBuilder {
-        self.port = port;
+        self.port = Some(port);
+        self
+    }
+
+    /// No option `--port` at all.
+    pub fn without_port(mut self) -> ProxyBuilder {
+        self.port = None;
         self
     }
 
@@ -292,30 +314,31 @@ impl ProxyBuilder {
 
     fn spawn(self) -> ProxyProcess {
         raise_descriptor_limit();
-        let binary = env!("CARGO_BIN_EXE_flow-proxy");
-        let mut command = match &self.limits {
-            None => Command::new(binary),
-            Some(limits) => {
+        let program = env!("CARGO_BIN_EXE_flow-proxy");
+        let mut command = match &self.shell {
+            None => Command::new(program),
+            Some(commands) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), binary]);
+                let script = format!("{commands} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, program]);
                 shell
             }
         };
         command
             .args(&self.command)
-            .args(["--port", &self.port.to_string()])
+            .args(self.port.map(|port| format!("--port={port}")))
             .args(&self.args)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path())
-            .stdin(Stdio::null())
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the built binary starts");
         let output = Output::drain(&mut child);
         ProxyProcess {
             child,
-            address: SocketAddr::from(([127, 0, 0, 1], self.port)),
+            address: SocketAddr::from(([127, 0, 0, 1], self.port.unwrap_or_default())),
             output,
             dir: self.dir,
         }

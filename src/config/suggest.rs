@@ -1,16 +1,13 @@
 //! Suggestions for misspelled names. Pure.
 
 /// Returns the candidate nearest to `word`, the first of equals; `None` without candidates.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates.min_by_key(|candidate| distance(word, candidate))
 }
 
 /// Returns the number of edits between two names (optimal string alignment). Case does not count, nor
 /// does `-` instead of `_`. A name and a part of it (`client-timeout`, `timeout`) are one edit apart.
-pub(super) fn distance(left: &str, right: &str) -> usize {
+pub fn distance(left: &str, right: &str) -> usize {
     let fold = |text: &str| text.to_ascii_lowercase().replace('_', "-");
     let (left, right) = (fold(left), fold(right));
     let (shorter, longer) = if left.len() < right.len() {

@@ -1,0 +1,94 @@
+//! Values from outside, as messages show them: on one line, cut, and without secrets. Pure.
+
+use std::path::Path;
+
+/// The most characters of a value that a message quotes.
+const MAX_CHARS: usize = 64;
+
+/// What stands in a message for a value that may hold a secret.
+pub const NOT_SHOWN: &str = "the value (not shown, it may hold a secret)";
+
+/// Whether a value may be the secrets or a token, given in the wrong place.
+pub fn may_hold_secret(value: &str) -> bool {
+    value.contains('{') || value.contains("eyJ") || {
+        let value = value.to_ascii_lowercase();
+        value.contains("clientsecret")
+    }
+}
+
+/// Returns `value` in single quotes, as [`shown`] writes it.
+pub fn quoted(value: &str) -> String {
+    if may_hold_secret(value) {
+        return NOT_SHOWN.to_owned();
+    }
+    format!("'{}'", shown(value))
+}
+
+/// Returns `value` on one line, cut after 64 characters, and [`NOT_SHOWN`] where it may hold a secret.
+pub fn shown(value: &str) -> String {
+    if may_hold_secret(value) {
+        return NOT_SHOWN.to_owned();
+    }
+    match value.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => printable(&value[..end]) + "…",
+        None => printable(value),
+    }
+}
+
+/// Returns a path as [`shown`] writes it: what was given for a file need not be a path.
+pub fn shown_path(path: &Path) -> String {
+    shown(&path.to_string_lossy())
+}
+
+/// Returns `value` on one line, whole, and [`NOT_SHOWN`] where it may hold a secret: for values that
+/// have turned out to be right, such as the path of a file that exists.
+pub fn shown_whole(value: &str) -> String {
+    if may_hold_secret(value) {
+        return NOT_SHOWN.to_owned();
+    }
+    printable(value)
+}
+
+/// Escapes control characters, so that `value` stays on one line and cannot control a terminal.
+pub fn printable(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for char in value.chars() {
+        if char.is_control() {
+            text.extend(char.escape_default());
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_values_stay_on_one_line() {
+        assert_eq!(quoted("a\nb\x1b[31m'é"), r"'a\nb\u{1b}[31m'é'");
+    }
+
+    #[test]
+    fn quoted_values_are_cut_after_64_characters() {
+        assert_eq!(quoted(&"é".repeat(64)), format!("'{}'", "é".repeat(64)));
+        assert_eq!(quoted(&"é".repeat(65)), format!("'{}…'", "é".repeat(64)));
+        assert_eq!(shown(&"x".repeat(65)), format!("{}…", "x".repeat(64)));
+    }
+
+    #[test]
+    fn what_may_hold_a_secret_is_not_shown_at_all() {
+        for value in [
+            "[{\"clientId\":\"hush\"}]",
+            "clientSecret=hush",
+            "CLIENTSECRET hush",
+            "Bearer eyJhush",
+        ] {
+            assert_eq!(quoted(value), NOT_SHOWN);
+            assert_eq!(shown_path(Path::new(value)), NOT_SHOWN);
+        }
+        assert_eq!(quoted("eyjafjall"), "'eyjafjall'");
+    }
+}
