@@ -2,13 +2,14 @@
 //!
 //! Owns the precedence and the warnings about variables that have no effect. Pure.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
 use super::conflicts::conflicts;
 use super::dotenv;
-use super::options::{NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
+use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
 use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
@@ -160,22 +161,32 @@ impl Layers {
 
     /// Returns the value in force, what messages call its place, and its source; `None` where the
     /// default is in force.
-    fn find(&self, spec: &OptionSpec) -> Option<(&OsStr, String, Source)> {
+    fn find(&self, spec: &OptionSpec) -> Option<(Cow<'_, OsStr>, String, Source)> {
         let (long, env) = (spec.long, spec.env);
-        // The last of two values counts, here and in `.env`, as in shells.
-        let given = self.command_line.iter().rfind(|(name, _)| *name == long);
-        if let Some((_, value)) = given {
+        if let Some(value) = self.given(long) {
             return Some((value, format!("--{long}"), Source::CommandLine));
         }
         if let Some(value) = self.variable(env) {
-            return Some((value, env.to_owned(), Source::Environment(env)));
+            return Some((value.into(), env.to_owned(), Source::Environment(env)));
         }
         let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
         if value.is_empty() || NEVER_IN_DOTENV.contains(&env) {
             return None;
         }
         let place = format!("{}: {env}", self.dotenv_name);
-        Some((OsStr::new(value), place, Source::DotEnv))
+        Some((OsStr::new(value).into(), place, Source::DotEnv))
+    }
+
+    /// Returns the value on the command line. The last of two counts, here and in `.env`, as in shells;
+    /// of a list all count.
+    fn given(&self, long: &str) -> Option<Cow<'_, OsStr>> {
+        let values = self.command_line.iter().filter(|(name, _)| *name == long);
+        let mut values = values.map(|(_, value)| value.as_os_str());
+        if LISTS.contains(&long) {
+            let all: Vec<_> = values.collect();
+            return (!all.is_empty()).then(|| all.join(OsStr::new(",")).into());
+        }
+        values.next_back().map(Cow::from)
     }
 
     /// Returns a line for each variable that has no effect and is probably meant to have one.

@@ -9,6 +9,9 @@ use crate::config::target::Target;
 /// What the name of every variable of this program begins with.
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
+/// The options that hold a list: they may be repeated.
+pub(super) const LISTS: [&str; 1] = ["allow-host"];
+
 /// The variables that count in the environment only: a `.env` file that came with a directory must not
 /// make the secrets travel in clear text.
 pub(super) const NEVER_IN_DOTENV: [&str; 1] = ["FLOW_PROXY_ALLOW_HTTP_TARGET"];

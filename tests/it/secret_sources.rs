@@ -147,7 +147,7 @@ fn signals_are_heard_while_a_pipe_has_no_writer() {
         let upstream = FakeFlow::start();
         let builder = without_file(&upstream).option("--secrets-file", "pipe");
         make_pipe(&builder.path("pipe"));
-        let mut proxy = builder.start_silent();
+        let mut proxy = builder.spawn();
         wait_until_term_is_handled(&proxy);
         proxy.signal("HUP");
         proxy.signal(signal);
@@ -163,7 +163,7 @@ fn sighup_while_a_pipe_has_no_writer_does_not_end_the_start() {
     let builder = without_file(&upstream).option("--secrets-file", "pipe");
     let pipe = builder.path("pipe");
     make_pipe(&pipe);
-    let mut proxy = builder.start_silent();
+    let mut proxy = builder.spawn();
     wait_until_term_is_handled(&proxy);
     proxy.signal("HUP");
     let asked = Instant::now();

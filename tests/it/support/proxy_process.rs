@@ -312,7 +312,8 @@ impl ProxyBuilder {
         }
     }
 
-    fn spawn(self) -> ProxyProcess {
+    /// Starts the process and waits for nothing.
+    pub fn spawn(self) -> ProxyProcess {
         raise_descriptor_limit();
         let program = env!("CARGO_BIN_EXE_flow-proxy");
         let mut command = match &self.shell {
