@@ -181,7 +181,7 @@ fn get_models(
             body: RequestBody::None,
         };
         let sent = connection.send(request, None);
-        match sent.and_then(|()| connection.receive(&Method::GET)) {
+        match sent.and_then(|_| connection.receive(&Method::GET)) {
             // The idle connection was closed meanwhile: the request goes out on a new one.
             Ok(None) => {}
             Ok(Some(response)) => break Ok(response.status),

@@ -19,9 +19,16 @@ use super::error::{ExchangeError, UpstreamError};
 use super::request::{Request, RequestBody, RequestWriter};
 use crate::http1::headers::HeaderBlock;
 use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
+use crate::net::clock::since_boot;
 
 /// The longest time for which an idle connection is kept. Most load balancers close theirs after 60 s.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+/// The age from which a connection takes no new request, so that a changed address is followed.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+/// How long a connection must have been idle for its end to be taken for that of its idle time...
+const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
+/// ... and how soon after the request it must come: the upstream cannot have worked on the request.
+const EARLY_END: Duration = Duration::from_millis(250);
 
 /// The upstream connection of a request context, open or closed. One exchange at a time.
 pub struct UpstreamConnection {
@@ -47,7 +54,14 @@ struct OpenConnection {
     has_begun_response: bool,
     /// Whether the current request is not the first one on the connection.
     is_reused: bool,
-    last_used: Instant,
+    /// Both since the machine was started.
+    opened: Duration,
+    last_used: Duration,
+    /// How long connecting took.
+    connected_in: Duration,
+    /// How long the connection had been idle before the current request, and when that was sent.
+    idle_for: Duration,
+    sent_at: Instant,
 }
 
 /// The result of reading from a response body.
@@ -86,7 +100,7 @@ impl UpstreamConnection {
     /// Sends a request. Stops if `client` disconnects. [`UpstreamConnection::receive`] comes next.
     ///
     /// An idle connection is reused, but not for a streamed body, which could not be sent again if the
-    /// connection turned out to be closed.
+    /// connection turned out to be closed. True: that happened, and the request was sent once more.
     ///
     /// # Errors
     /// An [`UpstreamError`]. Errors of a streamed body's reader are known only to the reader.
@@ -94,7 +108,8 @@ impl UpstreamConnection {
         &mut self,
         mut request: Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         client: Option<&Arc<TcpStream>>,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<bool, UpstreamError> {
+        let mut is_resent = false;
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
         let timeout = per_operation(self.upstream.timeout);
         self.begin_call(client);
@@ -104,10 +119,14 @@ impl UpstreamConnection {
         {
             connection.is_reused = true;
             match connection.send(&mut request, timeout) {
-                Ok(()) => return Ok(()),
-                Err(error) if self.call.stop_reason() == StopReason::None => {
+                Ok(()) => return Ok(false),
+                Err(error)
+                    if connection.may_send_again(request.method)
+                        && self.call.stop_reason() == StopReason::None =>
+                {
                     log::debug!("an idle upstream connection was closed: {error}");
                     self.call.begin();
+                    is_resent = true;
                 }
                 Err(error) => return Err(self.close(error)),
             }
@@ -115,7 +134,8 @@ impl UpstreamConnection {
         self.open = None;
         let connected = self.connect().map(|open| self.open.insert(open));
         let result = connected.and_then(|connection| connection.send(&mut request, timeout));
-        result.map_err(|error| self.close(error))
+        result.map_err(|error| self.close(error))?;
+        Ok(is_resent)
     }
 
     /// Begins a call for `client`.
@@ -131,7 +151,8 @@ impl UpstreamConnection {
     /// Waits for the head of the response to the request that was sent with `method`.
     ///
     /// Returns `None` if the request went out on an idle connection that was closed before a byte of the
-    /// response came. The caller sends the request again, and the client notices nothing.
+    /// response came, and the upstream cannot have worked on it, or may do so twice. The caller sends the
+    /// request again, and the client notices nothing.
     ///
     /// # Errors
     /// An [`UpstreamError`].
@@ -146,7 +167,7 @@ impl UpstreamConnection {
                 Ok(Some(response))
             }
             Err(error)
-                if connection.was_idle_and_silent()
+                if connection.may_send_again(method)
                     && self.call.stop_reason() == StopReason::None =>
             {
                 log::debug!("an idle upstream connection was closed: {error}");
@@ -163,6 +184,7 @@ impl UpstreamConnection {
     }
 
     fn connect(&mut self) -> Result<OpenConnection, ExchangeError> {
+        let started = Instant::now();
         let transport = self
             .upstream
             .connect(&self.call)
@@ -174,7 +196,11 @@ impl UpstreamConnection {
             persists: true,
             has_begun_response: false,
             is_reused: false,
-            last_used: Instant::now(),
+            opened: since_boot(),
+            last_used: since_boot(),
+            connected_in: started.elapsed(),
+            idle_for: Duration::ZERO,
+            sent_at: started,
         })
     }
 
@@ -238,9 +264,9 @@ impl UpstreamConnection {
         };
         let was_used = std::mem::take(&mut connection.has_begun_response);
         if was_used {
-            connection.last_used = Instant::now();
+            connection.last_used = since_boot();
         }
-        if !connection.is_reusable() || !(was_used || connection.is_recent()) {
+        if !connection.is_reusable() || !(was_used || connection.is_recent(since_boot())) {
             self.open = None;
         }
     }
@@ -280,11 +306,13 @@ impl UpstreamConnection {
 impl OpenConnection {
     /// Whether the connection is idle, open and not too old.
     fn is_still_usable(&mut self) -> bool {
-        self.is_recent() && self.is_reusable() && self.transport.is_open()
+        self.is_recent(since_boot()) && self.is_reusable() && self.transport.is_open()
     }
 
-    fn is_recent(&self) -> bool {
-        self.last_used.elapsed() < MAX_IDLE_TIME
+    /// Whether it is neither old nor was idle for long, `now` since the machine was started.
+    fn is_recent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.last_used) < MAX_IDLE_TIME
+            && now.saturating_sub(self.opened) < MAX_AGE
     }
 
     fn send<'f>(
@@ -293,14 +321,20 @@ impl OpenConnection {
         timeout: NextTimeout,
     ) -> Result<(), ExchangeError> {
         self.has_begun_response = false;
+        self.sent_at = Instant::now();
+        self.idle_for = since_boot().saturating_sub(self.last_used);
         // No other request may follow until the response has been read completely.
         self.persists = false;
         Ok(RequestWriter::new(&mut *self.transport, timeout).send(request)?)
     }
 
-    /// Whether the upstream may have closed the idle connection before the request arrived.
-    fn was_idle_and_silent(&self) -> bool {
-        self.is_reused && !self.has_begun_response
+    /// Whether a request on a connection that has failed may be sent once more: the connection had been
+    /// idle and not a byte of the response came; and, unless the method is idempotent (RFC 9110 section
+    /// 9.2.2), the upstream cannot have worked on it already.
+    fn may_send_again(&self, method: &Method) -> bool {
+        let early_end = EARLY_END.max(2 * self.connected_in);
+        let is_unread = || self.idle_for >= MIN_IDLE_TIME && self.sent_at.elapsed() <= early_end;
+        self.is_reused && !self.has_begun_response && (method.is_idempotent() || is_unread())
     }
 
     /// Whether the last response has been read completely, and no bytes after it have arrived.
