@@ -133,7 +133,7 @@ impl Layers {
         let environment = self.environment.iter();
         let environment = environment.filter(|(name, _)| is_proxy_variable(name));
         let dotenv = self.dotenv.iter();
-        let dotenv = dotenv.filter(|(name, value)| is_proxy_variable(name) && !value.is_empty());
+        let dotenv = dotenv.filter(|(name, _)| is_proxy_variable(name));
         ProxyVariables {
             environment: environment
                 .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
@@ -210,9 +210,10 @@ impl Layers {
     }
 }
 
-/// Returns the variable if this program may read it. An empty one counts as unset.
+/// Returns the variable if this program may read it. An empty one counts as unset, but where it says
+/// that there is no proxy.
 fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.to_string_lossy();
-    let is_own = name.starts_with(PREFIX) || is_proxy_variable(&name) || name == SSL_CERT_FILE;
-    (is_own && !value.is_empty()).then(|| (name.into_owned(), value))
+    let is_own = name.starts_with(PREFIX) || name == SSL_CERT_FILE;
+    (is_proxy_variable(&name) || (is_own && !value.is_empty())).then(|| (name.into_owned(), value))
 }

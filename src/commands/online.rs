@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::report::{Failure, print, print_problem};
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::upstream::connection::{BodyRead, UpstreamConnection};
+use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connector::Upstream;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::open_connection::BodyRead;
 use crate::upstream::request::{Request, RequestBody};
 
 /// How many models are printed by name.
@@ -137,7 +138,7 @@ fn get_models(
             body: RequestBody::None,
         };
         let sent = connection.send(request, None);
-        match sent.and_then(|()| connection.receive(&Method::GET)) {
+        match sent.and_then(|_| connection.receive(&Method::GET)) {
             // The idle connection was closed meanwhile: the request goes out on a new one.
             Ok(None) => {}
             Ok(Some(response)) => break Ok((response.status, read_body(connection))),

@@ -12,7 +12,7 @@ pub fn is_proxy_variable(name: &str) -> bool {
     known.any(|known| name == *known || name == known.to_ascii_lowercase())
 }
 
-/// The proxy variables of each source. Empty ones count as unset.
+/// The proxy variables of each source.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProxyVariables {
     /// Names and values in the environment.

@@ -8,7 +8,7 @@ use super::body::{ChunkDecoder, Decoded};
 use super::headers::{HeaderBlock, KnownHeader};
 
 /// The most header lines in a head.
-const MAX_HEADER_LINES: usize = 128;
+const MAX_HEADER_LINES: usize = 256;
 /// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would take 4 KiB of
 /// stack, which pushes other data out of the cache.
 const FEW_HEADER_LINES: usize = 32;
@@ -65,7 +65,7 @@ pub fn parse(
     }
 }
 
-const TOO_MANY_LINES: &str = "its head has over 128 fields";
+const TOO_MANY_LINES: &str = "its head has over 256 fields";
 
 #[inline(never)]
 fn parse_lines<const MAX: usize>(

@@ -4,6 +4,7 @@
 //! those are in `server`. Called by the worker threads and the accept thread.
 
 pub mod buffer;
+pub mod clock;
 pub mod listener;
 pub mod socket;
 pub mod wait;

@@ -13,6 +13,33 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::wait::{WaitError, WaitOptions, Watched, before_blocking, is_leading, wait};
 
+/// After how much silence the kernel asks whether a peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+/// How often it asks again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many questions may stay unanswered.
+const PROBES: u32 = 3;
+
+/// Lets the kernel end the connection when the peer has vanished without a word: after half a minute of
+/// silence, or when it has acknowledged nothing for `unacknowledged` (RFC 5482; Linux counts the time too
+/// in which the peer's window stays closed). The probes also keep middleboxes from dropping a connection
+/// that is silent while a model thinks. Accepted sockets inherit it from the listening one.
+///
+/// # Errors
+/// The error of the operating system.
+pub fn detect_vanished_peer(socket: &socket2::Socket, unacknowledged: Duration) -> io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_INTERVAL)
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(unacknowledged))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = unacknowledged;
+    Ok(())
+}
+
 /// How long one `recv` of a socket blocks, before the client is watched too: its SO_RCVTIMEO.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReadTimeout {

@@ -126,6 +126,38 @@ pub fn wait(
     }
 }
 
+/// Waits until one of `sockets`, which are being connected, has succeeded or failed. Returns its index.
+/// Looks once even if `deadline` has passed.
+///
+/// # Errors
+/// As [`wait()`].
+pub fn wait_for_any(
+    sockets: &[TcpStream],
+    deadline: Instant,
+    watched: Option<&TcpStream>,
+) -> Result<usize, WaitError> {
+    let mut watched = watched;
+    before_blocking();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let connecting = sockets
+            .iter()
+            .map(|socket| PollFd::new(socket, PollFlags::OUT));
+        let client = watched.map(|client| PollFd::new(client, CLOSED));
+        let mut fds: Vec<_> = connecting.chain(client).collect();
+        poll_until(&mut fds, left)?;
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        match fds.iter().position(is_ready) {
+            Some(index) if index < sockets.len() => return Ok(index),
+            Some(_) if watched.is_some_and(peer_closed) => return Err(WaitError::ClientClosed),
+            // Bytes that arrived are a pipelined request, not a disconnect.
+            Some(_) => watched = None,
+            None if left.is_zero() => return Err(WaitError::TimedOut),
+            None => {}
+        }
+    }
+}
+
 /// What `poll` reports when a peer closes. Only Linux distinguishes it from bytes that arrive.
 #[cfg(target_os = "linux")]
 const CLOSED: PollFlags = PollFlags::RDHUP;

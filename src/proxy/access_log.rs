@@ -47,6 +47,8 @@ pub struct AccessLog {
     pub end: ExchangeEnd,
     /// The code of the proxy's own response.
     pub error: Option<&'static str>,
+    /// How often the request was sent once more because an idle connection had been closed.
+    pub resent: u32,
     pub id: RequestId,
     /// The upstream's own request id, where it set another one than the client sent.
     pub upstream_id: Option<Box<[u8]>>,
@@ -71,6 +73,7 @@ impl AccessLog {
             bytes_out: 0,
             end: ExchangeEnd::Ok,
             error: None,
+            resent: 0,
             id,
             upstream_id: None,
             call_id: None,
@@ -141,6 +144,10 @@ impl fmt::Display for AccessLine<'_> {
         if let Some(error) = log.error {
             line.extend_from_slice(b" error=");
             line.extend_from_slice(error.as_bytes());
+        }
+        if log.resent > 0 {
+            line.extend_from_slice(b" resent=");
+            line.extend_from_slice(digits.format(log.resent).as_bytes());
         }
         line.extend_from_slice(b" id=");
         push_id(log.id.as_bytes(), &mut line);

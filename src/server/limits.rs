@@ -7,6 +7,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection stays open without a request: longer than the 90 s for which the pools of common
 /// clients keep one, so that the client closes first and no request meets a closed connection.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
+/// How long a client may leave data unacknowledged, at least.
+pub const MIN_UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long a request waits for a permit before it gets a 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one `recv` of a request body blocks. A stall is noticed this much late.

@@ -34,9 +34,11 @@ pub use self::limits::Limits;
 
 use self::accept::Acceptor;
 use self::admission::Admission;
+use self::limits::MIN_UNACKNOWLEDGED;
 use self::workers::pool::Workers;
 use self::workers::worker;
 use crate::net::listener;
+use crate::net::socket::detect_vanished_peer;
 
 /// Bound listeners that are not yet served.
 #[derive(Debug)]
@@ -99,6 +101,11 @@ impl Server {
         limits: Limits,
         make_workers: impl FnOnce(Arc<Admission>) -> Workers<H>,
     ) -> io::Result<Running> {
+        // For the sockets that it accepts.
+        let unacknowledged = limits.client_timeout.max(MIN_UNACKNOWLEDGED);
+        for listener in &self.listeners {
+            detect_vanished_peer(&socket2::SockRef::from(listener), unacknowledged)?;
+        }
         let (waker, wakes) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         wakes.set_nonblocking(true)?;

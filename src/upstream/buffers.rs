@@ -4,9 +4,14 @@ use std::io;
 
 use ureq::unversioned::transport::Buffers;
 
+/// The most bytes of a response's head.
+const MAX_INPUT: usize = 64 * 1024;
+
 /// ureq's buffers, without its explicit zeroing: pages that are never used take no memory.
 pub(super) struct TransportBuffers {
     input: Vec<u8>,
+    /// The size to which `input` returns once it is empty, in bytes.
+    usual_input: usize,
     /// `input[start..end]` is received and not yet consumed.
     start: usize,
     end: usize,
@@ -20,6 +25,7 @@ impl TransportBuffers {
     pub(super) fn new(input_bytes: usize, output_bytes: usize) -> TransportBuffers {
         TransportBuffers {
             input: vec![0; input_bytes],
+            usual_input: input_bytes,
             start: 0,
             end: 0,
             output: vec![0; output_bytes],
@@ -27,17 +33,20 @@ impl TransportBuffers {
         }
     }
 
-    /// Returns the space for received bytes, which is not empty.
+    /// Returns the space for received bytes, which is not empty. A head that is longer than usual makes
+    /// the buffer grow.
     ///
     /// # Errors
-    /// The buffer is full: the head of a response does not fit.
+    /// The buffer is full: the head of a response is too long.
     pub(super) fn space(&mut self) -> Result<&mut [u8], ureq::Error> {
-        let space = self.input_append_buf();
-        if space.is_empty() {
-            let message = "the head of the response is over 16 KiB";
-            return Err(ureq::Error::Io(io::Error::other(message)));
+        if self.end - self.start == self.input.len() {
+            if self.input.len() >= MAX_INPUT {
+                let message = "the head of the response is over 64 KiB";
+                return Err(ureq::Error::Io(io::Error::other(message)));
+            }
+            self.input.resize(2 * self.input.len(), 0);
         }
-        Ok(space)
+        Ok(self.input_append_buf())
     }
 }
 
@@ -69,6 +78,9 @@ impl Buffers for TransportBuffers {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+            if self.input.len() > self.usual_input {
+                self.input = vec![0; self.usual_input];
+            }
         }
     }
 

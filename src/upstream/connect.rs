@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use ureq::http::Uri;
 
 use super::call_state::CallState;
+use crate::net::socket::detect_vanished_peer;
 use crate::net::wait::{self, WaitError};
 
 /// How often a thread that waits for the resolver checks the client.
@@ -61,64 +61,93 @@ pub(super) fn resolve(
     }
 }
 
-/// Connects to the first address that accepts. Each address gets an equal share of the time left.
+/// How long an attempt to connect is alone before the next address is tried beside it (RFC 8305
+/// section 5).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// How long the upstream may leave data unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Connects to the first of `addresses` that accepts. The next one is tried while the last one has not
+/// answered yet, families in turn; none is abandoned before one has accepted (RFC 8305).
 ///
 /// # Errors
-/// The error of the last address, or the client disconnects.
+/// The error of the last address that failed, the deadline passes, or the client disconnects.
 pub(super) fn connect_any(
     addresses: &[SocketAddr],
     deadline: Instant,
     call: &CallState,
 ) -> Result<TcpStream, ureq::Error> {
+    let mut waiting = families_in_turn(addresses).into_iter();
+    let mut pending: Vec<TcpStream> = Vec::new();
     let mut last_error = ureq::Error::HostNotFound;
-    for (index, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match connect(*address, Instant::now() + left / share, call) {
-            Ok(socket) => return Ok(socket),
-            Err(WaitError::ClientClosed) => return Err(call.stop(WaitError::ClientClosed)),
-            Err(WaitError::TimedOut) => {
-                last_error = ureq::Error::Io(io::ErrorKind::TimedOut.into())
+    let mut next_at = Instant::now();
+    loop {
+        let now = Instant::now();
+        if (pending.is_empty() || now >= next_at)
+            && let Some(address) = waiting.next()
+        {
+            match begin_connect(address) {
+                Ok(socket) => pending.push(socket),
+                Err(error) => last_error = ureq::Error::Io(error),
             }
-            Err(WaitError::Io(error)) => last_error = ureq::Error::Io(error),
+            next_at = now + NEXT_ADDRESS_AFTER;
+            continue;
         }
+        if pending.is_empty() {
+            return Err(last_error);
+        }
+        let until = match waiting.len() {
+            0 => deadline,
+            _ => next_at.min(deadline),
+        };
+        let client = call.client();
+        let ready = match wait::wait_for_any(&pending, until, client.as_deref()) {
+            Ok(ready) => ready,
+            Err(WaitError::TimedOut) if until < deadline => continue,
+            Err(error) => return Err(call.stop(error)),
+        };
+        let socket = pending.swap_remove(ready);
+        match socket.take_error() {
+            Ok(None) => {
+                socket.set_nonblocking(false).map_err(ureq::Error::Io)?;
+                return Ok(socket);
+            }
+            Ok(Some(error)) | Err(error) => last_error = ureq::Error::Io(error),
+        }
+        next_at = now;
     }
-    Err(last_error)
 }
 
-fn connect(
-    address: SocketAddr,
-    deadline: Instant,
-    call: &CallState,
-) -> Result<TcpStream, WaitError> {
-    use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(WaitError::Io)?;
-    socket.set_nonblocking(true).map_err(WaitError::Io)?;
-    socket.set_tcp_nodelay(true).map_err(WaitError::Io)?;
-    // Detects a peer that vanished, and keeps middleboxes from dropping a connection that is silent
-    // while the model thinks.
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    socket
-        .set_tcp_keepalive(&keepalive)
-        .map_err(WaitError::Io)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => {
-            socket.set_nonblocking(false).map_err(WaitError::Io)?;
-            return Ok(socket.into());
-        }
-        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {}
-        Err(error) => return Err(WaitError::Io(error)),
+/// The addresses in the resolver's order, but one of each family after the other.
+fn families_in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_first = |address: &&SocketAddr| address.is_ipv6() == addresses[0].is_ipv6();
+    let (mut first, mut second) = (
+        addresses.iter().filter(is_first),
+        addresses.iter().filter(|address| !is_first(address)),
+    );
+    let mut in_turn = Vec::with_capacity(addresses.len());
+    while in_turn.len() < addresses.len() {
+        in_turn.extend(first.next());
+        in_turn.extend(second.next());
     }
-    let stream = TcpStream::from(socket);
-    wait::wait(&stream, PollFlags::OUT, deadline, call.client().as_deref())?;
-    match stream.take_error() {
-        Ok(None) => {
-            stream.set_nonblocking(false).map_err(WaitError::Io)?;
-            Ok(stream)
-        }
-        Ok(Some(error)) | Err(error) => Err(WaitError::Io(error)),
+    in_turn
+}
+
+/// Begins to connect. The socket becomes writable when that has succeeded or failed.
+fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    detect_vanished_peer(&socket, UNACKNOWLEDGED)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
     }
 }
 
 const EINPROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+
+#[cfg(test)]
+mod tests;

@@ -5,23 +5,20 @@
 //! transports' buffers, because ureq's own calls took two thirds of a request's instructions
 //! (measured). Called by the worker that serves the request.
 
-use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use ureq::unversioned::transport::{NextTimeout, Transport};
 
 use super::call_state::{CallState, ReadMode, StopReason};
 use super::connector::{CONNECT_TIMEOUT, Upstream};
 use super::error::{ExchangeError, UpstreamError};
-use super::request::{Request, RequestBody, RequestWriter};
+use super::open_connection::{BodyRead, OpenConnection, per_operation};
+use super::request::{Request, RequestBody};
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
-
-/// The longest time for which an idle connection is kept. Most load balancers close theirs after 60 s.
-const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+use crate::http1::response::{BodyDecoder, ResponseHead};
+use crate::net::clock::since_boot;
 
 /// The upstream connection of a request context, open or closed. One exchange at a time.
 pub struct UpstreamConnection {
@@ -34,40 +31,6 @@ pub struct UpstreamConnection {
     open: Option<OpenConnection>,
     /// Memory for the header lines of the next response.
     spare_fields: HeaderBlock,
-}
-
-/// An open connection, in the middle of an exchange or idle.
-struct OpenConnection {
-    transport: Box<dyn Transport>,
-    /// The part of the last response's body that has not been read.
-    body: BodyDecoder,
-    /// Whether another request may follow after that body.
-    persists: bool,
-    /// Whether a byte of the response to the current request has arrived.
-    has_begun_response: bool,
-    /// Whether the current request is not the first one on the connection.
-    is_reused: bool,
-    last_used: Instant,
-}
-
-/// The result of reading from a response body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyRead {
-    /// This number of bytes was read. Not 0.
-    Data(usize),
-    /// Nothing has arrived. Only [`UpstreamConnection::try_read`] returns this.
-    NotYet,
-    /// The body has been read completely.
-    End,
-}
-
-/// Returns a timeout that applies to each read and write of the socket by itself.
-fn per_operation(timeout: Duration) -> NextTimeout {
-    NextTimeout {
-        per_read: Some(timeout.into()),
-        per_write: Some(timeout.into()),
-        ..NextTimeout::default()
-    }
 }
 
 impl UpstreamConnection {
@@ -86,7 +49,7 @@ impl UpstreamConnection {
     /// Sends a request. Stops if `client` disconnects. [`UpstreamConnection::receive`] comes next.
     ///
     /// An idle connection is reused, but not for a streamed body, which could not be sent again if the
-    /// connection turned out to be closed.
+    /// connection turned out to be closed. True: that happened, and the request was sent once more.
     ///
     /// # Errors
     /// An [`UpstreamError`]. Errors of a streamed body's reader are known only to the reader.
@@ -94,7 +57,8 @@ impl UpstreamConnection {
         &mut self,
         mut request: Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         client: Option<&Arc<TcpStream>>,
-    ) -> Result<(), UpstreamError> {
+    ) -> Result<bool, UpstreamError> {
+        let mut is_resent = false;
         let is_streamed = matches!(request.body, RequestBody::Streamed { .. });
         let timeout = per_operation(self.upstream.timeout);
         self.begin_call(client);
@@ -104,10 +68,14 @@ impl UpstreamConnection {
         {
             connection.is_reused = true;
             match connection.send(&mut request, timeout) {
-                Ok(()) => return Ok(()),
-                Err(error) if self.call.stop_reason() == StopReason::None => {
+                Ok(()) => return Ok(false),
+                Err(error)
+                    if connection.may_send_again(request.method)
+                        && self.call.stop_reason() == StopReason::None =>
+                {
                     log::debug!("an idle upstream connection was closed: {error}");
                     self.call.begin();
+                    is_resent = true;
                 }
                 Err(error) => return Err(self.close(error)),
             }
@@ -115,7 +83,8 @@ impl UpstreamConnection {
         self.open = None;
         let connected = self.connect().map(|open| self.open.insert(open));
         let result = connected.and_then(|connection| connection.send(&mut request, timeout));
-        result.map_err(|error| self.close(error))
+        result.map_err(|error| self.close(error))?;
+        Ok(is_resent)
     }
 
     /// Begins a call for `client`.
@@ -131,7 +100,8 @@ impl UpstreamConnection {
     /// Waits for the head of the response to the request that was sent with `method`.
     ///
     /// Returns `None` if the request went out on an idle connection that was closed before a byte of the
-    /// response came. The caller sends the request again, and the client notices nothing.
+    /// response came, and the upstream cannot have worked on it, or may do so twice. The caller sends the
+    /// request again, and the client notices nothing.
     ///
     /// # Errors
     /// An [`UpstreamError`].
@@ -146,7 +116,7 @@ impl UpstreamConnection {
                 Ok(Some(response))
             }
             Err(error)
-                if connection.was_idle_and_silent()
+                if connection.may_send_again(method)
                     && self.call.stop_reason() == StopReason::None =>
             {
                 log::debug!("an idle upstream connection was closed: {error}");
@@ -163,6 +133,7 @@ impl UpstreamConnection {
     }
 
     fn connect(&mut self) -> Result<OpenConnection, ExchangeError> {
+        let started = Instant::now();
         let transport = self
             .upstream
             .connect(&self.call)
@@ -174,7 +145,11 @@ impl UpstreamConnection {
             persists: true,
             has_begun_response: false,
             is_reused: false,
-            last_used: Instant::now(),
+            opened: since_boot(),
+            last_used: since_boot(),
+            connected_in: started.elapsed(),
+            idle_for: Duration::ZERO,
+            sent_at: started,
         })
     }
 
@@ -238,9 +213,9 @@ impl UpstreamConnection {
         };
         let was_used = std::mem::take(&mut connection.has_begun_response);
         if was_used {
-            connection.last_used = Instant::now();
+            connection.last_used = since_boot();
         }
-        if !connection.is_reusable() || !(was_used || connection.is_recent()) {
+        if !connection.is_reusable() || !(was_used || connection.is_recent(since_boot())) {
             self.open = None;
         }
     }
@@ -273,106 +248,6 @@ impl UpstreamConnection {
             StopReason::TimedOut => UpstreamError::TimedOut,
             StopReason::None if is_connecting => UpstreamError::Unreachable(error.to_string()),
             StopReason::None => UpstreamError::Broke(error.to_string()),
-        }
-    }
-}
-
-impl OpenConnection {
-    /// Whether the connection is idle, open and not too old.
-    fn is_still_usable(&mut self) -> bool {
-        self.is_recent() && self.is_reusable() && self.transport.is_open()
-    }
-
-    fn is_recent(&self) -> bool {
-        self.last_used.elapsed() < MAX_IDLE_TIME
-    }
-
-    fn send<'f>(
-        &mut self,
-        request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
-        timeout: NextTimeout,
-    ) -> Result<(), ExchangeError> {
-        self.has_begun_response = false;
-        // No other request may follow until the response has been read completely.
-        self.persists = false;
-        Ok(RequestWriter::new(&mut *self.transport, timeout).send(request)?)
-    }
-
-    /// Whether the upstream may have closed the idle connection before the request arrived.
-    fn was_idle_and_silent(&self) -> bool {
-        self.is_reused && !self.has_begun_response
-    }
-
-    /// Whether the last response has been read completely, and no bytes after it have arrived.
-    fn is_reusable(&mut self) -> bool {
-        let is_idle = self.persists && matches!(self.body, BodyDecoder::Ended);
-        is_idle && self.transport.buffers().input().is_empty()
-    }
-
-    /// Reads until the head of the final response is complete. Drops interim responses.
-    fn read_head(
-        &mut self,
-        method: &Method,
-        timeout: NextTimeout,
-        spare: &mut HeaderBlock,
-    ) -> Result<ResponseHead, ExchangeError> {
-        loop {
-            let buffers = self.transport.buffers();
-            if !buffers.input().is_empty() {
-                let parsed = response::parse(buffers.input(), method, spare);
-                match parsed.map_err(|reason| ExchangeError::NotHttp(reason.into()))? {
-                    Parsed::NotYet => {}
-                    // RFC 9110 section 15.2: any number of interim responses. `CallState` limits it.
-                    Parsed::Interim(length) => {
-                        buffers.input_consume(length);
-                        continue;
-                    }
-                    Parsed::Final(length, response) => {
-                        buffers.input_consume(length);
-                        self.body = BodyDecoder::new(response.framing);
-                        self.persists = response.persists;
-                        return Ok(response);
-                    }
-                }
-            }
-            if !self.transport.await_input(timeout)? {
-                return Err(ExchangeError::ClosedEarly);
-            }
-            self.has_begun_response = true;
-        }
-    }
-
-    /// Decodes a piece of the body into `buffer`, and receives more input if necessary.
-    fn read_body(
-        &mut self,
-        buffer: &mut [u8],
-        timeout: NextTimeout,
-    ) -> Result<BodyRead, ExchangeError> {
-        loop {
-            if matches!(self.body, BodyDecoder::Ended) {
-                return Ok(BodyRead::End);
-            }
-            let buffers = self.transport.buffers();
-            let decoded = self.body.decode(buffers.input(), buffer);
-            let (used, filled) = decoded.map_err(ExchangeError::NotHttp)?;
-            buffers.input_consume(used);
-            if filled > 0 {
-                return Ok(BodyRead::Data(filled));
-            }
-            if used > 0 {
-                continue;
-            }
-            match self.transport.await_input(timeout) {
-                Ok(true) => {}
-                Ok(false) if matches!(self.body, BodyDecoder::UntilClose) => {
-                    self.body = BodyDecoder::Ended
-                }
-                Ok(false) => return Err(ExchangeError::ClosedEarly),
-                Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(BodyRead::NotYet);
-                }
-                Err(error) => return Err(error.into()),
-            }
         }
     }
 }

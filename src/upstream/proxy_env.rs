@@ -1,6 +1,8 @@
-//! Which proxy is used for the target, if any, according to the proxy variables.
+//! Which proxy is used for the target, if any. The variables are read as curl reads them.
 
-use ureq::{Proxy, ProxyProtocol};
+use std::net::IpAddr;
+
+use ureq::Proxy;
 
 use crate::config::proxy_variables::ProxyVariables;
 use crate::config::target::Target;
@@ -14,52 +16,62 @@ pub enum ProxySettings {
     FromVariables(Target, ProxyVariables),
 }
 
-/// The variables that can name a proxy: of each source, the first one that is set counts.
-const NAMING_PROXY: [&str; 6] = [
-    "ALL_PROXY",
-    "all_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-];
-
-/// The variables that name hosts without a proxy: the first one that is set counts.
-const NAMING_HOSTS: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// The variables that name a proxy for `https` targets. Of each source the first one that is set counts;
+/// an empty one says that there is no proxy.
+const FOR_HTTPS: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+const FOR_HTTP: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+/// The variables that name hosts without a proxy.
+const NAMING_HOSTS: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
 impl ProxySettings {
     /// Returns the proxy for the target, if there is one. A loopback target has none: a proxy would get
     /// the token in clear text, and would connect to a loopback address of its own.
     ///
     /// # Errors
-    /// One line for the user: a variable names SOCKS version 4 or is not the URL of a proxy.
+    /// One line for the user: the variable names SOCKS version 4 or is not the URL of a proxy.
     pub(super) fn proxy(&self) -> Result<Option<Proxy>, String> {
         let ProxySettings::FromVariables(target, variables) = self else {
             return Ok(None);
         };
-        if target.is_loopback() || is_excepted(target, variables) {
-            return Ok(None);
-        }
-        let mut first = None;
-        for (place, variables) in variables.sources() {
-            for name in NAMING_PROXY {
-                if let Some(url) = value_of(variables, name) {
-                    let proxy = parse(url).map_err(|error| format!("{place}{name}: {error}"))?;
-                    first = first.or(Some(proxy));
+        let names = if target.https { FOR_HTTPS } else { FOR_HTTP };
+        let is_excepted = || {
+            let hosts = first_set(variables, &NAMING_HOSTS);
+            hosts.is_some_and(|(_, _, hosts)| excepts(hosts, &target.host))
+        };
+        match first_set(variables, &names) {
+            Some((place, name, url)) if !url.is_empty() => {
+                if target.is_loopback() || is_excepted() {
+                    return Ok(None);
                 }
+                let proxy = parse(url).map_err(|error| format!("{place}{name}: {error}"))?;
+                Ok(Some(proxy))
             }
+            _ => Ok(None),
         }
-        Ok(first)
     }
 
     /// Returns the proxy for the target as `host:port`, if there is one.
     ///
     /// # Errors
-    /// One line for the user: a variable names SOCKS version 4 or is not the URL of a proxy.
+    /// One line for the user: the variable names SOCKS version 4 or is not the URL of a proxy.
     pub fn proxy_name(&self) -> Result<Option<String>, String> {
         let proxy = self.proxy()?;
         Ok(proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())))
     }
+}
+
+/// Returns the first of the variables `names` that is set: the place of its source, name and value.
+fn first_set<'v>(
+    variables: &'v ProxyVariables,
+    names: &[&'static str],
+) -> Option<(&'static str, &'static str, &'v str)> {
+    variables.sources().into_iter().find_map(|(place, list)| {
+        names.iter().find_map(|name| {
+            // The last of two lines of `.env` counts, as in shells.
+            let (_, value) = list.iter().rfind(|(known, _)| known == name)?;
+            Some((place, *name, value.as_str()))
+        })
+    })
 }
 
 /// Reads the URL of a proxy. No error quotes it: it may hold a password.
@@ -71,29 +83,54 @@ fn parse(url: &str) -> Result<Proxy, &'static str> {
         .map_err(|_| "its value is not a proxy's URL (http://host:port, socks5://host:port)")
 }
 
-/// Whether the target is one of the hosts without a proxy.
-fn is_excepted(target: &Target, variables: &ProxyVariables) -> bool {
-    let set = variables.sources().into_iter().find_map(|(_, variables)| {
-        NAMING_HOSTS
-            .iter()
-            .find_map(|name| value_of(variables, name))
-    });
-    let Some(hosts) = set else {
-        return false;
-    };
-    // ureq matches hosts for a proxy only: any will do.
-    let any = Proxy::builder(ProxyProtocol::Http);
-    let proxy = hosts
-        .split(',')
-        .fold(any, |proxy, host| proxy.no_proxy(host));
-    let uri = target.to_string().parse().unwrap_or_default();
-    proxy.build().is_ok_and(|proxy| proxy.is_no_proxy(&uri))
+/// Whether `hosts`, the value of `NO_PROXY`, covers `host`: entries with commas or blanks between them,
+/// each `*`, a domain that covers what is below it, an address or a block of addresses.
+fn excepts(hosts: &str, host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    let address: Option<IpAddr> = host.parse().ok();
+    hosts
+        .split([',', ' ', '\t'])
+        .filter(|entry| !entry.is_empty())
+        .any(|entry| match address {
+            _ if entry == "*" => true,
+            Some(address) => is_in_block(address, entry),
+            None => is_in_domain(host, entry),
+        })
 }
 
-fn value_of<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    // The last of two lines of `.env` counts, as in shells.
-    let found = variables.iter().rfind(|(known, _)| known == name);
-    found.map(|(_, value)| value.as_str())
+fn is_in_domain(host: &str, domain: &str) -> bool {
+    let domain = domain.trim_start_matches('.').trim_end_matches('.');
+    let Some(at) = host.len().checked_sub(domain.len()) else {
+        return false;
+    };
+    let (before, end) = (&host.as_bytes()[..at], &host.as_bytes()[at..]);
+    !domain.is_empty()
+        && end.eq_ignore_ascii_case(domain.as_bytes())
+        && (before.is_empty() || before.ends_with(b"."))
+}
+
+/// Whether `address` is the one in `block`, or in the block `network/bits` (RFC 4632 section 3.1).
+fn is_in_block(address: IpAddr, block: &str) -> bool {
+    let (network, bits) = match block.split_once('/') {
+        Some((network, bits)) => (network, bits.parse().ok()),
+        None => (block, Some(u32::MAX)),
+    };
+    let network = network.trim_matches(['[', ']']).parse();
+    let (address, network, width) = match (address, network) {
+        (IpAddr::V4(address), Ok(IpAddr::V4(network))) => (
+            u128::from(address.to_bits()),
+            u128::from(network.to_bits()),
+            32,
+        ),
+        (IpAddr::V6(address), Ok(IpAddr::V6(network))) => {
+            (address.to_bits(), network.to_bits(), 128)
+        }
+        _ => return false,
+    };
+    bits.is_some_and(|bits: u32| {
+        let ignored = width - bits.min(width);
+        (address ^ network).checked_shr(ignored).unwrap_or(0) == 0
+    })
 }
 
 #[cfg(test)]
@@ -119,26 +156,112 @@ mod tests {
     }
 
     #[test]
+    fn the_variable_of_the_scheme_goes_before_the_one_for_all() {
+        let (own, all) = ("http://own:1", "http://all:2");
+        for (target, list, expected) in [
+            (
+                "https://a.example",
+                &[("https_proxy", own), ("all_proxy", all)][..],
+                Some("own:1"),
+            ),
+            (
+                "https://a.example",
+                &[("ALL_PROXY", all), ("HTTPS_PROXY", own)],
+                Some("own:1"),
+            ),
+            (
+                "https://a.example",
+                &[("HTTPS_PROXY", all), ("https_proxy", own)],
+                Some("own:1"),
+            ),
+            (
+                "https://a.example",
+                &[("http_proxy", own), ("ALL_PROXY", all)],
+                Some("all:2"),
+            ),
+            ("https://a.example", &[("http_proxy", own)], None),
+            ("https://a.example", &[("HTTP_PROXY", own)], None),
+            (
+                "http://a.example",
+                &[("HTTP_PROXY", own), ("HTTPS_PROXY", all)],
+                Some("own:1"),
+            ),
+            ("http://a.example", &[("https_proxy", own)], None),
+            (
+                "https://a.example",
+                &[("https_proxy", ""), ("ALL_PROXY", all)],
+                None,
+            ),
+            (
+                "https://a.example",
+                &[("https_proxy", own), ("no_proxy", "")],
+                Some("own:1"),
+            ),
+            ("https://a.example", &[], None),
+        ] {
+            let got = used(target, list, &[]);
+            assert_eq!(got, Ok(expected.map(str::to_owned)), "{target} {list:?}");
+        }
+    }
+
+    #[test]
     fn the_environment_goes_before_dotenv() {
         let (one, other) = ("http://one:1", "http://other:2");
         let url = "https://example.com";
         let used = |environment: &[_], dotenv: &[_]| used(url, environment, dotenv).unwrap();
-        assert_eq!(used(&[], &[]), None);
         assert_eq!(used(&[], &[("https_proxy", other)]).unwrap(), "other:2");
+        let by_all = [("ALL_PROXY", one)];
+        assert_eq!(used(&by_all, &[("https_proxy", other)]).unwrap(), "one:1");
         assert_eq!(
-            used(&[("https_proxy", one)], &[("ALL_PROXY", other)]).unwrap(),
-            "one:1"
+            used(&[("https_proxy", "")], &[("https_proxy", other)]),
+            None
         );
         let no_proxy = ("NO_PROXY", "a.example,example.com");
         assert_eq!(used(&[("HTTPS_PROXY", one)], &[no_proxy]), None);
-        assert_eq!(
-            used(&[("no_proxy", "x"), ("HTTPS_PROXY", one)], &[no_proxy]).unwrap(),
-            "one:1"
-        );
+        let narrower = [("no_proxy", "x"), ("HTTPS_PROXY", one)];
+        assert_eq!(used(&narrower, &[no_proxy]).unwrap(), "one:1");
     }
 
     #[test]
-    fn a_loopback_target_has_no_proxy_and_its_variables_are_not_read() {
+    fn no_proxy_covers_domains_addresses_and_blocks() {
+        for (hosts, host) in [
+            ("*", "a.example"),
+            ("a.example", "a.example"),
+            ("example", "a.example"),
+            (".example", "a.example"),
+            ("EXAMPLE.", "a.Example"),
+            ("x, corp.example", "flow.corp.example"),
+            ("x corp.example", "flow.corp.example"),
+            ("10.0.0.0/8", "10.1.2.3"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("0.0.0.0/0", "10.1.2.3"),
+            ("fd00::/8", "[fd12::1]"),
+            ("[fd12::1]", "[fd12::1]"),
+            ("::/0", "[fd12::1]"),
+        ] {
+            assert!(excepts(hosts, host), "{hosts:?} {host}");
+        }
+        for (hosts, host) in [
+            ("", "a.example"),
+            (",", "a.example"),
+            (".", "a.example"),
+            ("ample", "a.example"),
+            ("b.a.example", "a.example"),
+            ("a.example", "10.1.2.3"),
+            ("2.3", "10.1.2.3"),
+            ("10.0.0.0/16", "10.1.2.3"),
+            ("10.0.0.0/x", "10.0.0.0"),
+            ("fd00::/16", "[fd12::1]"),
+            ("10.0.0.0/8", "[fd12::1]"),
+            ("10.0.0.0/8", "a.example"),
+        ] {
+            assert!(!excepts(hosts, host), "{hosts:?} {host}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_target_has_no_proxy() {
         for target in [
             "http://127.0.0.1:1",
             "https://localhost",

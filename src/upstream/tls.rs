@@ -39,6 +39,8 @@ impl TlsConnector {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots(root_files)?)
             .with_no_client_auth();
+        // Some fronts reject a client that offers none; to others HTTP/2 would be the first choice.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::store(Arc::new(TicketStore::new()));
         Ok(TlsConnector(Arc::new(config)))
     }

@@ -304,7 +304,7 @@ fn an_upstream_that_closes_after_every_answer_costs_the_client_nothing() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     for n in 0..50 {
-        let response = client.request("POST", &format!("/v1/{n}"), &[], b"body");
+        let response = client.request("PUT", &format!("/v1/{n}"), &[], b"body");
         response.assert_text(200, "ok");
     }
     let expected: Vec<String> = (0..50).map(|n| format!("/flow-llm-proxy/v1/{n}")).collect();
@@ -331,7 +331,7 @@ fn start_closing_on_reuse(cut_off: &Arc<AtomicUsize>) -> RawUpstream {
 
 #[test]
 fn a_request_that_meets_a_closing_connection_is_sent_once_more_on_a_new_one() {
-    for (method, body) in [("GET", ""), ("POST", "a body"), ("DELETE", "")] {
+    for (method, body) in [("GET", ""), ("PUT", "a body"), ("DELETE", "")] {
         let cut_off = Arc::new(AtomicUsize::new(0));
         let upstream = start_closing_on_reuse(&cut_off);
         let proxy = ProxyProcess::to(&upstream.url()).start();

@@ -1,6 +1,7 @@
 //! SIGHUP with and without the terminal that the proxy was started in (contract section 11).
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,12 +13,28 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::support::{Ended, ProxyProcess, RawClient, RawUpstream, SOON, get};
+use crate::support::{Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
 
 const TARGET: &str = "http://127.0.0.1:9/x";
 
-/// A pseudo-terminal: its master, which closes it when dropped, and the terminal.
-fn terminal() -> (OwnedFd, File) {
+/// The master of a pseudo-terminal.
+struct Master {
+    descriptor: OwnedFd,
+    terminal: File,
+}
+
+impl Master {
+    /// Closes the terminal. A process that another test is starting may hold the descriptor for a moment.
+    fn close(self) {
+        drop(self.descriptor);
+        wait_until("the terminal to be gone", SOON, || {
+            !self.terminal.is_terminal()
+        });
+    }
+}
+
+/// A pseudo-terminal: its master and the terminal.
+fn terminal() -> (Master, File) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .expect("a pseudo-terminal");
     grantpt(&master).expect("our own pseudo-terminal");
@@ -30,6 +47,10 @@ fn terminal() -> (OwnedFd, File) {
         .custom_flags(OFlags::NOCTTY.bits() as i32)
         .open(path)
         .expect("a terminal");
+    let master = Master {
+        descriptor: master,
+        terminal: terminal.try_clone().expect("a descriptor"),
+    };
     (master, terminal)
 }
 
@@ -40,7 +61,7 @@ fn sighup_reloads_while_the_terminal_is_there_and_stops_when_it_is_gone() {
     proxy.signal("HUP");
     proxy.wait_for_log("Reloaded 1 configurations");
     assert!(!proxy.has_exited());
-    drop(master);
+    master.close();
     proxy.signal("HUP");
     assert_eq!(proxy.wait_for_exit(SOON).code(), Some(0));
     let log = proxy.log();
@@ -57,7 +78,7 @@ fn a_second_sighup_of_a_closed_terminal_does_not_cut_the_stop_short() {
     client.send_request("GET", "/v1/x", &[], b"");
     commands.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
     client.read_head();
-    drop(master);
+    master.close();
     proxy.signal("HUP");
     proxy.wait_for_log("the terminal is gone, stopping");
     proxy.signal("HUP");
@@ -79,7 +100,7 @@ fn under_nohup_it_reloads_even_when_the_terminal_is_gone() {
         .stdin(terminal)
         .after_shell("trap '' HUP")
         .start();
-    drop(master);
+    master.close();
     proxy.signal("HUP");
     proxy.wait_for_log("Reloaded 1 configurations");
     assert!(!proxy.has_exited());

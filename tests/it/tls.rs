@@ -35,6 +35,7 @@ impl TlsUpstream {
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key.into())
             .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.send_tls13_tickets = tickets;
         // All is in the ticket: a store would forget sessions.
         config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
@@ -92,6 +93,8 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
             _ => return,
         }
         if !std::mem::replace(&mut is_counted, true) {
+            // RFC 7301: some servers reject a client that offers none.
+            assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
             match stream.conn.handshake_kind() {
                 Some(HandshakeKind::Resumed) => resumed.fetch_add(1, Ordering::SeqCst),
                 _ => full.fetch_add(1, Ordering::SeqCst),

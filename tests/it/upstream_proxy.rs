@@ -121,7 +121,7 @@ fn assert_requests_go_through(protocol: Protocol, variable: &str, scheme: &str) 
 #[test]
 fn an_http_proxy_of_the_environment_is_used() {
     assert_requests_go_through(Protocol::Connect, "HTTP_PROXY", "http");
-    assert_requests_go_through(Protocol::Connect, "https_proxy", "http");
+    assert_requests_go_through(Protocol::Connect, "http_proxy", "http");
     assert_requests_go_through(Protocol::Connect, "ALL_PROXY", "http");
 }
 
@@ -179,7 +179,7 @@ fn a_proxy_in_dotenv_is_used_where_the_environment_names_none() {
         Middle::start(Protocol::Connect),
         Middle::start(Protocol::Connect),
     );
-    let dotenv = format!("SECRET=\"\nexport HTTPS_PROXY='http://{}'\n", one.address);
+    let dotenv = format!("SECRET=\"\nexport HTTP_PROXY='http://{}'\n", one.address);
     let proxy = to_elsewhere(&upstream.url())
         .with_file(".env", &dotenv)
         .start();
@@ -226,11 +226,11 @@ fn a_proxy_that_is_not_there_is_a_502_that_says_so() {
 fn a_proxy_that_makes_no_sense_stops_the_start_without_being_quoted() {
     for value in ["http://user:fake-password@", "socks4://127.0.0.1:1"] {
         let finished = to_elsewhere("http://127.0.0.1:1")
-            .env("HTTPS_PROXY", value)
+            .env("HTTP_PROXY", value)
             .run_to_end(Duration::from_secs(10));
         assert_eq!(finished.code, Some(2), "{value}: {}", finished.stderr);
         assert!(
-            finished.stderr.contains("HTTPS_PROXY"),
+            finished.stderr.contains("HTTP_PROXY"),
             "{}",
             finished.stderr
         );

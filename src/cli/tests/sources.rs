@@ -167,9 +167,9 @@ fn proxy_variables_are_read_from_the_environment_and_from_dotenv() {
     let environment = [("ALL_PROXY", "http://one:1"), ("HTTP_PROXY", "")];
     let invocation = parse_with(&[], &environment, &dotenv.0).unwrap();
     let variables = &invocation.options.proxy_variables;
-    let expected = ("ALL_PROXY".to_owned(), "http://one:1".to_owned());
-    assert_eq!(variables.environment, [expected]);
-    assert_eq!(variables.dotenv.len(), 1, "{variables:?}");
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    assert_eq!(variables.environment, environment.map(owned));
+    assert_eq!(variables.dotenv.len(), 2, "{variables:?}");
     assert!(invocation.warnings.is_empty(), "{:?}", invocation.warnings);
     assert!(!format!("{invocation:?}").contains("hunter2"));
 }

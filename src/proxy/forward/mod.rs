@@ -172,7 +172,10 @@ impl Forwarder {
         let response = match context.connection.receive(&exchange.head.method) {
             Ok(Some(response)) => response,
             // An idle connection was closed before the request reached it.
-            Ok(None) => return Ok(false),
+            Ok(None) => {
+                request.log.resent += 1;
+                return Ok(false);
+            }
             Err(error) => {
                 self.conclude(request, None);
                 return Err(error.into());
@@ -307,20 +310,26 @@ impl Forwarder {
             return Err(HttpError::internal_error("no configuration").into());
         };
         let credential = &selection.configuration.credential;
-        let sent = self.send_with(context, exchange, request, credential);
-        if sent.is_err() {
-            self.conclude(request, None);
+        match self.send_with(context, exchange, request, credential) {
+            Ok(is_resent) => {
+                request.log.resent += u32::from(is_resent);
+                Ok(())
+            }
+            Err(error) => {
+                self.conclude(request, None);
+                Err(error)
+            }
         }
-        sent
     }
 
+    /// Returns whether it was sent once more because an idle connection had been closed.
     fn send_with(
         &self,
         context: &mut Context,
         exchange: &mut Exchange<'_>,
         request: &InFlight,
         credential: &Credential,
-    ) -> Result<(), ProxyError> {
+    ) -> Result<bool, ProxyError> {
         let id = request.log.id.as_bytes();
         let own = (credential.authorization(), &self.host, id);
         if let Body::Streamed(length) = request.body {
@@ -354,7 +363,7 @@ fn send_streamed(
     path: &TargetSlice,
     length: Option<u64>,
     own: headers::Own<'_>,
-) -> Result<(), ProxyError> {
+) -> Result<bool, ProxyError> {
     // A long computation, even where neither side makes it wait.
     wait::before_blocking();
     // The exchange itself is needed for reading the body.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::target::Target;
 use crate::net::socket::peek;
+use crate::upstream::open_connection::{MAX_AGE, MAX_IDLE_TIME};
 use crate::upstream::proxy_env::ProxySettings;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -98,7 +99,7 @@ fn idle_time_after_own_response(change: impl FnOnce(&mut OpenConnection)) -> Opt
     change(connection.open.as_mut().unwrap());
     connection.end_exchange();
     let open = connection.open.as_ref();
-    open.map(|open| open.last_used.elapsed())
+    open.map(|open| since_boot().saturating_sub(open.last_used))
 }
 
 #[test]
@@ -109,4 +110,19 @@ fn a_response_of_our_own_does_not_make_an_idle_connection_younger_and_closes_an_
     assert!(half.is_some_and(|idle| idle >= MAX_IDLE_TIME / 2));
     let old = idle_time_after_own_response(|open| open.last_used -= MAX_IDLE_TIME);
     assert_eq!(old, None);
+}
+
+#[test]
+fn a_connection_takes_no_request_once_it_is_old_or_was_idle_for_long() {
+    let (target, _sender) = start_upstream();
+    let mut connection = send_get(&target);
+    let open = connection.open.as_mut().unwrap();
+    (open.persists, open.body) = (true, BodyDecoder::Ended);
+    assert!(open.is_still_usable());
+    let opened = open.opened;
+    assert!(open.is_recent(opened + MAX_IDLE_TIME / 2));
+    assert!(!open.is_recent(opened + 2 * MAX_IDLE_TIME));
+    open.last_used = opened + MAX_AGE;
+    assert!(open.is_recent(opened + MAX_AGE - Duration::from_secs(1)));
+    assert!(!open.is_recent(opened + MAX_AGE));
 }

@@ -178,6 +178,7 @@ pub struct UpstreamConnection {
     upstream: Upstream,
     /// The position of this connection, counted from 1.
     pub number: usize,
+    has_served: bool,
 }
 
 impl UpstreamConnection {
@@ -191,7 +192,13 @@ impl UpstreamConnection {
             buffered: Vec::new(),
             upstream,
             number,
+            has_served: false,
         }
+    }
+
+    /// Tells whether something was sent on this connection.
+    pub fn has_served(&self) -> bool {
+        self.has_served
     }
 
     /// Returns `address:port` of this end.
@@ -245,6 +252,7 @@ impl UpstreamConnection {
 
     /// Sends bytes; `false` where the proxy has closed.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.has_served = true;
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
