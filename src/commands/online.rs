@@ -13,9 +13,9 @@ use super::report::{Failure, print, print_problem};
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
 use crate::upstream::connection::UpstreamConnection;
+use crate::upstream::connection::open::BodyRead;
 use crate::upstream::connector::Upstream;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::open_connection::BodyRead;
 use crate::upstream::request::{Request, RequestBody};
 
 /// How many models are printed by name.

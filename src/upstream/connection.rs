@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+pub mod open;
+
+use self::open::{BodyRead, OpenConnection, per_operation};
 use super::call_state::{CallState, ReadMode, StopReason};
 use super::connector::{CONNECT_TIMEOUT, Upstream};
 use super::error::{ExchangeError, UpstreamError};
-use super::open_connection::{BodyRead, OpenConnection, per_operation};
 use super::request::{Request, RequestBody};
 use crate::http1::headers::HeaderBlock;
 use crate::http1::response::{BodyDecoder, ResponseHead};

@@ -13,7 +13,6 @@ mod connect;
 pub mod connection;
 pub mod connector;
 pub mod error;
-pub mod open_connection;
 pub mod proxy_env;
 pub mod request;
 mod socks;

@@ -8,7 +8,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 use crate::proxy::balancer::verdict::ErrorObject;
 use crate::upstream::connection::UpstreamConnection;
-use crate::upstream::open_connection::BodyRead;
+use crate::upstream::connection::open::BodyRead;
 
 /// The most of a body that is read, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;

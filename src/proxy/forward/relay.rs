@@ -11,8 +11,8 @@ use crate::proxy::sse::EventScanner;
 use crate::proxy::sse::sequence::SequenceScanner;
 use crate::server::{ClientError, Exchange};
 use crate::upstream::connection::UpstreamConnection;
+use crate::upstream::connection::open::BodyRead;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::open_connection::BodyRead;
 
 /// How a relayed response ended.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::target::Target;
 use crate::net::socket::peek;
-use crate::upstream::open_connection::{MAX_AGE, MAX_IDLE_TIME};
+use crate::upstream::connection::open::{MAX_AGE, MAX_IDLE_TIME};
 use crate::upstream::proxy_env::ProxySettings;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -6,40 +6,40 @@ use std::time::{Duration, Instant};
 use http::Method;
 use ureq::unversioned::transport::{NextTimeout, Transport};
 
-use super::error::ExchangeError;
-use super::request::{Request, RequestWriter};
 use crate::http1::headers::HeaderBlock;
 use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
 use crate::net::clock::since_boot;
+use crate::upstream::error::ExchangeError;
+use crate::upstream::request::{Request, RequestWriter};
 
 /// The longest time for which an idle connection is kept. Most load balancers close theirs after 60 s.
-pub(super) const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+pub(in crate::upstream) const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 /// The age from which a connection takes no new request, so that a changed address is followed.
-pub(super) const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+pub(in crate::upstream) const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// How long a connection must have been idle for its end to be taken for that of its idle time...
 const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// ... and how soon after the request it must come: the upstream cannot have worked on the request.
 const EARLY_END: Duration = Duration::from_millis(250);
 
 /// An open connection, in the middle of an exchange or idle.
-pub(super) struct OpenConnection {
-    pub(super) transport: Box<dyn Transport>,
+pub(in crate::upstream) struct OpenConnection {
+    pub(in crate::upstream) transport: Box<dyn Transport>,
     /// The part of the last response's body that has not been read.
-    pub(super) body: BodyDecoder,
+    pub(in crate::upstream) body: BodyDecoder,
     /// Whether another request may follow after that body.
-    pub(super) persists: bool,
+    pub(in crate::upstream) persists: bool,
     /// Whether a byte of the response to the current request has arrived.
-    pub(super) has_begun_response: bool,
+    pub(in crate::upstream) has_begun_response: bool,
     /// Whether the current request is not the first one on the connection.
-    pub(super) is_reused: bool,
+    pub(in crate::upstream) is_reused: bool,
     /// Both since the machine was started.
-    pub(super) opened: Duration,
-    pub(super) last_used: Duration,
+    pub(in crate::upstream) opened: Duration,
+    pub(in crate::upstream) last_used: Duration,
     /// How long connecting took.
-    pub(super) connected_in: Duration,
+    pub(in crate::upstream) connected_in: Duration,
     /// How long the connection had been idle before the current request, and when that was sent.
-    pub(super) idle_for: Duration,
-    pub(super) sent_at: Instant,
+    pub(in crate::upstream) idle_for: Duration,
+    pub(in crate::upstream) sent_at: Instant,
 }
 
 /// The result of reading from a response body.
@@ -47,14 +47,14 @@ pub(super) struct OpenConnection {
 pub enum BodyRead {
     /// This number of bytes was read. Not 0.
     Data(usize),
-    /// Nothing has arrived. Only [`UpstreamConnection::try_read`] returns this.
+    /// Nothing has arrived. Only [`super::UpstreamConnection::try_read`] returns this.
     NotYet,
     /// The body has been read completely.
     End,
 }
 
 /// Returns a timeout that applies to each read and write of the socket by itself.
-pub(super) fn per_operation(timeout: Duration) -> NextTimeout {
+pub(in crate::upstream) fn per_operation(timeout: Duration) -> NextTimeout {
     NextTimeout {
         per_read: Some(timeout.into()),
         per_write: Some(timeout.into()),
@@ -64,17 +64,17 @@ pub(super) fn per_operation(timeout: Duration) -> NextTimeout {
 
 impl OpenConnection {
     /// Whether the connection is idle, open and not too old.
-    pub(super) fn is_still_usable(&mut self) -> bool {
+    pub(in crate::upstream) fn is_still_usable(&mut self) -> bool {
         self.is_recent(since_boot()) && self.is_reusable() && self.transport.is_open()
     }
 
     /// Whether it is neither old nor was idle for long, `now` since the machine was started.
-    pub(super) fn is_recent(&self, now: Duration) -> bool {
+    pub(in crate::upstream) fn is_recent(&self, now: Duration) -> bool {
         now.saturating_sub(self.last_used) < MAX_IDLE_TIME
             && now.saturating_sub(self.opened) < MAX_AGE
     }
 
-    pub(super) fn send<'f>(
+    pub(in crate::upstream) fn send<'f>(
         &mut self,
         request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
         timeout: NextTimeout,
@@ -90,20 +90,20 @@ impl OpenConnection {
     /// Whether a request on a connection that has failed may be sent once more: the connection had been
     /// idle and not a byte of the response came; and, unless the method is idempotent (RFC 9110 section
     /// 9.2.2), the upstream cannot have worked on it already.
-    pub(super) fn may_send_again(&self, method: &Method) -> bool {
+    pub(in crate::upstream) fn may_send_again(&self, method: &Method) -> bool {
         let early_end = EARLY_END.max(2 * self.connected_in);
         let is_unread = || self.idle_for >= MIN_IDLE_TIME && self.sent_at.elapsed() <= early_end;
         self.is_reused && !self.has_begun_response && (method.is_idempotent() || is_unread())
     }
 
     /// Whether the last response has been read completely, and no bytes after it have arrived.
-    pub(super) fn is_reusable(&mut self) -> bool {
+    pub(in crate::upstream) fn is_reusable(&mut self) -> bool {
         let is_idle = self.persists && matches!(self.body, BodyDecoder::Ended);
         is_idle && self.transport.buffers().input().is_empty()
     }
 
     /// Reads until the head of the final response is complete. Drops interim responses.
-    pub(super) fn read_head(
+    pub(in crate::upstream) fn read_head(
         &mut self,
         method: &Method,
         timeout: NextTimeout,
@@ -136,7 +136,7 @@ impl OpenConnection {
     }
 
     /// Decodes a piece of the body into `buffer`, and receives more input if necessary.
-    pub(super) fn read_body(
+    pub(in crate::upstream) fn read_body(
         &mut self,
         buffer: &mut [u8],
         timeout: NextTimeout,
