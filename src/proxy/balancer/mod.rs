@@ -30,7 +30,7 @@ use crate::config::secrets::Configuration;
 /// Chooses configurations. Shared by all workers.
 #[derive(Debug)]
 pub struct Balancer {
-    /// What times in [`Shared`] are counted from.
+    /// What times in [`health::Shared`] are counted from.
     start: Instant,
     state: Mutex<State>,
     /// Until when some credential rests for a model, in milliseconds since `start`: until then a
