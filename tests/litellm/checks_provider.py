@@ -99,6 +99,8 @@ def the_response_of_the_provider_is_passed_on_rather_than_that_of_a_limit(lab, s
         response = passed_on(proxy.ask(shape, "provider-throttled"), 429, 2)
         assert response.error()["message"].startswith("litellm.RateLimitError"), response
         equal(response.config, "alpha", "configurations")
+        # The limited one rests now, and is left alone.
+        passed_on(proxy.ask(shape, "provider-throttled"), 429, 1)
 
 
 @check
