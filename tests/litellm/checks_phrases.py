@@ -46,6 +46,7 @@ PHRASES = [
     "invalid_api_key",
 ]
 TWO = ("alpha", "alpha-2")
+STATUSES = (400, 401, 403, 404, 429)
 
 
 def marks_none(proxy):
@@ -105,10 +106,11 @@ def such_a_model_rests_alone_where_the_key_is_restricted(lab, shape):
 
 @check_in_each_shape
 def errors_of_the_provider_that_read_like_those_of_litellm_mark_no_credential(lab, shape):
+    """Each phrase with each status in one shape or another."""
     with lab.proxy(*TWO) as proxy:
-        for number, phrase in enumerate(PHRASES):
-            model = ("scripted", "scripted-claude")[number % 2]
-            for status in (400, 401, 403, 404, 429):
+        for number, phrase in enumerate(PHRASES, SHAPES.index(shape)):
+            model = ("scripted", "scripted-claude")[number // 5 % 2]
+            for status in (STATUSES[number % 5], STATUSES[(number + 2) % 5]):
                 response = proxy.ask(shape, model, script(status, phrase))
                 assert response.status >= 400 and response.attempts <= 2, f"{phrase}: {response}"
         marks_none(proxy)

@@ -1,7 +1,16 @@
 """The provider behind LiteLLM fails: no credential is at fault, and one other is asked at most."""
 
 from lab.provider import script
-from support import check_in_each_shape, equal, expect_marks, fresh, passed_on, served
+from support import (
+    SHAPES,
+    check,
+    check_in_each_shape,
+    equal,
+    expect_marks,
+    fresh,
+    passed_on,
+    served,
+)
 
 GOOD = ("alpha", "alpha-2", "alpha-3")
 
@@ -90,3 +99,16 @@ def the_response_of_the_provider_is_passed_on_rather_than_that_of_a_limit(lab, s
         response = passed_on(proxy.ask(shape, "provider-throttled"), 429, 2)
         assert response.error()["message"].startswith("litellm.RateLimitError"), response
         equal(response.config, "alpha", "configurations")
+        # The limited one rests now, and is left alone.
+        passed_on(proxy.ask(shape, "provider-throttled"), 429, 1)
+
+
+@check
+def a_rejection_by_the_provider_is_known_by_the_id_of_the_call_where_the_message_does_not_tell(lab):
+    """LiteLLM gives no prefix to what a provider of moderations says."""
+    for status in (401, 403):
+        body = {"model": "scripted", "input": script(status, "The provider says no.")}
+        with lab.proxy(*GOOD) as proxy:
+            response = passed_on(proxy.post("/v1/moderations", body), status, 2)
+            assert not response.error()["message"].startswith("litellm."), response
+            marks_none(proxy, SHAPES[0])

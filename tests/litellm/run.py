@@ -1,9 +1,9 @@
 """The binary in front of a real LiteLLM: `make test-litellm` (`ONLY=WORD`: checks with that word).
 
 Installs LiteLLM in a cache folder (lab/install.py), starts it with a fake provider behind it, and
-runs the checks of the checks_*.py against target/release/flow-proxy or the binary that FLOW_PROXY_BIN
-names. Where LiteLLM cannot be installed it says so and ends well, unless REQUIRE_LITELLM=1. All
-traffic is on loopback; a run takes two minutes.
+runs the checks of the checks_*.py against target/release/flow-proxy or the binary that
+FLOW_PROXY_BIN names. Where LiteLLM cannot be installed it says so and ends well, unless
+REQUIRE_LITELLM=1. All traffic is on loopback; a run takes two minutes.
 """
 
 import os
