@@ -115,6 +115,7 @@ pub struct ClientHeaders<'r> {
     form: TargetForm,
     replaces_retry_after: bool,
     replaces_location: bool,
+    adds_id: bool,
     /// Further lines.
     extra: Vec<u8>,
 }
@@ -129,6 +130,7 @@ impl<'r> ClientHeaders<'r> {
             form,
             replaces_retry_after: false,
             replaces_location: false,
+            adds_id: false,
             extra: Vec::new(),
         }
     }
@@ -176,9 +178,7 @@ impl<'r> ClientHeaders<'r> {
         let has =
             |known, name: &str| response.value(known).is_some() && !named.contains(name.as_bytes());
         let id = self.request_id;
-        if !has(KnownHeader::XRequestId, REQUEST_ID) {
-            self.push(REQUEST_ID, id);
-        }
+        self.adds_id = !has(KnownHeader::XRequestId, REQUEST_ID);
         if self.api == Api::Messages && !has(KnownHeader::RequestId, ANTHROPIC_ID) {
             self.push(ANTHROPIC_ID, id);
         }
@@ -202,7 +202,9 @@ pub fn for_client<'f>(
         };
         !is_hop_by_hop(known) && !is_rewritten && !named.contains(name)
     });
-    forwarded.chain((!headers.extra.is_empty()).then_some(headers.extra.as_slice()))
+    let own = headers.adds_id.then(|| own_id(headers.request_id));
+    let extra = (!headers.extra.is_empty()).then_some(headers.extra.as_slice());
+    forwarded.chain(own.into_iter().flatten()).chain(extra)
 }
 
 /// Path and query of a Location that leads to the target: followed as it is, it would lead past the proxy.

@@ -141,17 +141,18 @@ impl UpstreamConnection {
             .connect(&self.call)
             .map_err(ExchangeError::Connecting)?;
         self.socket = self.call.upstream();
+        let now = since_boot();
         Ok(OpenConnection {
             transport,
             body: BodyDecoder::Ended,
             persists: true,
             has_begun_response: false,
             is_reused: false,
-            opened: since_boot(),
-            last_used: since_boot(),
+            opened: now,
+            last_used: now,
             connected_in: started.elapsed(),
             idle_for: Duration::ZERO,
-            sent_at: started,
+            sent_at: now,
         })
     }
 

@@ -96,7 +96,7 @@ impl Balancer {
         {
             self.is_degraded.store(!is_accepted, Ordering::Relaxed);
         }
-        selection.was_busy = verdict == Verdict::Busy;
+        selection.judgement = Some(judgement);
         let changes = match verdict {
             Verdict::Request | Verdict::Provider => is_accepted && selection.has_marks,
             Verdict::Credential | Verdict::Forbidden => false,

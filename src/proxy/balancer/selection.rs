@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::health::{Health, Shared};
+use super::verdict::{Judgement, Verdict};
 use crate::config::secrets::Configuration;
 
 /// A configuration that was chosen for one attempt.
@@ -14,8 +15,8 @@ pub struct Selection {
     pub sent_at: Instant,
     /// Whether an accepted response changes the credential's health.
     pub(super) has_marks: bool,
-    /// It was rejected as busy itself, so that its end makes no place.
-    pub(super) was_busy: bool,
+    /// What the response said, once it has come.
+    pub judgement: Option<Judgement>,
     pub(super) probe: Option<Probe>,
     pub(super) shared: Arc<Shared>,
 }
@@ -29,7 +30,9 @@ impl Selection {
 
 impl Drop for Selection {
     fn drop(&mut self) {
-        if !self.was_busy {
+        let is_busy = |judgement: Judgement| judgement.verdict == Verdict::Busy;
+        // Its end makes no place where it was rejected as busy itself.
+        if !self.judgement.is_some_and(is_busy) {
             self.shared.end_busy();
         }
     }

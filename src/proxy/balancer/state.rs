@@ -86,7 +86,7 @@ impl State {
             configuration: Arc::clone(&entry.configuration),
             sent_at: now,
             has_marks: health.has_marks(),
-            was_busy: false,
+            judgement: None,
             probe,
             shared,
         }

@@ -19,8 +19,6 @@ const MAX_FAILOVER_TIME: Duration = Duration::from_secs(10);
 pub struct Attempts {
     /// In their order; each has another credential.
     selections: Vec<Selection>,
-    /// Of each selection whose response has come.
-    judgements: Vec<Judgement>,
     /// Attempts in all, those before a wait for a limit included.
     count: usize,
     /// When the first response came that called for another attempt.
@@ -40,14 +38,13 @@ impl Attempts {
     /// Chooses the configuration of the first attempt.
     pub fn begin(&mut self, balancer: &Balancer, now: Instant, wanted: Wanted<'_>) {
         self.selections.clear();
-        self.judgements.clear();
         self.called_at = None;
         self.select(balancer, now, wanted);
     }
 
     /// Chooses the configuration of the next attempt, if there may be one.
     pub fn next(&mut self, balancer: &Balancer, now: Instant, model: Option<&str>) -> bool {
-        let Some(last) = self.judgements.last().map(|judgement| judgement.verdict) else {
+        let Some(last) = self.current().and_then(verdict_of) else {
             return false;
         };
         if !last.calls_for_another() {
@@ -55,11 +52,11 @@ impl Attempts {
         }
         let called_at = *self.called_at.get_or_insert(now);
         let is_late = now.duration_since(called_at) > MAX_FAILOVER_TIME;
-        let is_provider = |judgement: &&Judgement| judgement.verdict == Verdict::Provider;
+        let is_provider = |one: &Selection| verdict_of(one) == Some(Verdict::Provider);
         let is_second = self.selections.len() == 1;
         // Where a provider failed, one other credential is asked at most.
-        let first_of_provider = self.judgements.iter().position(|j| is_provider(&j));
-        let has_asked_another = first_of_provider.is_some_and(|at| self.judgements.len() > at + 1);
+        let first_of_provider = self.selections.iter().position(is_provider);
+        let has_asked_another = first_of_provider.is_some_and(|at| self.selections.len() > at + 1);
         if (is_late && !is_second) || has_asked_another {
             return false;
         }
@@ -92,7 +89,6 @@ impl Attempts {
         let Some(selection) = self.selections.last_mut() else {
             return;
         };
-        self.judgements.push(judgement);
         if let Verdict::Credential | Verdict::Dead | Verdict::Forbidden = judgement.verdict {
             log::error!(
                 "Authentication failed for config '{}': upstream answered {}",
@@ -114,19 +110,14 @@ impl Attempts {
         model: Option<&str>,
         passed_on: Option<(Verdict, StatusCode)>,
     ) {
-        if self
-            .judgements
-            .iter()
-            .any(|judgement| judgement.is_accepted)
-        {
-            let judged = self.selections.iter().zip(&self.judgements);
-            let rejected = judged.filter(|(_, judgement)| {
-                matches!(judgement.verdict, Verdict::Credential | Verdict::Forbidden)
-                    && !judgement.is_accepted
-            });
-            for (selection, judgement) in rejected {
-                let now = Instant::now();
-                if let Some(event) = balancer.prove(selection, judgement.verdict, model, now) {
+        if self.selections.iter().any(is_accepted) {
+            for selection in self.selections.iter().filter(|one| !is_accepted(one)) {
+                let Some(verdict @ (Verdict::Credential | Verdict::Forbidden)) =
+                    verdict_of(selection)
+                else {
+                    continue;
+                };
+                if let Some(event) = balancer.prove(selection, verdict, model, Instant::now()) {
                     event.log();
                 }
             }
@@ -142,7 +133,7 @@ impl Attempts {
             );
         } else if self.count > 1
             && let Some(selection) = self.current()
-            && self.judgements.last().is_some_and(|last| last.is_accepted)
+            && is_accepted(selection)
         {
             let name = &selection.configuration.name;
             log::info!("Failover successful - using config '{name}'");
@@ -151,8 +142,8 @@ impl Attempts {
 
     /// Whether the upstream has said of every credential that asking again is of no use.
     pub fn are_final(&self, balancer: &Balancer, model: Option<&str>) -> bool {
-        let is_final = |judgement: &Judgement| judgement.verdict.is_final();
-        self.judgements.iter().all(is_final)
+        let is_final = |one: &Selection| verdict_of(one).is_none_or(Verdict::is_final);
+        self.selections.iter().all(is_final)
             && balancer.is_exhausted(&self.selections, model, Instant::now())
     }
 
@@ -161,4 +152,14 @@ impl Attempts {
         let current = self.current()?;
         Some(Arc::clone(&current.configuration))
     }
+}
+
+fn verdict_of(selection: &Selection) -> Option<Verdict> {
+    selection.judgement.map(|judgement| judgement.verdict)
+}
+
+fn is_accepted(selection: &Selection) -> bool {
+    selection
+        .judgement
+        .is_some_and(|judgement| judgement.is_accepted)
 }

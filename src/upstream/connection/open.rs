@@ -1,7 +1,7 @@
 //! A connection that is open: what is sent and received on it, and whether it may be used again.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use ureq::unversioned::transport::{NextTimeout, Transport};
@@ -32,14 +32,14 @@ pub(in crate::upstream) struct OpenConnection {
     pub(in crate::upstream) has_begun_response: bool,
     /// Whether the current request is not the first one on the connection.
     pub(in crate::upstream) is_reused: bool,
-    /// Both since the machine was started.
+    // Points in time are counted from the start of the machine.
     pub(in crate::upstream) opened: Duration,
     pub(in crate::upstream) last_used: Duration,
     /// How long connecting took.
     pub(in crate::upstream) connected_in: Duration,
     /// How long the connection had been idle before the current request, and when that was sent.
     pub(in crate::upstream) idle_for: Duration,
-    pub(in crate::upstream) sent_at: Instant,
+    pub(in crate::upstream) sent_at: Duration,
 }
 
 /// The result of reading from a response body.
@@ -63,9 +63,11 @@ pub(in crate::upstream) fn per_operation(timeout: Duration) -> NextTimeout {
 }
 
 impl OpenConnection {
-    /// Whether the connection is idle, open and not too old.
+    /// Whether the connection is idle, open and not too old. The next request is sent now, if it is.
     pub(in crate::upstream) fn is_still_usable(&mut self) -> bool {
-        self.is_recent(since_boot()) && self.is_reusable() && self.transport.is_open()
+        self.sent_at = since_boot();
+        self.idle_for = self.sent_at.saturating_sub(self.last_used);
+        self.is_recent(self.sent_at) && self.is_reusable() && self.transport.is_open()
     }
 
     /// Whether it is neither old nor was idle for long, `now` since the machine was started.
@@ -80,8 +82,6 @@ impl OpenConnection {
         timeout: NextTimeout,
     ) -> Result<(), ExchangeError> {
         self.has_begun_response = false;
-        self.sent_at = Instant::now();
-        self.idle_for = since_boot().saturating_sub(self.last_used);
         // No other request may follow until the response has been read completely.
         self.persists = false;
         Ok(RequestWriter::new(&mut *self.transport, timeout).send(request)?)
@@ -92,7 +92,9 @@ impl OpenConnection {
     /// 9.2.2), the upstream cannot have worked on it already.
     pub(in crate::upstream) fn may_send_again(&self, method: &Method) -> bool {
         let early_end = EARLY_END.max(2 * self.connected_in);
-        let is_unread = || self.idle_for >= MIN_IDLE_TIME && self.sent_at.elapsed() <= early_end;
+        let is_unread = || {
+            self.idle_for >= MIN_IDLE_TIME && since_boot().saturating_sub(self.sent_at) <= early_end
+        };
         self.is_reused && !self.has_begun_response && (method.is_idempotent() || is_unread())
     }
 
