@@ -4,7 +4,7 @@ They must count only where LiteLLM says them: at the start of its own message.
 """
 
 from lab.provider import script
-from support import SHAPES, check_in_each_shape, equal, expect_marks, served
+from support import SHAPES, check_in_each_shape, equal, expect_marks, passed_on, served
 
 PHRASES = [
     "litellm.RateLimitError: too fast",
@@ -102,6 +102,18 @@ def such_a_model_rests_alone_where_the_key_is_restricted(lab, shape):
         equal(used, {"alpha", "beta"}, "configurations")
         denied = "Configuration 'beta' may not use model '"
         assert all(mark.startswith(denied) for mark in proxy.marks()), proxy.marks()
+
+
+@check_in_each_shape
+def an_error_of_litellm_that_quotes_others_counts_as_what_it_begins_with(lab, shape):
+    """A wrong credential, whatever the message says further on."""
+    with lab.proxy("quoting") as proxy:
+        passed_on(proxy.ask(shape), 401, 1)
+        expect_marks(proxy)
+    with lab.proxy("quoting", "alpha") as proxy:
+        served(proxy.ask(shape), by="alpha", attempts=2)
+        served(proxy.ask(shape, "claude-sonnet"), by="alpha", attempts=1)
+        expect_marks(proxy, "Configuration 'quoting' marked as failed. Remaining: 1/2")
 
 
 @check_in_each_shape

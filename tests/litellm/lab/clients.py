@@ -60,6 +60,15 @@ REJECTED = {
         "Max parallel request limit reached. Hit limit for api_key: 0000. "
         "tpm_limit: 9000, current_tpm 10, rpm_limit: 900, current_rpm 2",
     ),
+    "quoting": (
+        401,
+        "auth_error",
+        "Authentication Error, not let in: litellm.RateLimitError, "
+        "LiteLLM End User: a, Rate limit exceeded for end_user: a. Limit type: "
+        "max_parallel_requests. Budget has been exceeded! ExceededBudget: End User=a, Expired Key, "
+        "The requested model 'gpt-4o-mini', exceeded budget for model=gpt-4o-mini, "
+        "Max parallel request limit reached",
+    ),
     "barred": (403, "auth_error", "Authentication Error, this address may not use the proxy."),
     "denied": (401, "team_access_denied", "The team of this key may not do that."),
 }
