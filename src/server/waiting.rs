@@ -185,3 +185,29 @@ impl WaitingConnections {
         ready
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::tests::{admission, connection};
+
+    #[test]
+    fn an_idle_connection_outlives_the_pools_of_clients() {
+        let (connection, _client) = connection(&admission());
+        let mut waiting = WaitingConnections::default();
+        waiting.add(connection);
+        let now = Instant::now();
+        // Common pools keep an idle connection for 90 s.
+        assert!(
+            waiting
+                .remove_expired(now + Duration::from_secs(95))
+                .is_empty()
+        );
+        assert_eq!(
+            waiting.remove_expired(now + Duration::from_secs(101)).len(),
+            1
+        );
+    }
+}
