@@ -449,8 +449,6 @@ fn the_time_to_the_first_byte_is_not_the_duration() {
 
 #[test]
 fn the_upstreams_ids_are_logged_beside_the_clients() {
-    let upstream = FakeFlow::answering_the_status_asked_for("x");
-    drop(upstream);
     let upstream = FakeFlow::answering(|request| {
         let status = if request.target.ends_with("/bad") {
             400

@@ -3,7 +3,7 @@
 pub const MIB: usize = 1024 * 1024;
 pub const KIB_PER_MIB: u64 = 1024;
 
-/// The largest body that the contract has held in memory for repeating: 32 MiB.
+/// The largest body that is held in memory, so that it can be sent again: 32 MiB.
 pub const HELD_BODY_LIMIT_BYTES: usize = 32 * MIB;
 
 /// A response that keeps the connection, with the body `ok`.
