@@ -7,8 +7,10 @@
 //!
 //! No I/O. Called by the worker that relays the response.
 
+use self::lines::{Part, Position};
 use self::partial_event::{DONE, Data, PartialEvent};
 
+pub mod lines;
 mod partial_event;
 mod partial_json;
 pub mod sequence;
@@ -27,41 +29,14 @@ pub struct EventScanner {
     position: Position,
 }
 
-/// The position of the end of the stream in a line. A line ends with LF, CR or CRLF.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Position {
-    /// At the start of the stream or after an empty line: an event boundary.
-    #[default]
-    Boundary,
-    /// After a CR that ended an empty line: a boundary, to which an LF may still belong.
-    BoundaryCr,
-    /// At the start of a line within an event.
-    Start,
-    /// After a CR that ended a line.
-    StartCr,
-    /// Inside a line.
-    Inside,
-}
-
 impl EventScanner {
     /// Scans the next piece of the stream.
     pub fn feed(&mut self, piece: &[u8]) {
         let mut boundary = None;
-        for (index, &byte) in piece.iter().enumerate() {
-            self.position = match (self.position, byte) {
-                (Position::BoundaryCr, b'\n') => Position::Boundary,
-                (Position::StartCr, b'\n') => Position::Start,
-                (Position::Boundary | Position::Start, b'\n') => Position::Boundary,
-                (Position::StartCr, b'\r') => Position::BoundaryCr,
-                (Position::Boundary | Position::BoundaryCr | Position::Start, b'\r') => {
-                    Position::BoundaryCr
-                }
-                (Position::Inside, b'\n') => Position::Start,
-                (Position::Inside, b'\r') => Position::StartCr,
-                (_, _) => Position::Inside,
-            };
-            if matches!(self.position, Position::Boundary | Position::BoundaryCr) {
-                boundary = Some(index + 1);
+        let mut rest = piece;
+        while let Some(part) = self.position.next(&mut rest) {
+            if part == Part::EventEnd {
+                boundary = Some(piece.len() - rest.len());
             }
         }
         let rest = match boundary {
@@ -83,7 +58,7 @@ impl EventScanner {
 
     /// Whether the stream ends with a complete event, or is empty.
     pub fn is_at_boundary(&self) -> bool {
-        matches!(self.position, Position::Boundary | Position::BoundaryCr)
+        self.position.is_boundary()
     }
 
     /// Returns the bytes that close a broken stream: the end of the incomplete event, as an error with
