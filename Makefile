@@ -82,7 +82,7 @@ fuzz: export CARGO_TARGET_DIR := $(CURDIR)/fuzz/target
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz and nightly
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
 	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "make fuzz: the nightly compiler is missing: rustup toolchain install nightly" >&2; exit 1; }
-	@set -e; for target in head chunked answer sse; do \
+	@set -e; for target in head chunked answer sse usage; do \
 	  mkdir -p fuzz/corpus/$$target; \
 	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -rss_limit_mb=1024; \

@@ -15,7 +15,7 @@ extern crate self as libfuzzer_sys;
 mod fuzzed;
 
 use fuzzed::http1;
-pub use fuzzed::{pieces, sse};
+pub use fuzzed::{pieces, proxy, sse};
 
 #[allow(unused_attributes)] // `no_main` applies to a crate.
 #[path = "../fuzz/fuzz_targets"]
@@ -28,6 +28,8 @@ mod targets {
     pub mod head;
     #[path = "sse.rs"]
     pub mod sse;
+    #[path = "usage.rs"]
+    pub mod usage;
 }
 
 /// Replaces libFuzzer's macro: the target becomes a function. Defined after the targets, so that they
@@ -47,15 +49,16 @@ const PLACES: usize = 16;
 type Check = fn(&[u8]);
 
 fn main() -> ExitCode {
-    let targets: [(&str, Check); 4] = [
+    let targets: [(&str, Check); 5] = [
         ("answer", targets::answer::check),
         ("chunked", targets::chunked::check),
         ("head", targets::head::check),
         ("sse", targets::sse::check),
+        ("usage", targets::usage::check),
     ];
     let running = targets.map(|(name, check)| thread::spawn(move || run(name, check)));
     let passed = running.map(|run| run.join().unwrap_or(false));
-    if passed == [true; 4] {
+    if passed == [true; 5] {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

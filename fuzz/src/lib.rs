@@ -14,8 +14,12 @@ pub mod http1 {
 }
 
 #[path = "../../src/proxy"]
-mod proxy {
+pub mod proxy {
+    #[cfg(test)]
+    pub mod recorded;
     pub mod sse;
+    pub mod unpack;
+    pub mod usage;
 }
 
 pub use proxy::sse;

@@ -1,5 +1,5 @@
 //! The access line, written when a request is over: an allow-list of facts, none of them secret. It has
-//! no query, no body, and no header field but the request id.
+//! no query, no body, and of the header fields only the request id, the client's program and its session.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,25 @@ use log::Level;
 
 use super::request_id::RequestId;
 use super::route::TargetSlice;
+use super::usage::observer::Observed;
+use super::usage::tokens::Usage;
+use super::usage::totals::BadEnd;
 use crate::config::secrets::Configuration;
+use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// The logged status of a request whose client left before its response; nginx has the same.
 pub const CLIENT_GONE_STATUS: u16 = 499;
-/// Bytes reserved for a line beside its path; a long name or id makes it grow.
-const USUAL_LINE: usize = 192;
-/// The longest request id in the log, in bytes.
-const MAX_ID: usize = 128;
+/// The longest name from outside in the log, in characters.
+const MAX_NAME: usize = 64;
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeEnd {
     Ok,
+    /// An event stream had an error event.
+    ErrorEvent,
+    /// An event stream ended without its API's last event.
+    Incomplete,
     ClientGone,
     ClientTimeout,
     UpstreamBroke,
@@ -45,10 +51,21 @@ pub struct AccessLog {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub end: ExchangeEnd,
+    /// What an error response of the upstream says.
+    pub reason: Option<&'static str>,
     /// The code of the proxy's own response.
     pub error: Option<&'static str>,
     /// How often the request was sent once more because an idle connection had been closed.
     pub resent: u32,
+    /// The model, by the request or else by the response.
+    pub model: Option<Box<str>>,
+    pub usage: Usage,
+    /// In US dollars, finite and not negative.
+    pub cost: Option<f64>,
+    /// The client's program.
+    pub agent: Option<Box<str>>,
+    /// The session of a coding tool that the request belongs to.
+    pub session: Option<Box<str>>,
     pub id: RequestId,
     /// The upstream's own request id, where it set another one than the client sent.
     pub upstream_id: Option<Box<[u8]>>,
@@ -72,8 +89,14 @@ impl AccessLog {
             bytes_in: 0,
             bytes_out: 0,
             end: ExchangeEnd::Ok,
+            reason: None,
             error: None,
             resent: 0,
+            model: None,
+            usage: Usage::None,
+            cost: None,
+            agent: None,
+            session: None,
             id,
             upstream_id: None,
             call_id: None,
@@ -81,7 +104,42 @@ impl AccessLog {
         }
     }
 
-    fn level(&self) -> Level {
+    /// Notes what the request's header fields say about the client.
+    pub fn note_client(&mut self, fields: &HeaderBlock) {
+        // RFC 9110 section 10.1.5: products are split by blanks, the most significant one first.
+        let agent = fields.value(KnownHeader::UserAgent).unwrap_or_default();
+        let product = agent.split(|byte| byte.is_ascii_whitespace()).next();
+        self.agent = product.and_then(name);
+        // Claude Code's, then Codex's of today and of until 2025.
+        let session = fields
+            .value(KnownHeader::XClaudeCodeSessionId)
+            .or_else(|| fields.value(KnownHeader::SessionId))
+            .or_else(|| fields.value(KnownHeader::SessionIdOld));
+        self.session = session.and_then(name);
+    }
+
+    /// Notes the model that the request asks for.
+    pub fn note_model(&mut self, model: &str) {
+        self.model = name(model.as_bytes()).or(self.model.take());
+    }
+
+    /// Notes what was seen of the response, which ended as the relay says.
+    pub fn note_response(&mut self, observed: &Observed) {
+        self.usage = observed.usage;
+        self.cost = observed.cost;
+        self.model = name(&observed.model);
+        self.end = match (self.end, observed.bad_end) {
+            // Its clients leave when they see it.
+            (ExchangeEnd::Ok | ExchangeEnd::ClientGone, Some(BadEnd::ErrorEvent)) => {
+                ExchangeEnd::ErrorEvent
+            }
+            (ExchangeEnd::Ok, Some(BadEnd::Incomplete)) => ExchangeEnd::Incomplete,
+            (end, _) => end,
+        };
+    }
+
+    /// The level of its line.
+    pub fn level(&self) -> Level {
         let ends_well = matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone);
         match self.status {
             _ if self.is_probe => Level::Debug,
@@ -91,110 +149,26 @@ impl AccessLog {
             _ => Level::Info,
         }
     }
-
-    /// Writes the line, if its level is on. `peer` is the client's address, `target` the request target.
-    pub fn write(&self, peer: &str, target: &[u8]) {
-        let line = AccessLine {
-            peer,
-            path: self.path.of(target),
-            log: self,
-        };
-        log::log!(self.level(), "{line}");
-    }
 }
 
-/// The access line.
-struct AccessLine<'r> {
-    peer: &'r str,
-    path: &'r [u8],
-    log: &'r AccessLog,
+/// A name from outside as the log shows it, or `None` if nothing is left of it.
+fn name(text: &[u8]) -> Option<Box<str>> {
+    let shown = text.iter().filter(|byte| is_plain(**byte));
+    let name: String = shown.take(MAX_NAME).copied().map(char::from).collect();
+    (!name.is_empty()).then(|| name.into())
 }
 
-impl fmt::Display for AccessLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AccessLine { peer, path, log } = self;
-        let duration = log.started.elapsed();
-        let first_byte = log.time_to_first_byte.unwrap_or(duration);
-        // Built as bytes: through the formatter each piece takes three times as long (measured).
-        let mut line = Vec::with_capacity(USUAL_LINE + path.len());
-        line.extend_from_slice(peer.as_bytes());
-        line.extend_from_slice(b" \"");
-        line.extend_from_slice(log.method.as_str().as_bytes());
-        line.push(b' ');
-        push_escaped(path, &mut line);
-        line.extend_from_slice(b"\" ");
-        let mut digits = itoa::Buffer::new();
-        line.extend_from_slice(digits.format(log.status).as_bytes());
-        line.extend_from_slice(b" config='");
-        let config = log.config.as_ref().map_or("-", |config| &config.name);
-        line.extend_from_slice(config.as_bytes());
-        line.push(b'\'');
-        for (label, number) in [
-            (" attempts=", log.attempts as u64),
-            (" ttfb_ms=", milliseconds(first_byte)),
-            (" duration_ms=", milliseconds(duration)),
-            (" in=", log.bytes_in),
-            (" out=", log.bytes_out),
-        ] {
-            line.extend_from_slice(label.as_bytes());
-            line.extend_from_slice(digits.format(number).as_bytes());
-        }
-        line.extend_from_slice(b" end=");
-        line.extend_from_slice(log.end.as_str().as_bytes());
-        if let Some(error) = log.error {
-            line.extend_from_slice(b" error=");
-            line.extend_from_slice(error.as_bytes());
-        }
-        if log.resent > 0 {
-            line.extend_from_slice(b" resent=");
-            line.extend_from_slice(digits.format(log.resent).as_bytes());
-        }
-        line.extend_from_slice(b" id=");
-        push_id(log.id.as_bytes(), &mut line);
-        for (label, id) in [
-            (&b" upstream_id="[..], &log.upstream_id),
-            (b" call_id=", &log.call_id),
-        ] {
-            if let Some(id) = id {
-                line.extend_from_slice(label);
-                push_id(id, &mut line);
-            }
-        }
-        formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
-    }
-}
-
-fn push_id(id: &[u8], line: &mut Vec<u8>) {
-    push_escaped(&id[..id.len().min(MAX_ID)], line);
-}
-
-/// In 64 bits, which are formatted in half the time of 128.
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Appends a client's text to a line whose fields are split at spaces and quotes.
-fn push_escaped(text: &[u8], line: &mut Vec<u8>) {
-    if text.iter().copied().all(is_plain) {
-        return line.extend_from_slice(text);
-    }
-    for byte in text {
-        if is_plain(*byte) {
-            line.push(*byte);
-        } else {
-            line.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-}
-
-fn is_plain(byte: u8) -> bool {
+/// Whether a byte from outside can stand in a line whose fields are split at spaces and quotes.
+pub fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'"' && byte != b'\''
 }
 
 impl ExchangeEnd {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             ExchangeEnd::Ok => "ok",
+            ExchangeEnd::ErrorEvent => "error_event",
+            ExchangeEnd::Incomplete => "incomplete",
             ExchangeEnd::ClientGone => "client_gone",
             ExchangeEnd::ClientTimeout => "client_timeout",
             ExchangeEnd::UpstreamBroke => "upstream_broke",
@@ -213,36 +187,6 @@ impl fmt::Display for ExchangeEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::secrets::Credential;
-
-    #[test]
-    fn the_line_has_the_facts_in_the_order_that_scripts_expect() {
-        let configuration = Configuration {
-            name: "primary-2".into(),
-            credential: Arc::new(Credential::new("fake", "fake", "fake")),
-        };
-        let id = RequestId::Client(b"a b'c".as_slice().into());
-        let log = AccessLog {
-            path: TargetSlice::In(0..10),
-            status: 200,
-            config: Some(Arc::new(configuration)),
-            attempts: 2,
-            time_to_first_byte: Some(Duration::from_millis(12)),
-            bytes_in: 512,
-            bytes_out: 20480,
-            ..AccessLog::new(Method::POST, id, Instant::now())
-        };
-        let (peer, path) = ("127.0.0.1:53422", log.path.of(b"/v1/chat\"x?query"));
-        let log = &log;
-        let line = AccessLine { peer, path, log }.to_string();
-        let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
-                     ttfb_ms=12 duration_ms=";
-        assert!(line.starts_with(start), "{line}");
-        assert!(
-            line.ends_with(" in=512 out=20480 end=ok id=a%20b%27c"),
-            "{line}"
-        );
-    }
 
     #[test]
     fn the_level_follows_status_and_end() {
@@ -251,6 +195,8 @@ mod tests {
             (302, ExchangeEnd::Ok, Level::Info),
             (200, ExchangeEnd::UpstreamBroke, Level::Warn),
             (200, ExchangeEnd::ClientTimeout, Level::Warn),
+            (200, ExchangeEnd::ErrorEvent, Level::Warn),
+            (200, ExchangeEnd::Incomplete, Level::Warn),
             (200, ExchangeEnd::ClientGone, Level::Info),
             (404, ExchangeEnd::Ok, Level::Warn),
             (499, ExchangeEnd::ClientGone, Level::Warn),
@@ -264,6 +210,76 @@ mod tests {
                 ..AccessLog::new(Method::GET, id, Instant::now())
             };
             assert_eq!(log.level(), level, "{status} {end}");
+        }
+    }
+
+    fn log() -> AccessLog {
+        let id = RequestId::Client(b"x".as_slice().into());
+        AccessLog::new(Method::POST, id, Instant::now())
+    }
+
+    #[test]
+    fn the_client_is_known_by_its_header_fields() {
+        let long = "x".repeat(100);
+        for (fields, agent, session) in [
+            (
+                &[("User-Agent", "claude-cli/2.1 (external, cli)")][..],
+                Some("claude-cli/2.1"),
+                None,
+            ),
+            (
+                &[("User-Agent", "OpenAI/Python 1.2.3")],
+                Some("OpenAI/Python"),
+                None,
+            ),
+            (&[("User-Agent", &long)], Some(&long[..64]), None),
+            (
+                &[("User-Agent", "a'b\"c\u{e9}[31m/1 x")],
+                Some("abc[31m/1"),
+                None,
+            ),
+            (&[("User-Agent", "\u{e9}")], None, None),
+            (&[("User-Agent", "")], None, None),
+            (&[], None, None),
+            (
+                &[("X-Claude-Code-Session-Id", "c"), ("session_id", "o")],
+                None,
+                Some("c"),
+            ),
+            (&[("session_id", "o"), ("session-id", "n")], None, Some("n")),
+            (&[("session_id", "o' end=ok")], None, Some("oend=ok")),
+        ] {
+            let mut log = log();
+            log.note_client(&HeaderBlock::of(fields));
+            assert_eq!(log.agent.as_deref(), agent, "{fields:?}");
+            assert_eq!(log.session.as_deref(), session, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_end_of_the_stream_counts_unless_it_was_cut_short() {
+        use ExchangeEnd::{ClientGone, ErrorEvent, Incomplete, Ok, UpstreamBroke};
+        for (end, bad_end, expected) in [
+            (Ok, None, Ok),
+            (Ok, Some(BadEnd::ErrorEvent), ErrorEvent),
+            (Ok, Some(BadEnd::Incomplete), Incomplete),
+            (ClientGone, None, ClientGone),
+            (ClientGone, Some(BadEnd::ErrorEvent), ErrorEvent),
+            (ClientGone, Some(BadEnd::Incomplete), ClientGone),
+            (UpstreamBroke, Some(BadEnd::ErrorEvent), UpstreamBroke),
+            (UpstreamBroke, Some(BadEnd::Incomplete), UpstreamBroke),
+        ] {
+            let mut log = AccessLog { end, ..log() };
+            log.note_response(&Observed {
+                usage: Usage::Unknown,
+                cost: None,
+                model: b"the response's".to_vec(),
+                bad_end,
+            });
+            assert_eq!(log.end, expected, "{end} {bad_end:?}");
+            assert_eq!(log.model.as_deref(), Some("theresponses"));
+            log.note_model("the_request_s");
+            assert_eq!(log.model.as_deref(), Some("the_request_s"));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub mod access;
+mod access_line;
 mod access_log;
 pub mod admin;
 mod api;
@@ -19,9 +20,13 @@ pub mod error;
 mod forward;
 mod headers;
 mod own_response;
+#[cfg(test)]
+mod recorded;
 mod request_id;
 mod route;
 mod sse;
+mod unpack;
+mod usage;
 
 use self::access::AccessPolicy;
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};
@@ -58,6 +63,7 @@ impl Handler for Proxy {
         let id = self.ids.of_request(&exchange.head.fields);
         let method = exchange.head.method.clone();
         let mut request = InFlight::new(AccessLog::new(method, id, Instant::now()));
+        request.log.note_client(&exchange.head.fields);
         let result = self.respond(context, exchange, &mut request);
         self.conclude(context, exchange, request, result)
     }
@@ -94,7 +100,7 @@ impl Handler for Proxy {
             Method::HEAD => 0,
             _ => body.len() as u64,
         };
-        log.write(&rejected.peer, &rejected.target);
+        access_line::write(&log, &rejected.peer, &rejected.target);
         OwnResponse { fields, body }
     }
 }
@@ -200,11 +206,12 @@ impl Proxy {
             Ok(Progress::Done) => {}
             Err(error) => self.respond_with_error(exchange, &mut request.log, error),
         }
+        request.note_model(context, exchange);
         context.end_exchange();
         let log = &mut request.log;
         log.bytes_in = exchange.body_bytes_in();
         log.bytes_out = exchange.body_bytes_out();
-        log.write(exchange.peer(), &exchange.head.target);
+        access_line::write(log, exchange.peer(), &exchange.head.target);
         if log.status == 404
             && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {

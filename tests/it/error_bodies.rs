@@ -1,15 +1,11 @@
 //! The body of an error is looked at before it goes on, and goes on whole, unchanged and in time,
 //! however it comes (contract section 5).
 
-use std::io::Write;
 use std::time::{Duration, Instant};
-
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
 use crate::support::{
     Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, SOON, ask_for, chunk,
-    chunked, get, patterned_bytes, start_proxy,
+    chunked, get, packed, patterned_bytes, start_proxy,
 };
 
 const EXPIRED: &str =
@@ -183,30 +179,6 @@ fn an_error_that_ends_with_the_connection_is_judged_and_goes_on() {
     let response = get(proxy.address(), "/v1/x");
     response.assert_text(400, EXPIRED);
     proxy.wait_for_log("Configuration 'primary-1' marked as failed. Remaining: 0/1");
-}
-
-fn packed(coding: &str, text: &[u8]) -> Vec<u8> {
-    let level = Compression::default();
-    let write = |mut encoder: Box<dyn FnMut() -> std::io::Result<Vec<u8>>>| encoder();
-    let text = text.to_vec();
-    let pack: Box<dyn FnMut() -> std::io::Result<Vec<u8>>> = match coding {
-        "gzip" => Box::new(move || {
-            let mut encoder = GzEncoder::new(Vec::new(), level);
-            encoder.write_all(&text)?;
-            encoder.finish()
-        }),
-        "deflate" => Box::new(move || {
-            let mut encoder = ZlibEncoder::new(Vec::new(), level);
-            encoder.write_all(&text)?;
-            encoder.finish()
-        }),
-        _ => Box::new(move || {
-            let mut encoder = DeflateEncoder::new(Vec::new(), level);
-            encoder.write_all(&text)?;
-            encoder.finish()
-        }),
-    };
-    write(pack).expect("memory")
 }
 
 #[test]

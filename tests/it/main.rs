@@ -45,6 +45,7 @@ mod targets;
 mod tiny_http;
 mod tls;
 mod upstream_proxy;
+mod usage;
 mod vanished_peers;
 mod variables;
 mod verdicts;

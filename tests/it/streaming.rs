@@ -27,8 +27,8 @@ fn each_event_arrives_before_the_next_is_sent() {
     commands.send(SSE_HEAD);
     client.read_head();
     let mut sent = String::new();
-    for n in 0..50 {
-        let event = format!("data: {{\"n\":{n}}}\n\n");
+    let events = (0..50).map(|n| format!("data: {{\"n\":{n}}}\n\n"));
+    for event in events.chain(["data: [DONE]\n\n".into()]) {
         sent.push_str(&event);
         commands.send(chunk(&event));
         client.read_body_until("the event that was sent", |body| body == sent.as_bytes());
@@ -148,7 +148,7 @@ fn a_stream_that_still_moves_is_never_cut() {
         // The upstream's own pace, well inside the timeout.
         std::thread::sleep(Duration::from_millis(250));
     }
-    commands.send("0\r\n\r\n");
+    commands.send(chunk("data: [DONE]\n\n") + "0\r\n\r\n");
     assert_eq!(client.read_body_to_end().2, Ended::Complete);
     assert_eq!(proxy.wait_for_access_line(1).field("end"), "ok");
 }

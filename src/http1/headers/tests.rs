@@ -38,7 +38,7 @@ fn each_known_name_is_distinguished_from_all_other_names() {
         assert_eq!(KnownHeader::of(&name.to_ascii_uppercase()), header);
         for index in 0..name.len() {
             let mut other = name.to_vec();
-            other[index] = b'_';
+            other[index] = b'~';
             assert_eq!(
                 KnownHeader::of(&other),
                 KnownHeader::Other,

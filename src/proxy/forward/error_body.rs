@@ -1,19 +1,15 @@
 //! The body of an error response, read before its head goes to the client, so far as a verdict needs it.
 
-use std::io::Read;
 use std::time::{Duration, Instant};
 
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-
-use crate::http1::headers::{HeaderBlock, KnownHeader};
+use crate::http1::headers::HeaderBlock;
 use crate::proxy::balancer::verdict::ErrorObject;
+use crate::proxy::unpack::Unpacker;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connection::open::BodyRead;
 
 /// The most of a body that is read, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
-/// The most of an unpacked body that is looked at, in bytes.
-const MAX_UNPACKED: u64 = 64 * 1024;
 /// How long the body is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
@@ -89,31 +85,13 @@ impl ErrorBody {
         object().unwrap_or_default()
     }
 
-    /// The body without its content coding; `None`: it has another one than gzip or deflate.
+    /// The body without its content coding; `None`: it has one that cannot be read.
     fn unpacked(&self, fields: &HeaderBlock) -> Option<Vec<u8>> {
-        let coding = fields
-            .value(KnownHeader::ContentEncoding)
-            .unwrap_or_default();
-        let coding = coding.to_ascii_lowercase();
-        let bytes = self.bytes.as_slice();
-        let mut unpacked = Vec::new();
-        let read = match coding.as_slice() {
-            b"" | b"identity" | b"none" => return Some(bytes.to_vec()),
-            b"gzip" | b"x-gzip" => MultiGzDecoder::new(bytes)
-                .take(MAX_UNPACKED)
-                .read_to_end(&mut unpacked),
-            // RFC 9110 section 8.4.1.2: in zlib's format; some servers leave its frame out.
-            b"deflate" if bytes.first().is_some_and(|first| first & 15 == 8) => {
-                ZlibDecoder::new(bytes)
-                    .take(MAX_UNPACKED)
-                    .read_to_end(&mut unpacked)
-            }
-            b"deflate" => DeflateDecoder::new(bytes)
-                .take(MAX_UNPACKED)
-                .read_to_end(&mut unpacked),
-            _ => return None,
-        };
-        read.ok()?;
-        Some(unpacked)
+        if fields.is_uncompressed() {
+            return Some(self.bytes.clone());
+        }
+        let mut unpacker = Unpacker::new(fields)?;
+        let unpacked = unpacker.feed(&self.bytes);
+        unpacker.is_whole().then_some(unpacked)
     }
 }

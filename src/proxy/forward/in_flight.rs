@@ -66,6 +66,16 @@ impl InFlight {
         };
         self.model.get_or_insert_with(find).as_deref()
     }
+
+    /// Notes the model for the log, of a request that was sent.
+    pub fn note_model(&mut self, context: &Context, exchange: &Exchange<'_>) {
+        if self.log.attempts > 0 {
+            self.find_model(context, exchange);
+        }
+        if let Some(Some(model)) = &self.model {
+            self.log.note_model(model);
+        }
+    }
 }
 
 impl Context {

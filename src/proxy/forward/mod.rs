@@ -16,25 +16,25 @@ mod limit_wait;
 mod model;
 mod relay;
 mod request_body;
+mod streamed_request;
 
 use self::error_body::ErrorBody;
 use self::in_flight::{Context, InFlight};
 use self::kept_response::Kept;
 use self::limit_wait::LimitWait;
-use self::request_body::{Body, BodyBuffer, HeldBytes, Streaming};
+use self::request_body::{Body, BodyBuffer, HeldBytes};
 use crate::config::secrets::Credential;
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
 use crate::http1::headers::KnownHeader;
 use crate::http1::response::ResponseHead;
-use crate::net::wait;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::balancer::selection::Wanted;
 use crate::proxy::balancer::verdict::{self, Asked, ErrorObject, Verdict};
 use crate::proxy::error::ProxyError;
 use crate::proxy::headers::{self, ClientHeaders};
-use crate::proxy::route::TargetSlice;
+use crate::proxy::usage::observer::Observer;
 use crate::server::{Exchange, Progress};
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connector::Upstream;
@@ -245,21 +245,32 @@ impl Forwarder {
         self.conclude(request, Some((verdict, status)));
         let shown = kept.as_ref().map_or(&response, |kept| &kept.response);
         note_ids(&mut request.log, shown);
+        if status.as_u16() >= 400 {
+            request.log.reason = Some(verdict.name());
+        }
+        let asked = (
+            &exchange.head.method,
+            request.log.path.of(&exchange.head.target),
+        );
+        let mut observer = Observer::new(asked, (shown.status, &shown.fields));
         let mut headers = self.headers_for_client(request, verdict, shown);
         let relayed = match &kept {
             Some(kept) => kept.send(exchange, &mut headers),
             None => relay::relay(
                 exchange,
                 &mut context.connection,
-                &response,
-                body,
+                (&response, body),
                 &mut headers,
+                observer.as_mut(),
             ),
         };
         if kept.is_some() && !body.is_whole {
             error_body::skip_rest(&mut context.connection);
         }
         relay::note_end(exchange, &mut request.log, status.as_u16(), &relayed);
+        if let Some(observer) = observer {
+            request.log.note_response(&observer.finish());
+        }
         context.connection.reuse_fields(response.fields);
     }
 
@@ -333,7 +344,7 @@ impl Forwarder {
         let id = request.log.id.as_bytes();
         let own = (credential.authorization(), &self.host, id);
         if let Body::Streamed(length) = request.body {
-            return send_streamed(context, exchange, &request.path, length, own);
+            return streamed_request::send_streamed(context, exchange, &request.path, length, own);
         }
         let head = &*exchange.head;
         // RFC 9110 section 8.6: these state a length of 0 when they have no body.
@@ -352,39 +363,6 @@ impl Forwarder {
             .connection
             .send(message, Some(exchange.client()))
             .map_err(ProxyError::Upstream)
-    }
-}
-
-/// Sends a request whose body still comes, `length` bytes of it where that is known, with the header
-/// fields `own` that [`headers::for_upstream`] sets.
-fn send_streamed(
-    context: &mut Context,
-    exchange: &mut Exchange<'_>,
-    path: &TargetSlice,
-    length: Option<u64>,
-    own: headers::Own<'_>,
-) -> Result<bool, ProxyError> {
-    // A long computation, even where neither side makes it wait.
-    wait::before_blocking();
-    // The exchange itself is needed for reading the body.
-    let client = Arc::clone(exchange.client());
-    let path = path.of(&exchange.head.target).to_vec();
-    let method = exchange.head.method.clone();
-    let fields = std::mem::take(&mut exchange.head.fields);
-    let mut reader = Streaming::new(context.body.bytes(), exchange);
-    let request = Request {
-        method: &method,
-        target: &path,
-        fields: headers::for_upstream(&fields, own),
-        body: RequestBody::Streamed {
-            reader: &mut reader,
-            length,
-        },
-    };
-    let sent = context.connection.send(request, Some(&client));
-    match reader.error.take() {
-        Some(error) => Err(ProxyError::Client(error)),
-        None => sent.map_err(ProxyError::Upstream),
     }
 }
 

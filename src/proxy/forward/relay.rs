@@ -9,6 +9,7 @@ use crate::proxy::error::AnthropicError;
 use crate::proxy::headers::{self, ClientHeaders};
 use crate::proxy::sse::EventScanner;
 use crate::proxy::sse::sequence::SequenceScanner;
+use crate::proxy::usage::observer::Observer;
 use crate::server::{ClientError, Exchange};
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connection::open::BodyRead;
@@ -35,28 +36,40 @@ struct Events {
     sequence: Option<SequenceScanner>,
 }
 
-impl Events {
+/// Who looks at the body as it passes.
+struct Watchers<'o> {
+    events: Option<Events>,
+    observer: Option<&'o mut Observer>,
+}
+
+impl Watchers<'_> {
     fn feed(&mut self, piece: &[u8]) {
-        self.scanner.feed(piece);
-        if let Some(sequence) = &mut self.sequence {
-            sequence.feed(piece);
+        if let Some(events) = &mut self.events {
+            events.scanner.feed(piece);
+            if let Some(sequence) = &mut events.sequence {
+                sequence.feed(piece);
+            }
+        }
+        if let Some(observer) = &mut self.observer {
+            observer.observe(piece);
         }
     }
 }
 
-/// Copies `response`: the head and what was read of its `body` at once, every further piece as soon as it
-/// has arrived.
+/// Copies a response: the head and what was read of its body at once, every further piece as soon as it
+/// has arrived. The observer sees what is sent.
 pub fn relay(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
-    response: &ResponseHead,
-    body: &ErrorBody,
+    (response, body): (&ResponseHead, &ErrorBody),
     headers: &mut ClientHeaders<'_>,
+    observer: Option<&mut Observer>,
 ) -> Relayed {
-    let mut events = has_error_frame(response).then(|| Events {
+    let events = has_error_frame(response).then(|| Events {
         scanner: EventScanner::default(),
         sequence: (headers.api == Api::Responses).then(SequenceScanner::default),
     });
+    let mut watchers = Watchers { events, observer };
     exchange.start(
         response.status,
         headers::for_client(&response.fields, headers),
@@ -64,10 +77,11 @@ pub fn relay(
     );
     if !body.bytes.is_empty() {
         exchange.write(&body.bytes);
+        watchers.feed(&body.bytes);
     }
-    match copy_body(exchange, connection, events.as_mut()) {
+    match copy_body(exchange, connection, &mut watchers) {
         Relayed::Upstream(error) => {
-            break_off(exchange, &error, events.as_ref());
+            break_off(exchange, &error, watchers.events.as_ref());
             Relayed::Upstream(error)
         }
         relayed => relayed,
@@ -118,10 +132,10 @@ pub fn response_length(response: &ResponseHead) -> ResponseLength {
 fn copy_body(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
-    mut events: Option<&mut Events>,
+    watchers: &mut Watchers<'_>,
 ) -> Relayed {
     loop {
-        match next_piece(exchange, connection, events.as_deref_mut()) {
+        match next_piece(exchange, connection, watchers) {
             Ok(BodyRead::Data(length)) => exchange.commit(length),
             Ok(BodyRead::NotYet) => {}
             Ok(BodyRead::End) => {
@@ -140,7 +154,7 @@ fn copy_body(
 fn next_piece(
     exchange: &mut Exchange<'_>,
     connection: &mut UpstreamConnection,
-    events: Option<&mut Events>,
+    watchers: &mut Watchers<'_>,
 ) -> Result<BodyRead, Relayed> {
     let mut space = exchange.space()?;
     let mut read = connection.try_read(space);
@@ -149,8 +163,8 @@ fn next_piece(
         space = exchange.space()?;
         read = connection.read(space);
     }
-    if let (Ok(BodyRead::Data(length)), Some(events)) = (&read, events) {
-        events.feed(&space[..*length]);
+    if let Ok(BodyRead::Data(length)) = read {
+        watchers.feed(&space[..length]);
     }
     read.map_err(Relayed::Upstream)
 }

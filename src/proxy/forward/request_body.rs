@@ -1,7 +1,6 @@
 //! The request's body on its way to the upstream: held, so that the request can be repeated, or streamed.
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -152,36 +151,6 @@ pub fn read_body(
     };
     buffer.bytes.truncate(filled);
     Ok(body)
-}
-
-/// Reads a streamed body: what is in the buffer already, then what the client still sends.
-pub struct Streaming<'a, 'e> {
-    buffered: &'a [u8],
-    exchange: &'a mut Exchange<'e>,
-    /// Why reading failed: the error that goes through the HTTP client cannot carry it.
-    pub error: Option<ClientError>,
-}
-
-impl<'a, 'e> Streaming<'a, 'e> {
-    pub fn new(buffered: &'a [u8], exchange: &'a mut Exchange<'e>) -> Self {
-        Streaming {
-            buffered,
-            exchange,
-            error: None,
-        }
-    }
-}
-
-impl Read for Streaming<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.buffered.is_empty() {
-            return self.buffered.read(buffer);
-        }
-        self.exchange.read_body(buffer).map_err(|error| {
-            self.error = Some(error);
-            io::Error::other("the request body broke off")
-        })
-    }
 }
 
 /// The memory that the control groups of this process allow, in bytes; `None`: there is no limit, or it

@@ -11,6 +11,7 @@ mod jwt;
 mod log_lines;
 mod machine;
 mod messages;
+mod packed;
 mod proxy_process;
 mod raw_client;
 mod raw_upstream;
@@ -34,6 +35,7 @@ pub use messages::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, EMPTY_OK, GET_REQUEST, HELD_BODY_LIMIT_BYTES, KIB_PER_MIB,
     MIB, OK, POST_START, SSE_HEAD, chunk, chunked, expecting_post_head, patterned_bytes, post_head,
 };
+pub use packed::packed;
 pub use proxy_process::{ProxyBuilder, ProxyProcess};
 pub use raw_client::{RawClient, get, post, send_and_read};
 pub use raw_upstream::{Commands, RawUpstream, UpstreamConnection};

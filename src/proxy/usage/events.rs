@@ -1,0 +1,195 @@
+//! Reads the events of a stream: which are errors, which are the last, and the JSON in their data. No
+//! I/O.
+
+use super::facts::Facts;
+use super::json::JsonScanner;
+use super::totals::Totals;
+use crate::proxy::sse::lines::{Part, Position};
+
+/// The data of the last event in OpenAI's streams of completions.
+const DONE: &[u8] = b"[DONE]";
+/// The longest start of a line that is looked at, in bytes: `event:`.
+const MAX_START: usize = 6;
+/// The name of an event that is an error.
+const ERROR: &[u8] = b"error";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A stream of events, piece by piece.
+#[derive(Debug, Default)]
+pub struct EventReader {
+    position: Position,
+    field: Field,
+    /// The start of the current line, as long as its field is not known; then of an event's name.
+    start: Start,
+    /// One blank behind the colon does not count.
+    may_be_blank: bool,
+    is_past_first_line: bool,
+    is_error: bool,
+    data: Data,
+    json: JsonScanner,
+    facts: Facts,
+}
+
+/// The field of the current line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Field {
+    #[default]
+    Unknown,
+    Data,
+    Name,
+    Other,
+}
+
+/// The data of the current event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Data {
+    /// Nothing but white space.
+    #[default]
+    Blank,
+    /// The first bytes of [`DONE`], so many.
+    Done(usize),
+    Json,
+    /// A JSON object that is whole.
+    Object,
+    Other,
+}
+
+/// The first bytes of a text.
+#[derive(Debug, Clone, Copy, Default)]
+struct Start {
+    bytes: [u8; MAX_START],
+    length: usize,
+}
+
+impl EventReader {
+    /// Reads the next piece of the stream.
+    pub fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
+        let mut rest = piece;
+        while let Some(part) = self.position.next(&mut rest) {
+            match part {
+                Part::Text(text) => self.text(text),
+                Part::LineEnd => self.end_line(),
+                Part::EventEnd => self.end_event(totals),
+            }
+        }
+    }
+
+    /// Reads what has come of the last event, whose end is missing.
+    pub fn finish(&mut self, totals: &mut Totals) {
+        self.end_line();
+        self.end_event(totals);
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let mut value = text;
+        if self.field == Field::Unknown {
+            value = self.find_field(text);
+        }
+        if self.may_be_blank && !value.is_empty() {
+            self.may_be_blank = false;
+            value = value.strip_prefix(b" ").unwrap_or(value);
+        }
+        match self.field {
+            Field::Data => self.data(value),
+            Field::Name => self.start.push(value),
+            Field::Unknown | Field::Other => {}
+        }
+    }
+
+    /// Reads the line's start up to the colon. Returns what follows it.
+    fn find_field<'t>(&mut self, text: &'t [u8]) -> &'t [u8] {
+        for (index, byte) in text.iter().enumerate() {
+            self.start.push(&[*byte]);
+            let start = self.start.bytes();
+            let is_start_of = |name: &[u8]| name.starts_with(start);
+            self.field = match start {
+                b"data:" => Field::Data,
+                b"event:" => Field::Name,
+                BYTE_ORDER_MARK if !self.is_past_first_line => {
+                    self.start = Start::default();
+                    continue;
+                }
+                _ if is_start_of(b"data:") || is_start_of(b"event:") => continue,
+                _ if !self.is_past_first_line && is_start_of(BYTE_ORDER_MARK) => continue,
+                _ => Field::Other,
+            };
+            self.start = Start::default();
+            self.may_be_blank = true;
+            return &text[index + 1..];
+        }
+        b""
+    }
+
+    fn data(&mut self, mut value: &[u8]) {
+        if self.data == Data::Blank {
+            value = value.trim_ascii_start();
+            self.data = match value.first() {
+                None => return,
+                Some(b'[') => Data::Done(0),
+                Some(b'{') => Data::Json,
+                Some(_) => Data::Other,
+            };
+        }
+        match self.data {
+            Data::Done(seen) => {
+                // What follows it does not count for the SDKs.
+                let next = value.len().min(DONE.len() - seen);
+                self.data = if DONE[seen..].starts_with(&value[..next]) {
+                    Data::Done(seen + next)
+                } else {
+                    Data::Other
+                };
+            }
+            Data::Json => {
+                self.json.feed(value, &mut self.facts);
+                if self.json.take_object() {
+                    self.data = Data::Object;
+                }
+            }
+            Data::Blank | Data::Object | Data::Other => {}
+        }
+    }
+
+    fn end_line(&mut self) {
+        match self.field {
+            Field::Name => self.is_error = self.start.bytes() == ERROR,
+            // Decoders join the lines of the data with LF.
+            Field::Data if self.data == Data::Json => self.data(b"\n"),
+            Field::Data | Field::Unknown | Field::Other => {}
+        }
+        self.field = Field::Unknown;
+        self.start = Start::default();
+        self.is_past_first_line = true;
+    }
+
+    fn end_event(&mut self, totals: &mut Totals) {
+        if self.is_error {
+            totals.note_error();
+            self.is_error = false;
+        }
+        match self.data {
+            Data::Blank => return,
+            Data::Done(seen) if seen == DONE.len() => totals.note_done(),
+            Data::Object => totals.replace_by(&self.facts),
+            Data::Done(_) | Data::Json | Data::Other => {}
+        }
+        if matches!(self.data, Data::Json | Data::Object) {
+            self.json = JsonScanner::default();
+            self.facts.clear();
+        }
+        self.data = Data::Blank;
+    }
+}
+
+impl Start {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let taken = text.len().min(room.len());
+        room[..taken].copy_from_slice(&text[..taken]);
+        self.length += taken;
+    }
+}

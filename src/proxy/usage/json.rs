@@ -1,0 +1,305 @@
+//! Scans JSON (RFC 8259) as it passes, for the few values that are wanted. Keeps the path to where it is
+//! and the beginning of one text, whatever the size of the document. No I/O.
+//!
+//! Values that are not wanted are skipped without being parsed. What is not JSON ends the scan.
+
+use memchr::memchr3;
+
+use super::facts::{Facts, Member, Node, Value};
+
+/// The most of a text or number that is kept, in bytes. No name or number that is wanted is longer; of
+/// a model's name the log shows as much.
+pub const MAX_TEXT: usize = 64;
+/// The deepest path that leads to a wanted value, in containers: array, answer, response, usage,
+/// details.
+const MAX_OPEN: usize = 5;
+/// How many bytes are looked at one by one before a vector search is set up: most texts are shorter.
+const NEAR: usize = 16;
+
+/// The scan of a document: an object, or an array of objects.
+#[derive(Debug, Clone)]
+pub struct JsonScanner {
+    state: State,
+    /// The followed containers that are open.
+    open: [Node; MAX_OPEN],
+    depth: usize,
+    /// Brackets that are open in a container that is skipped.
+    skipped: u64,
+    is_skipping_object: bool,
+    /// What the value that comes, or is being scanned, is.
+    member: Member,
+    /// The beginning of a name, text or number that a piece's end has cut.
+    kept: [u8; MAX_TEXT],
+    kept_length: usize,
+    /// The last byte was a backslash in a text.
+    is_escaped: bool,
+    has_object: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before a value, or the end of an empty array.
+    Value,
+    /// Before a member's name, or the end of an object.
+    Name,
+    InName,
+    Colon,
+    InText,
+    /// In a number, true, false or null.
+    Scalar,
+    /// After a value.
+    After,
+    /// In a container that is not followed.
+    Skipped,
+    /// In a text that is not wanted.
+    SkippedText,
+    /// Behind the document, or in something else than JSON.
+    Ended,
+}
+
+impl Default for JsonScanner {
+    fn default() -> JsonScanner {
+        JsonScanner {
+            state: State::Value,
+            open: [Node::Array; MAX_OPEN],
+            depth: 0,
+            skipped: 0,
+            is_skipping_object: false,
+            member: Member::Document,
+            kept: [0; MAX_TEXT],
+            kept_length: 0,
+            is_escaped: false,
+            has_object: false,
+        }
+    }
+}
+
+impl JsonScanner {
+    /// Scans the next piece up to the end of an object that is the document or an element of it. Returns
+    /// how many bytes that are.
+    pub fn feed(&mut self, piece: &[u8], facts: &mut Facts) -> usize {
+        let mut at = 0;
+        while at < piece.len() && !self.has_object {
+            let rest = &piece[at..];
+            at += match self.state {
+                State::Ended => rest.len(),
+                State::Skipped => self.skip(rest),
+                State::SkippedText => self.skip_text(rest),
+                State::InName | State::InText => self.text(rest, facts),
+                State::Scalar => self.scalar(rest, facts),
+                State::Value | State::Name | State::Colon | State::After => {
+                    self.step(rest[0], facts);
+                    1
+                }
+            };
+        }
+        at
+    }
+
+    /// Whether an object has ended since the last call.
+    pub fn take_object(&mut self) -> bool {
+        std::mem::take(&mut self.has_object)
+    }
+
+    /// Whether the document is an array.
+    pub fn is_array(&self) -> bool {
+        self.depth > 0 && self.open[0] == Node::Array
+    }
+
+    /// Takes a byte that is in no text, number or skipped container.
+    fn step(&mut self, byte: u8, facts: &mut Facts) {
+        self.state = match (self.state, byte) {
+            (_, b' ' | b'\t' | b'\n' | b'\r') => return,
+            // A byte order mark.
+            (State::Value, 0xef | 0xbb | 0xbf) if self.depth == 0 => return,
+            (State::Value, b'{' | b'[') => return self.open(byte == b'{', facts),
+            _ if self.depth == 0 => State::Ended,
+            (State::Value, b'"') if self.member == Member::Ignored => State::SkippedText,
+            (State::Value, b'"') => State::InText,
+            (State::Value | State::After, b']') | (State::Name | State::After, b'}') => {
+                return self.close();
+            }
+            (State::Value, b'-' | b'0'..=b'9' | b'a'..=b'z') => {
+                self.keep(&[byte]);
+                State::Scalar
+            }
+            (State::Name, b'"') => State::InName,
+            (State::Colon, b':') => State::Value,
+            (State::After, b',') => match self.open[self.depth - 1].element() {
+                Some(element) => {
+                    self.member = element;
+                    State::Value
+                }
+                None => State::Name,
+            },
+            _ => State::Ended,
+        };
+    }
+
+    fn open(&mut self, is_object: bool, facts: &mut Facts) {
+        let node = self.member.node(is_object);
+        facts.take(
+            self.member,
+            if is_object {
+                Value::Object
+            } else {
+                Value::Array
+            },
+        );
+        let Some(node) = node.filter(|_| self.depth < MAX_OPEN) else {
+            self.skipped = 1;
+            self.is_skipping_object = is_object;
+            self.state = State::Skipped;
+            return;
+        };
+        self.open[self.depth] = node;
+        self.depth += 1;
+        self.state = match node.element() {
+            Some(element) => {
+                self.member = element;
+                State::Value
+            }
+            None => State::Name,
+        };
+    }
+
+    fn close(&mut self) {
+        let Some(depth) = self.depth.checked_sub(1) else {
+            self.state = State::Ended;
+            return;
+        };
+        self.depth = depth;
+        self.has_object = self.open[depth] == Node::Answer;
+        self.state = match depth {
+            0 => State::Ended,
+            _ => State::After,
+        };
+    }
+
+    /// Scans a name or a text that is wanted.
+    fn text(&mut self, bytes: &[u8], facts: &mut Facts) -> usize {
+        let Some(end) = text_end(bytes, &mut self.is_escaped) else {
+            self.keep(bytes);
+            return bytes.len();
+        };
+        let text = match self.kept_length {
+            0 => &bytes[..end.min(MAX_TEXT)],
+            _ => {
+                self.keep(&bytes[..end]);
+                &self.kept[..self.kept_length]
+            }
+        };
+        if self.state == State::InName {
+            self.member = self.open[self.depth - 1].member(text);
+            self.state = State::Colon;
+        } else {
+            facts.take(self.member, Value::Text(text));
+            self.state = State::After;
+        }
+        self.kept_length = 0;
+        end + 1
+    }
+
+    /// Scans a number or a literal, up to what follows it.
+    fn scalar(&mut self, bytes: &[u8], facts: &mut Facts) -> usize {
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let end = bytes.iter().position(|byte| !is_part(byte));
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        if self.member != Member::Ignored {
+            self.keep(part);
+        }
+        if end.is_some() {
+            // What is too long for a number is none.
+            let is_whole = self.kept_length < MAX_TEXT;
+            let text = if is_whole {
+                &self.kept[..self.kept_length]
+            } else {
+                b""
+            };
+            facts.take(self.member, Value::Scalar(text));
+            self.kept_length = 0;
+            self.state = match self.depth {
+                0 => State::Ended,
+                _ => State::After,
+            };
+        }
+        part.len()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = &mut self.kept[self.kept_length..];
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.kept_length += taken;
+    }
+
+    /// Skips the rest of a container. Only brackets of its own kind need to be counted: those of the other
+    /// kind are closed before it is.
+    fn skip(&mut self, bytes: &[u8]) -> usize {
+        let (open, close) = match self.is_skipping_object {
+            true => (b'{', b'}'),
+            false => (b'[', b']'),
+        };
+        let mut at = 0;
+        while let Some(found) = find([b'"', open, close], &bytes[at..]) {
+            at += found + 1;
+            let byte = bytes[at - 1];
+            if byte == open {
+                self.skipped += 1;
+            } else if byte == close {
+                self.skipped -= 1;
+                if self.skipped == 0 {
+                    self.state = State::After;
+                    return at;
+                }
+            } else {
+                let Some(end) = text_end(&bytes[at..], &mut self.is_escaped) else {
+                    self.state = State::SkippedText;
+                    break;
+                };
+                at += end + 1;
+            }
+        }
+        bytes.len()
+    }
+
+    fn skip_text(&mut self, bytes: &[u8]) -> usize {
+        let Some(end) = text_end(bytes, &mut self.is_escaped) else {
+            return bytes.len();
+        };
+        self.state = match self.skipped {
+            0 => State::After,
+            _ => State::Skipped,
+        };
+        end + 1
+    }
+}
+
+/// The index of the quote that ends the text in which `bytes` begins. `None`: it goes on behind them.
+/// Most escapes are passed over: a quote is escaped if the backslashes before it are odd in number.
+fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
+    let start = usize::from(std::mem::take(is_escaped)).min(bytes.len());
+    let is_odd = |text: &[u8]| {
+        let backslashes = text.iter().rev().take_while(|byte| **byte == b'\\');
+        backslashes.count() % 2 == 1
+    };
+    let mut at = start;
+    while let Some(found) = find([b'"'; 3], &bytes[at..]) {
+        let quote = at + found;
+        if !is_odd(&bytes[start..quote]) {
+            return Some(quote);
+        }
+        at = quote + 1;
+    }
+    *is_escaped = is_odd(&bytes[start..]);
+    None
+}
+
+/// The index of the first of these bytes.
+fn find([one, two, three]: [u8; 3], bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    let is_one = |byte: &u8| *byte == one || *byte == two || *byte == three;
+    near.iter()
+        .position(is_one)
+        .or_else(|| Some(near.len() + memchr3(one, two, three, far)?))
+}

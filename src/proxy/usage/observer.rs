@@ -1,0 +1,140 @@
+//! Follows the body of one response.
+
+use http::{Method, StatusCode};
+
+use super::events::EventReader;
+use super::facts::{self, Facts};
+use super::json::JsonScanner;
+use super::tokens::Usage;
+use super::totals::{BadEnd, Form, Totals};
+use crate::http1::headers::{HeaderBlock, KnownHeader};
+use crate::proxy::unpack::Unpacker;
+
+/// Ends of paths whose responses tell no usage, of LiteLLM and of Gemini.
+const UNCOUNTED: [&[u8]; 4] = [
+    b"/count_tokens",
+    b":countTokens",
+    b"/moderations",
+    b"/rerank",
+];
+
+/// Follows a response. Made for each that is worth it.
+pub struct Observer {
+    /// Whether the response counts as one that uses tokens.
+    is_counted: bool,
+    is_success: bool,
+    /// Of a stream that tells nothing itself.
+    form: Option<Form>,
+    /// From the header.
+    cost: Option<f64>,
+    unpacker: Option<Unpacker>,
+    reader: Reader,
+    totals: Totals,
+}
+
+enum Reader {
+    Events(EventReader),
+    Json(JsonScanner, Facts),
+    /// It cannot be read.
+    Nothing,
+}
+
+/// What was seen of a response.
+#[derive(Debug)]
+pub struct Observed {
+    pub usage: Usage,
+    /// In US dollars.
+    pub cost: Option<f64>,
+    /// The model that the response names, its beginning.
+    pub model: Vec<u8>,
+    /// How the stream ended, if it was passed on whole.
+    pub bad_end: Option<BadEnd>,
+}
+
+impl Observer {
+    /// For the response to a request with this `method` and `path`. `None`: there is nothing to see.
+    pub fn new(
+        (method, path): (&Method, &[u8]),
+        (status, fields): (StatusCode, &HeaderBlock),
+    ) -> Option<Observer> {
+        let is_stream = fields.is_event_stream();
+        // A response that is asked for once more by GET has been counted.
+        let is_answer = status.is_success() && *method == Method::POST;
+        if !is_stream && !is_answer {
+            return None;
+        }
+        let is_counted = is_answer && !UNCOUNTED.iter().any(|end| path.ends_with(end));
+        let cost = fields.value(KnownHeader::XLitellmResponseCost);
+        let unpacker = Unpacker::new(fields);
+        let reader = match () {
+            () if unpacker.is_none() && !fields.is_uncompressed() => Reader::Nothing,
+            () if is_stream => Reader::Events(EventReader::default()),
+            () if is_counted => Reader::Json(JsonScanner::default(), Facts::default()),
+            () => Reader::Nothing,
+        };
+        Some(Observer {
+            is_counted,
+            is_success: status.is_success(),
+            form: Form::of_path(path),
+            cost: cost.filter(|_| is_answer).and_then(facts::cost),
+            unpacker,
+            reader,
+            totals: Totals::default(),
+        })
+    }
+
+    /// Looks at the next piece of the body.
+    pub fn observe(&mut self, piece: &[u8]) {
+        match &mut self.unpacker {
+            Some(unpacker) => {
+                let unpacked = unpacker.feed(piece);
+                self.reader.feed(&unpacked, &mut self.totals);
+            }
+            None => self.reader.feed(piece, &mut self.totals),
+        }
+    }
+
+    /// Ends the look.
+    pub fn finish(mut self) -> Observed {
+        let mut bad_end = None;
+        if let Reader::Events(events) = &mut self.reader {
+            events.finish(&mut self.totals);
+            let is_whole = self.unpacker.as_mut().is_none_or(Unpacker::is_whole);
+            bad_end = self
+                .totals
+                .bad_end(self.form)
+                .filter(|end| *end == BadEnd::ErrorEvent || (is_whole && self.is_success));
+        }
+        let totals = self.totals;
+        Observed {
+            usage: match totals.tokens {
+                _ if !self.is_counted => Usage::None,
+                Some(tokens) => Usage::Known(tokens),
+                None => Usage::Unknown,
+            },
+            cost: self.cost.or(totals.cost.filter(|_| self.is_counted)),
+            model: totals.model,
+            bad_end,
+        }
+    }
+}
+
+impl Reader {
+    fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
+        match self {
+            Reader::Events(events) => events.feed(piece, totals),
+            Reader::Json(json, facts) => {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let length = json.feed(rest, facts);
+                    rest = &rest[length..];
+                    if json.take_object() {
+                        totals.take_answer(facts, json.is_array());
+                        facts.clear();
+                    }
+                }
+            }
+            Reader::Nothing => {}
+        }
+    }
+}
