@@ -19,6 +19,7 @@ import checks_phrases  # noqa: F401
 import checks_probes  # noqa: F401
 import checks_provider  # noqa: F401
 import checks_scene  # noqa: F401
+import checks_usage  # noqa: F401
 import checks_verdicts  # noqa: F401
 import support
 from clients import harness

@@ -22,6 +22,8 @@ TENANT = "FAKE-tenant"
 TEXT = "Say hello."
 CHECKS, LONG_CHECKS = [], []
 numbers = itertools.count(1)
+# A field of the access line: a name, and a word or a text in quotes.
+FIELD = r" (\w+)=('[^']*'|\S+)"
 
 
 class Shape(collections.namedtuple("Shape", "api is_streamed")):
@@ -113,13 +115,17 @@ def encoded(data):
 
 
 class Response:
-    """A response; `config`, `attempts` and `end` are from the access line, where there is one."""
+    """A response; `config`, `attempts`, `end` and `logged` are from the access line, where there is one.
+
+    `logged` has all fields of the line as texts.
+    """
 
     def __init__(self, response, body):
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
         self.body = body
         self.identity = self.config = self.attempts = self.end = None
+        self.logged = {}
 
     def error(self):
         """Returns the error object of the body."""
@@ -133,6 +139,7 @@ class Response:
         self.config = re.search(r" config='([^']*)'", line)[1]
         self.attempts = int(re.search(r" attempts=(\d+)", line)[1])
         self.end = re.search(r" end=(\w+)", line)[1]
+        self.logged = {name: value.strip("'") for name, value in re.findall(FIELD, line)}
         return self
 
     def __repr__(self):

@@ -19,6 +19,7 @@ def write(path, provider):
         ("vip-model", openai("ok")),
         ("held", openai("held")),
         ("held-claude", anthropic("held")),
+        ("cut", openai("cut")),
         # These do what the request's text says, see provider.py.
         ("scripted", openai("scripted")),
         ("scripted-claude", anthropic("scripted")),

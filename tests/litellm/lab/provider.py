@@ -1,7 +1,7 @@
 """The fake provider behind LiteLLM: the APIs of OpenAI and Anthropic, in the process of the checks.
 
 The model's name says what it does: `…fake-BEHAVIOUR`. `ok` responds. `held` waits in the middle
-until the check lets it go. `scripted` fails as the request's text says (see `script`).
+until the check lets it go, `cut` breaks off there. `scripted` fails as the request's text says (see `script`).
 `throttled`, `unauthorized` and `broken` fail with 429, 401 and 500, `gone` closes the connection.
 """
 
@@ -77,7 +77,7 @@ class Conversation(http.server.BaseHTTPRequestHandler):
             self.send(200, {"input_tokens": 20})
         elif api in EVENTS:
             respond = self.stream if body.get("stream") else self.whole
-            respond(api, body["model"], behaviour == "held")
+            respond(api, body["model"], behaviour)
         else:
             self.send(404, {"error": {"message": f"no such path: {self.path}"}})
 
@@ -109,20 +109,24 @@ class Conversation(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def whole(self, api, model, is_held):
-        if is_held:
+    def whole(self, api, model, behaviour):
+        if behaviour == "held":
             self.hold()
         self.send(200, WHOLE[api](model))
 
-    def stream(self, api, model, is_held):
+    def stream(self, api, model, behaviour):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         events = EVENTS[api](model)
         for index, event in enumerate(events):
-            if is_held and index == len(events) // 2:
+            if behaviour == "held" and index == len(events) // 2:
                 self.hold()
+            if behaviour == "cut" and index == len(events) // 2:
+                # Without the last chunk. A reset could take back what was sent.
+                self.close_connection = True
+                return
             data = (f"event: {event['type']}\n" if "type" in event else "").encode()
             self.chunk(data + b"data: " + json.dumps(event).encode() + b"\n\n")
         if api == "completions":
@@ -142,10 +146,16 @@ def find_script(value):
     return next((found for part in parts if (found := find_script(part))), None)
 
 
-CHAT_USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+# The same in each API: 20 tokens of input, of which 12 are from the cache and 4 new in Anthropic's.
+CHAT_USAGE = {
+    "prompt_tokens": 20,
+    "prompt_tokens_details": {"cached_tokens": 12},
+    "completion_tokens": 5,
+    "total_tokens": 25,
+}
 RESPONSES_USAGE = {
     "input_tokens": 20,
-    "input_tokens_details": {"cached_tokens": 0},
+    "input_tokens_details": {"cached_tokens": 12},
     "output_tokens": 5,
     "output_tokens_details": {"reasoning_tokens": 0},
     "total_tokens": 25,
@@ -214,7 +224,12 @@ def messages(model, is_over=True):
         "content": [{"type": "text", "text": "".join(WORDS)}] if is_over else [],
         "stop_reason": "end_turn" if is_over else None,
         "stop_sequence": None,
-        "usage": {"input_tokens": 20, "output_tokens": 5},
+        "usage": {
+            "input_tokens": 4,
+            "cache_read_input_tokens": 12,
+            "cache_creation_input_tokens": 4,
+            "output_tokens": 5,
+        },
     }
 
 
