@@ -14,13 +14,21 @@ import checks_curl
 import checks_demo
 import checks_errors
 import checks_forwarding
+import checks_usage
 import harness
 import sdks
 from upstream import Upstream
 
 # Seconds; several times the usual duration. A run that takes longer is ended and has failed.
 WHOLE_RUN = 600
-PARTS = (checks_demo, checks_forwarding, checks_errors, checks_broken, checks_curl)
+PARTS = (
+    checks_demo,
+    checks_forwarding,
+    checks_usage,
+    checks_errors,
+    checks_broken,
+    checks_curl,
+)
 
 
 class Lab:
