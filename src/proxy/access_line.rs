@@ -65,21 +65,7 @@ impl fmt::Display for AccessLine<'_> {
             line.extend_from_slice(b" resent=");
             line.extend_from_slice(digits.format(log.resent).as_bytes());
         }
-        push_name(b" model='", log.model.as_deref(), &mut line);
-        if let Usage::Known(tokens) = log.usage {
-            for (label, number) in [
-                (&b" input_tokens="[..], tokens.input),
-                (b" cached_tokens=", tokens.cached),
-                (b" output_tokens=", tokens.output),
-            ] {
-                line.extend_from_slice(label);
-                line.extend_from_slice(digits.format(number).as_bytes());
-            }
-        }
-        if let Some(cost) = log.cost {
-            line.extend_from_slice(b" cost=");
-            line.extend_from_slice(amount(cost).as_bytes());
-        }
+        push_response(log, &mut line);
         push_name(b" agent='", log.agent.as_deref(), &mut line);
         push_name(b" session='", log.session.as_deref(), &mut line);
         line.extend_from_slice(b" id=");
@@ -94,6 +80,26 @@ impl fmt::Display for AccessLine<'_> {
             }
         }
         formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Appends what is known of the model and of what it used.
+fn push_response(log: &AccessLog, line: &mut Vec<u8>) {
+    let mut digits = itoa::Buffer::new();
+    push_name(b" model='", log.model.as_deref(), line);
+    if let Usage::Known(tokens) = log.usage {
+        for (label, number) in [
+            (&b" input_tokens="[..], tokens.input),
+            (b" cached_tokens=", tokens.cached),
+            (b" output_tokens=", tokens.output),
+        ] {
+            line.extend_from_slice(label);
+            line.extend_from_slice(digits.format(number).as_bytes());
+        }
+    }
+    if let Some(cost) = log.cost {
+        line.extend_from_slice(b" cost=");
+        line.extend_from_slice(amount(cost).as_bytes());
     }
 }
 

@@ -60,7 +60,7 @@ impl Observer {
         let is_stream = fields.is_event_stream();
         // A response that is asked for once more by GET has been counted.
         let is_answer = status.is_success() && *method == Method::POST;
-        if !is_stream && !is_answer {
+        if *method == Method::HEAD || !(is_stream || is_answer) {
             return None;
         }
         let is_counted = is_answer && !UNCOUNTED.iter().any(|end| path.ends_with(end));

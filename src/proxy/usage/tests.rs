@@ -735,6 +735,7 @@ fn only_answers_that_may_have_used_tokens_count() {
     // A response that is asked for once more has been counted.
     assert_eq!(observe(&get, "/v1/responses/x", 200, &json), None);
     assert_eq!(observe(&post, "/v1/x", 400, &json), None);
+    assert_eq!(observe(&Method::HEAD, "/v1/messages", 200, &stream), None);
     assert_eq!(
         observe(&get, "/v1/responses/x", 200, &stream),
         Some(Usage::None)
