@@ -23,7 +23,6 @@ use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
 use crate::http1::encode::{ResponseLength, field_lines};
 use crate::http1::headers::KnownHeader;
-use crate::net::wait;
 use crate::server::{
     ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running, Server,
 };
@@ -271,7 +270,7 @@ fn stream(
     exchange.start(status, field_lines(headers), ResponseLength::Unknown);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
-            wait::before_blocking();
+            exchange.call().before_blocking();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());

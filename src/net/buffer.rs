@@ -27,6 +27,10 @@ impl ReadBuffer {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+            if self.data.len() > READ_BUFFER_BYTES {
+                // A long head has made it grow.
+                self.data = Vec::new();
+            }
         }
     }
 

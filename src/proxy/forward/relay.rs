@@ -57,6 +57,9 @@ pub fn relay(
         scanner: EventScanner::default(),
         sequence: (headers.api == Api::Responses).then(SequenceScanner::default),
     });
+    if connection.has_dropped_output() {
+        exchange.close_after_response();
+    }
     exchange.start(
         response.status,
         headers::for_client(&response.fields, headers),
@@ -142,12 +145,13 @@ fn next_piece(
     connection: &mut UpstreamConnection,
     events: Option<&mut Events>,
 ) -> Result<BodyRead, Relayed> {
+    let call = exchange.call();
     let mut space = exchange.space()?;
-    let mut read = connection.try_read(space);
+    let mut read = connection.try_read(space, call);
     if let Ok(BodyRead::NotYet) = read {
         exchange.flush()?;
         space = exchange.space()?;
-        read = connection.read(space);
+        read = connection.read(space, call);
     }
     if let (Ok(BodyRead::Data(length)), Some(events)) = (&read, events) {
         events.feed(&space[..*length]);

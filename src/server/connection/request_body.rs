@@ -10,7 +10,7 @@ use crate::http1::body::{ChunkDecoder, Decoded, RequestFraming};
 use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{Persistence, RequestHead};
-use crate::net::wait::{self, WaitError};
+use crate::net::wait::{CallContext, WaitError};
 use crate::server::limits::{BODY_GRACE, Limits, MIN_BODY_RATE};
 
 /// Reads of one body that a thread makes while it leads an event loop, of 16 KiB each at most. A body
@@ -97,12 +97,13 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         buffer: &mut [u8],
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
         let length = match self.state {
             BodyState::Remaining(remaining) => {
-                self.read_sized(remaining, client, limits, buffer)?
+                self.read_sized(remaining, client, limits, buffer, call)?
             }
-            BodyState::Chunked(_) => self.read_chunked(client, limits, buffer)?,
+            BodyState::Chunked(_) => self.read_chunked(client, limits, buffer, call)?,
             BodyState::Done => 0,
         };
         self.bytes += length as u64;
@@ -129,13 +130,14 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         buffer: &mut [u8],
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
         let most = usize::try_from(remaining)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         let mut length = client.input.take_into(&mut buffer[..most]);
         if length == 0 {
-            length = self.receive(client, limits, Some(&mut buffer[..most]))?;
+            length = self.receive(client, limits, Some(&mut buffer[..most]), call)?;
         }
         self.state = match remaining - length as u64 {
             0 => BodyState::Done,
@@ -150,6 +152,7 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         buffer: &mut [u8],
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -163,7 +166,7 @@ impl RequestBody {
                 if filled > 0 {
                     break;
                 }
-                self.receive(client, limits, None)?;
+                self.receive(client, limits, None, call)?;
                 continue;
             }
             let bytes = &input.bytes()[..most];
@@ -190,14 +193,15 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         direct: Option<&mut [u8]>,
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
         self.reads = self.reads.saturating_add(1);
         if self.reads > MAX_READS_AS_LEADER {
-            wait::before_blocking();
+            call.before_blocking();
         }
         let timeout = limits.client_timeout;
         let started = Instant::now();
-        let result = client.read_body(direct, timeout);
+        let result = client.read_body(direct, timeout, call);
         self.waited += started.elapsed();
         match result {
             Ok(0) => Err(ClientError::Closed),
