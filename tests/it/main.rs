@@ -15,6 +15,7 @@ mod cli;
 mod demo;
 mod docs;
 mod dotenv;
+mod early_answers;
 mod endless_work;
 mod error_bodies;
 mod errors;

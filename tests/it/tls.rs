@@ -82,7 +82,8 @@ impl TlsUpstream {
 type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
 /// Answers each request: `/close` without a close_notify, `/doubled` with one response too many,
-/// `/trickled` in pieces of one record. The body for `/deaf` is never read.
+/// `/trickled` in pieces of one record. The body for `/deaf` is never read, nor is
+/// that for `/early`, which is answered at once.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -101,6 +102,12 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
             };
         }
         if request.starts_with(b"POST /flow-llm-proxy/deaf ") {
+            thread::sleep(HELD);
+            return;
+        }
+        if request.starts_with(b"POST /flow-llm-proxy/early ") {
+            let early = "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large";
+            stream.write_all(early.as_bytes()).unwrap();
             thread::sleep(HELD);
             return;
         }
@@ -282,5 +289,20 @@ fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
         // Twice the timeout would be a second one.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_is_sent_is_told_from_session_tickets() {
+    for tickets in [0, 2] {
+        let upstream = TlsUpstream::with_tickets(tickets);
+        let proxy = upstream.start_trusting_proxy(&[("--upstream-timeout", "60")]);
+        let mut client = RawClient::connect(proxy.address());
+        let begun = Instant::now();
+        client.send(post_head(16 * MIB).replace("/v1/x", "/early"));
+        client.try_send(vec![b'x'; 16 * MIB]);
+        client.read_response().assert_text(413, "too large");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(3), "{tickets} tickets: {took:?}");
     }
 }
