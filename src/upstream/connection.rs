@@ -18,8 +18,9 @@ use super::call_state::{CallState, ReadMode, StopReason};
 use super::connector::{CONNECT_TIMEOUT, Upstream};
 use super::error::{ExchangeError, UpstreamError};
 use super::request::{Request, RequestBody};
+use crate::http1::body::BodyDecoder;
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{BodyDecoder, ResponseHead};
+use crate::http1::response::ResponseHead;
 use crate::net::clock::since_boot;
 
 /// The upstream connection of a request context, open or closed. One exchange at a time.

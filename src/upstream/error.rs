@@ -24,7 +24,7 @@ pub(super) enum ExchangeError {
     /// Reading or writing failed.
     Exchanging(ureq::Error),
     /// The response is malformed, for this reason.
-    NotHttp(String),
+    NotHttp(&'static str),
     /// The upstream closed in the middle of a response, or before it.
     ClosedEarly,
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::Method;
 use ureq::unversioned::transport::{NextTimeout, Transport};
 
+use crate::http1::body::BodyDecoder;
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
+use crate::http1::response::{self, Parsed, ResponseHead};
 use crate::net::clock::since_boot;
 use crate::upstream::error::ExchangeError;
 use crate::upstream::request::{Request, RequestWriter};
@@ -115,7 +116,7 @@ impl OpenConnection {
             let buffers = self.transport.buffers();
             if !buffers.input().is_empty() {
                 let parsed = response::parse(buffers.input(), method, spare);
-                match parsed.map_err(|reason| ExchangeError::NotHttp(reason.into()))? {
+                match parsed.map_err(ExchangeError::NotHttp)? {
                     Parsed::NotYet => {}
                     // RFC 9110 section 15.2: any number of interim responses. `CallState` limits it.
                     Parsed::Interim(length) => {
@@ -124,7 +125,7 @@ impl OpenConnection {
                     }
                     Parsed::Final(length, response) => {
                         buffers.input_consume(length);
-                        self.body = BodyDecoder::new(response.framing);
+                        self.body = BodyDecoder::of_response(response.body_length);
                         self.persists = response.persists;
                         return Ok(response);
                     }
