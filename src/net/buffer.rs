@@ -34,14 +34,6 @@ impl ReadBuffer {
         }
     }
 
-    /// Moves as many bytes to `buffer` as there are and fit. Returns how many.
-    pub(crate) fn take_into(&mut self, buffer: &mut [u8]) -> usize {
-        let length = self.bytes().len().min(buffer.len());
-        buffer[..length].copy_from_slice(&self.bytes()[..length]);
-        self.consume(length);
-        length
-    }
-
     /// Returns the space for the next bytes; never empty. It grows only after bytes have filled it, so
     /// the limit on heads bounds it.
     pub(crate) fn space(&mut self) -> &mut [u8] {

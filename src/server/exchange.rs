@@ -11,7 +11,8 @@ use http::{Method, StatusCode, Version};
 use super::admission::Admission;
 use super::connection::client::{Client, ClientError};
 use super::connection::request_body::{self, PendingRequest, RequestBody};
-use crate::http1::encode::{BodyCoding, OutputBuffer, ResponseLength};
+use crate::http1::body::BodyLength;
+use crate::http1::encode::{BodyCoding, OutputBuffer};
 use crate::http1::request::{Persistence, RequestHead};
 use crate::net::socket;
 use crate::net::wait::{CallContext, WaitError};
@@ -185,24 +186,27 @@ impl<'a> Exchange<'a> {
     }
 
     fn check_declared_length(&self) -> Result<(), ClientError> {
-        request_body::check_declared_length(self.head.framing, &self.admission.limits)
+        request_body::check_declared_length(self.head.body_length, &self.admission.limits)
     }
 
     /// Starts the response. Nothing is sent before [`Exchange::flush`] or [`Exchange::finish`].
     ///
     /// `header_lines` are pieces of whole header lines, each line with its CRLF. Connection and
-    /// Transfer-Encoding must not be among them: they are set here.
+    /// Transfer-Encoding must not be among them: they are set here. A body of unknown length, `Chunked` or
+    /// `UntilClose`, is sent as the client's version understands it.
     pub fn start<'f>(
         &mut self,
         status: StatusCode,
         header_lines: impl Iterator<Item = &'f [u8]>,
-        length: ResponseLength,
+        length: BodyLength,
     ) {
         let coding = match length {
-            ResponseLength::None | ResponseLength::Length(_) => BodyCoding::Plain,
-            ResponseLength::Unknown if self.head.method == Method::HEAD => BodyCoding::Plain,
-            ResponseLength::Unknown if self.head.version == Version::HTTP_11 => BodyCoding::Chunked,
-            ResponseLength::Unknown => BodyCoding::UntilClose,
+            BodyLength::None | BodyLength::Known(_) => BodyCoding::Plain,
+            BodyLength::Chunked | BodyLength::UntilClose => match self.head.version {
+                _ if self.head.method == Method::HEAD => BodyCoding::Plain,
+                Version::HTTP_11 => BodyCoding::Chunked,
+                _ => BodyCoding::UntilClose,
+            },
         };
         self.body.skip_buffered(self.client);
         let is_unread = !self.body.is_done();

@@ -1,8 +1,8 @@
 //! Copies the response to the client as it arrives.
 
 use super::error_body::ErrorBody;
-use crate::http1::encode::ResponseLength;
-use crate::http1::response::{ResponseFraming, ResponseHead};
+use crate::http1::body::BodyLength;
+use crate::http1::response::ResponseHead;
 use crate::proxy::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
 use crate::proxy::api::Api;
 use crate::proxy::error::AnthropicError;
@@ -63,7 +63,7 @@ pub fn relay(
     exchange.start(
         response.status,
         headers::for_client(&response.fields, headers),
-        response_length(response),
+        response.body_length,
     );
     if !body.bytes.is_empty() {
         exchange.write(&body.bytes);
@@ -105,15 +105,6 @@ pub fn note_end(exchange: &mut Exchange<'_>, log: &mut AccessLog, status: u16, r
             );
         }
         _ => {}
-    }
-}
-
-/// How the client learns where the body of `response` ends.
-pub fn response_length(response: &ResponseHead) -> ResponseLength {
-    match response.framing {
-        ResponseFraming::None => ResponseLength::None,
-        ResponseFraming::Length(length) => ResponseLength::Length(length),
-        ResponseFraming::Chunked | ResponseFraming::UntilClose => ResponseLength::Unknown,
     }
 }
 
@@ -202,8 +193,8 @@ fn responses_error(sequence_number: u64, code: &str, message: &str) -> String {
 /// Whether an error frame can be put into this body.
 fn has_error_frame(response: &ResponseHead) -> bool {
     let has_open_end = matches!(
-        response.framing,
-        ResponseFraming::Chunked | ResponseFraming::UntilClose
+        response.body_length,
+        BodyLength::Chunked | BodyLength::UntilClose
     );
     has_open_end && response.fields.is_event_stream() && response.fields.is_uncompressed()
 }

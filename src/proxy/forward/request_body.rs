@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::http1::body::RequestFraming;
+use crate::http1::body::BodyLength;
 use crate::server::{ClientError, Exchange};
 
 /// Bodies up to this size are held, in bytes: images and long histories fit.
@@ -122,15 +122,15 @@ pub fn read_body(
 ) -> Result<Body, ClientError> {
     buffer.clear();
     let mut declared = None;
-    match exchange.head.framing {
-        RequestFraming::None => return Ok(Body::None),
-        RequestFraming::Length(length) if length > MAX_HELD as u64 => {
+    match exchange.head.body_length {
+        BodyLength::None => return Ok(Body::None),
+        BodyLength::Known(length) if length > MAX_HELD as u64 => {
             exchange.admit_body()?;
             return Ok(Body::Streamed(Some(length)));
         }
         // It bounds what is allocated, but is not the reason for allocating it.
-        RequestFraming::Length(length) => declared = Some(length),
-        RequestFraming::Chunked => {}
+        BodyLength::Known(length) => declared = Some(length),
+        BodyLength::Chunked | BodyLength::UntilClose => {}
     }
     let most = declared.map_or(MAX_HELD + 1, |length| length as usize);
     let mut filled = 0;

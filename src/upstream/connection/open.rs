@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use http::Method;
 
+use crate::http1::body::BodyDecoder;
 use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, BodyDecoder, Parsed, ResponseHead};
+use crate::http1::response::{self, Parsed, ResponseHead};
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock::since_boot;
 use crate::net::wait::CallContext;
@@ -285,7 +286,7 @@ impl OpenConnection {
                     }
                     Parsed::Final(length, response) => {
                         self.input.consume(length);
-                        self.body = BodyDecoder::new(response.framing);
+                        self.body = BodyDecoder::of_response(response.body_length);
                         let is_request_sent = !self.stream.tcp().drops_output();
                         self.persists = response.persists && is_request_sent;
                         self.stream.tcp().end_head();
@@ -314,7 +315,7 @@ impl OpenConnection {
                 return Ok(BodyRead::End);
             }
             let decoded = self.body.decode(self.input.bytes(), buffer);
-            let (used, filled) = decoded.map_err(|reason| UpstreamError::not_http(&reason))?;
+            let (used, filled) = decoded.map_err(UpstreamError::not_http)?;
             self.input.consume(used);
             if filled > 0 {
                 return Ok(BodyRead::Data(filled));

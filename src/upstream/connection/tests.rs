@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::target::Target;
-use crate::http1::response::BodyDecoder;
+use crate::http1::body::BodyDecoder;
 use crate::net::socket::peek;
 use crate::upstream::connection::open::{MAX_AGE, MAX_IDLE_TIME};
 use crate::upstream::proxy_env::ProxySettings;
