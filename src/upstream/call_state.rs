@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::net::wait::{self, WaitError};
@@ -22,6 +22,8 @@ pub(super) struct CallState {
     read_mode: AtomicU8,
     /// A [`StopReason`].
     stop_reason: AtomicU8,
+    /// Whether something has been sent on the newest connection since [`CallState::begin_request`].
+    has_sent: AtomicBool,
     /// The number of reads in the call.
     reads: AtomicU32,
     /// Bytes received in the call; [`HEAD_RECEIVED`] once the head of the response is complete.
@@ -95,6 +97,20 @@ impl CallState {
         self.set_stop_reason(StopReason::None);
         self.head_bytes.store(0, Ordering::Relaxed);
         self.reads.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that the request is sent from now on: what was sent before belongs to a handshake.
+    pub(super) fn begin_request(&self) {
+        self.has_sent.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_sent(&self) {
+        self.has_sent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request, or its beginning, has been sent. The upstream may work on it from then on.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_read_mode(&self, mode: ReadMode) {

@@ -69,6 +69,7 @@ impl UpstreamConnection {
             && connection.is_still_usable()
         {
             connection.is_reused = true;
+            self.call.begin_request();
             match connection.send(&mut request, timeout) {
                 Ok(()) => return Ok(false),
                 Err(error)
@@ -84,6 +85,7 @@ impl UpstreamConnection {
         }
         self.open = None;
         let connected = self.connect().map(|open| self.open.insert(open));
+        self.call.begin_request();
         let result = connected.and_then(|connection| connection.send(&mut request, timeout));
         result.map_err(|error| self.close(error))?;
         Ok(is_resent)
@@ -250,6 +252,10 @@ impl UpstreamConnection {
             }
             StopReason::TimedOut => UpstreamError::TimedOut,
             StopReason::None if is_connecting => UpstreamError::Unreachable(error.to_string()),
+            StopReason::None if !self.call.has_sent() => {
+                let why = "it closed the connection before the request was sent";
+                UpstreamError::Unreachable(why.into())
+            }
             StopReason::None => UpstreamError::Broke(error.to_string()),
         }
     }

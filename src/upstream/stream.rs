@@ -118,7 +118,10 @@ impl Transport for TcpTransport {
         let stall = duration(timeout.for_write());
         let bytes = &self.buffers.output[..amount];
         match socket::write_all(&self.socket, bytes, stall, &|| self.call.client()) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.call.set_sent();
+                Ok(())
+            }
             // An upstream that rejects a body early closes its receiving side. Its response counts; if
             // there is none, the next read fails.
             Err(WaitError::Io(_)) => {

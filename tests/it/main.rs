@@ -6,6 +6,7 @@ mod answers;
 mod attack_clients;
 mod attack_resources;
 mod attack_upstreams;
+mod bad_gateway;
 mod bodies;
 mod body_limits;
 mod broken_streams;
