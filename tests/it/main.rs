@@ -34,6 +34,7 @@ mod model_rests;
 mod or_demo;
 mod pages;
 mod passed_on;
+mod proxy_handshakes;
 mod reload;
 mod request_line;
 mod resending;
