@@ -189,8 +189,6 @@ class Lab:
         if self.process:
             self.process.kill()
             self.process.wait()
-        for device in set(self.devices.values()):
-            os.close(device)
         for host in ADDRESSES:
             remove_namespace(self.namespace(host))
         shutil.rmtree(self.directory, ignore_errors=True)
