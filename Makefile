@@ -77,6 +77,13 @@ test-smuggling: ## Send ambiguous requests directly and through nginx and HAProx
 	$(CARGO) build --locked
 	tests/smuggling.py
 
+.PHONY: test-network
+test-network: ## Let clients and upstreams vanish, in network namespaces; needs root (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --locked
+endif
+	tests/network.py "$(ONLY)"
+
 .PHONY: fuzz
 fuzz: export CARGO_TARGET_DIR := $(CURDIR)/fuzz/target
 fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz and nightly

@@ -199,11 +199,16 @@ impl UpstreamConnection {
         }
     }
 
-    /// Closes the connection because of `error`.
+    /// Closes the connection because of `error`, which says more once it is known what was sent.
     #[cold]
     fn close(&mut self, error: UpstreamError) -> UpstreamError {
-        self.open = None;
-        error
+        let has_sent = self.open.take().is_some_and(|open| open.has_sent);
+        match error {
+            UpstreamError::Broke(_) if !has_sent => UpstreamError::Unreachable(
+                "it closed the connection before the request was sent".into(),
+            ),
+            error => error,
+        }
     }
 }
 

@@ -9,11 +9,13 @@ pub enum UpstreamError {
     ClientClosed,
     /// The upstream sent nothing for longer than its timeout.
     TimedOut,
-    /// There is no connection, because of DNS, TCP, TLS or a proxy in between.
+    /// There is no connection, because of DNS, TCP, TLS or a proxy in between, or it was closed before
+    /// the request was sent: the upstream has not worked on it.
     Unreachable(String),
     /// There is no connection, because this process may not open more files.
     NoDescriptors,
-    /// The upstream closed too early, or sent something that is not a valid HTTP response.
+    /// The request was sent, and the upstream closed too early, or sent something that is not a valid
+    /// HTTP response. It may have worked on the request.
     Broke(String),
 }
 

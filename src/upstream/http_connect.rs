@@ -4,15 +4,15 @@ use std::io::{self, Read, Write};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use ureq::Proxy;
 
 use super::connect::Endpoint;
-use crate::http1::headers::HeaderBlock;
-use crate::http1::response::{self, Parsed};
 
 /// The longest head of the proxy's response, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// The most fields in it.
+const MAX_FIELDS: usize = 64;
 
 /// Asks `proxy` for a tunnel to `target`.
 ///
@@ -53,6 +53,7 @@ pub(super) fn ask(
 }
 
 /// Reads the proxy's final response, which nothing may follow: the target speaks only when it is spoken to.
+/// Its fields count for nothing (RFC 9110 section 9.3.6).
 fn read_status(stream: &mut impl Read) -> io::Result<StatusCode> {
     let mut head = vec![0; MAX_HEAD];
     let mut filled = 0;
@@ -63,32 +64,34 @@ fn read_status(stream: &mut impl Read) -> io::Result<StatusCode> {
             length => Ok(length),
         };
         filled += length.map_err(io::Error::other)?;
-        loop {
-            let parsed = response::parse(
-                &head[..filled],
-                &Method::CONNECT,
-                &mut HeaderBlock::default(),
-            );
-            match parsed {
-                Ok(Parsed::NotYet) => break,
-                Ok(Parsed::Interim(length)) => {
-                    head.copy_within(length..filled, 0);
-                    filled -= length;
-                }
-                Ok(Parsed::Final(length, response))
-                    if length < filled && response.status.is_success() =>
-                {
-                    return Err(io::Error::other(
-                        "the proxy sent something behind its response",
-                    ));
-                }
-                Ok(Parsed::Final(_, response)) => return Ok(response.status),
-                Err(reason) => {
-                    return Err(io::Error::other(format!(
-                        "the proxy sent no valid HTTP response: {reason}"
-                    )));
-                }
+        while let Some((length, status)) = parse(&head[..filled])? {
+            if !status.is_informational() {
+                return if status.is_success() && length < filled {
+                    let message = "the proxy sent something behind its response";
+                    Err(io::Error::other(message))
+                } else {
+                    Ok(status)
+                };
             }
+            head.copy_within(length..filled, 0);
+            filled -= length;
         }
+    }
+}
+
+/// Returns the length and the status of the response at the start of `bytes`, if its head is whole.
+fn parse(bytes: &[u8]) -> io::Result<Option<(usize, StatusCode)>> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Partial) => Ok(None),
+        Ok(httparse::Status::Complete(length)) => {
+            let code = response.code.unwrap_or_default();
+            let status = StatusCode::from_u16(code).map_err(io::Error::other)?;
+            Ok(Some((length, status)))
+        }
+        Err(error) => Err(io::Error::other(format!(
+            "the proxy sent no valid HTTP response: {error}"
+        ))),
     }
 }

@@ -41,6 +41,8 @@ pub(in crate::upstream) struct OpenConnection {
     pub(in crate::upstream) body: BodyDecoder,
     /// Whether another request may follow after that body.
     pub(in crate::upstream) persists: bool,
+    /// Whether a part of the current request was sent, so that the upstream may work on it.
+    pub(in crate::upstream) has_sent: bool,
     /// Whether a byte of the response to the current request has arrived.
     pub(in crate::upstream) has_begun_response: bool,
     /// Whether the current request is not the first one on the connection.
@@ -76,6 +78,7 @@ impl OpenConnection {
             head: Vec::new(),
             body: BodyDecoder::Ended,
             persists: true,
+            has_sent: false,
             has_begun_response: false,
             is_reused: false,
             opened: now,
@@ -110,6 +113,7 @@ impl OpenConnection {
         timeout: Duration,
         call: CallContext<'_>,
     ) -> Result<(), UpstreamError> {
+        self.has_sent = false;
         self.has_begun_response = false;
         // No other request may follow until the response has been read completely.
         self.persists = false;
@@ -184,6 +188,7 @@ impl OpenConnection {
                 Some(_) if pieces.is_empty() => return Ok(()),
                 Some(length) => {
                     IoSlice::advance_slices(&mut pieces, length);
+                    self.has_sent |= !self.stream.tcp().drops_output();
                     stalled = Duration::ZERO;
                 }
                 None if self.has_responded(call)? => {
