@@ -15,7 +15,7 @@ const MAX_HELD: usize = 32 << 20;
 const MAX_HELD_TOGETHER: usize = 64 << 20;
 /// The part of the memory limit that held bodies may take.
 const MEMORY_SHARE: usize = 4;
-/// What a buffer grows by at first, in bytes; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
+/// What a buffer grows by at first, in bytes, where no length is declared; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
 /// from a declared length.
 const FIRST_STEP: usize = 16 * 1024;
 /// What a buffer grows by at most, in bytes, so that a body takes hardly more memory than it has bytes.
@@ -133,11 +133,13 @@ pub fn read_body(
         BodyLength::Chunked | BodyLength::UntilClose => {}
     }
     let most = declared.map_or(MAX_HELD + 1, |length| length as usize);
+    // As much as is kept anyway, where so much is to come: fewer and larger reads.
+    let first_step = declared.map_or(FIRST_STEP, |_| KEPT);
     let mut filled = 0;
     let body = loop {
         if filled == buffer.bytes.len() {
             let left = most.saturating_sub(filled).max(1);
-            let step = filled.clamp(FIRST_STEP, LAST_STEP).min(left);
+            let step = filled.clamp(first_step, LAST_STEP).min(left);
             if !buffer.grow(filled, step) {
                 break Body::Streamed(declared);
             }
