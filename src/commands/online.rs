@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::report::{Failure, print, print_problem};
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
+use crate::net::wait::CallContext;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connection::open::BodyRead;
 use crate::upstream::connector::Upstream;
@@ -137,8 +138,8 @@ fn get_models(
             fields: fields.into_iter(),
             body: RequestBody::None,
         };
-        let sent = connection.send(request, None);
-        match sent.and_then(|_| connection.receive(&Method::GET)) {
+        let sent = connection.send(request, CallContext::UNWATCHED);
+        match sent.and_then(|_| connection.receive(&Method::GET, CallContext::UNWATCHED)) {
             // The idle connection was closed meanwhile: the request goes out on a new one.
             Ok(None) => {}
             Ok(Some(response)) => break Ok((response.status, read_body(connection))),
@@ -154,7 +155,7 @@ fn read_body(connection: &mut UpstreamConnection) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     let mut piece = vec![0; 16 << 10];
     loop {
-        match connection.read(&mut piece) {
+        match connection.read(&mut piece, CallContext::UNWATCHED) {
             Ok(BodyRead::Data(length)) if body.len() + length <= MAX_LIST_BYTES => {
                 body.extend_from_slice(&piece[..length]);
             }

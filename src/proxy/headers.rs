@@ -13,6 +13,8 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 pub const REQUEST_ID: &str = "x-request-id";
 /// The id that Anthropic's SDKs show.
 pub const ANTHROPIC_ID: &str = "request-id";
+/// Tells the SDKs whether to send a request again by themselves.
+pub const SHOULD_RETRY: &str = "x-should-retry";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
@@ -153,7 +155,7 @@ impl<'r> ClientHeaders<'r> {
 
     /// Tells SDKs not to try again.
     pub fn forbid_retry(&mut self) {
-        self.push("x-should-retry", b"false");
+        self.push(SHOULD_RETRY, b"false");
     }
 
     fn push(&mut self, name: &str, value: &[u8]) {

@@ -27,7 +27,6 @@ use crate::config::target::Target;
 use crate::http1::error::HttpError;
 use crate::http1::headers::KnownHeader;
 use crate::http1::response::ResponseHead;
-use crate::net::wait;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::balancer::selection::Wanted;
@@ -169,7 +168,10 @@ impl Forwarder {
         exchange: &mut Exchange<'_>,
         request: &mut InFlight,
     ) -> Result<bool, ProxyError> {
-        let response = match context.connection.receive(&exchange.head.method) {
+        let response = match context
+            .connection
+            .receive(&exchange.head.method, exchange.call())
+        {
             Ok(Some(response)) => response,
             // An idle connection was closed before the request reached it.
             Ok(None) => {
@@ -184,7 +186,7 @@ impl Forwarder {
         let mut body = ErrorBody::default();
         let mut error = ErrorObject::default();
         if verdict::needs_body(response.status, &response.fields) {
-            body = error_body::read(&mut context.connection);
+            body = error_body::read(&mut context.connection, exchange.call());
             error = body.error(&response.fields);
             request.find_model(context, exchange);
         } else if self.balancer.has_model_rests(request.log.started) {
@@ -207,7 +209,7 @@ impl Forwarder {
             let is_whole = body.is_whole;
             Kept::keep(&mut request.kept, verdict, response, body);
             if !is_whole {
-                error_body::skip_rest(&mut context.connection);
+                error_body::skip_rest(&mut context.connection, exchange.call());
             }
             return Ok(false);
         }
@@ -216,7 +218,7 @@ impl Forwarder {
             && self.limit_wait.is_on()
             && self.wait_for_limit(context, exchange, request)?
         {
-            error_body::skip_rest(&mut context.connection);
+            error_body::skip_rest(&mut context.connection, exchange.call());
             request.kept = None;
             self.choose(context, exchange, request);
             return Ok(false);
@@ -257,7 +259,7 @@ impl Forwarder {
             ),
         };
         if kept.is_some() && !body.is_whole {
-            error_body::skip_rest(&mut context.connection);
+            error_body::skip_rest(&mut context.connection, exchange.call());
         }
         relay::note_end(exchange, &mut request.log, status.as_u16(), &relayed);
         context.connection.reuse_fields(response.fields);
@@ -350,7 +352,7 @@ impl Forwarder {
         };
         context
             .connection
-            .send(message, Some(exchange.client()))
+            .send(message, exchange.call())
             .map_err(ProxyError::Upstream)
     }
 }
@@ -365,9 +367,9 @@ fn send_streamed(
     own: headers::Own<'_>,
 ) -> Result<bool, ProxyError> {
     // A long computation, even where neither side makes it wait.
-    wait::before_blocking();
+    let call = exchange.call();
+    call.before_blocking();
     // The exchange itself is needed for reading the body.
-    let client = Arc::clone(exchange.client());
     let path = path.of(&exchange.head.target).to_vec();
     let method = exchange.head.method.clone();
     let fields = std::mem::take(&mut exchange.head.fields);
@@ -381,7 +383,7 @@ fn send_streamed(
             length,
         },
     };
-    let sent = context.connection.send(request, Some(&client));
+    let sent = context.connection.send(request, call);
     match reader.error.take() {
         Some(error) => Err(ProxyError::Client(error)),
         None => sent.map_err(ProxyError::Upstream),

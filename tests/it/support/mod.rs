@@ -19,6 +19,7 @@ mod response;
 mod seen;
 mod streams;
 mod temp_dir;
+mod tls;
 mod waits;
 mod work_dir;
 
@@ -42,5 +43,6 @@ pub use response::{Ended, Framing, Response};
 pub use seen::{SeenRequest, Upstream};
 pub use streams::{start_request, start_stream};
 pub use temp_dir::TempDir;
+pub use tls::tls_server;
 pub use waits::{SOON, SetOnDrop, wait_for, wait_until};
 pub use work_dir::{Finished, WorkDir};
