@@ -10,8 +10,17 @@ use std::path::Path;
 use super::options::PREFIX;
 use crate::config::proxy_variables::is_proxy_variable;
 
-/// The variables of a `.env` file, names and values, in the order of the file.
-pub(super) type Variables = Vec<(String, String)>;
+/// The variables of a `.env` file, in the order of the file.
+pub(super) type Variables = Vec<Variable>;
+
+/// A variable that a `.env` file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) value: String,
+    /// The number of its line, counting from 1.
+    pub(super) line: usize,
+}
 
 /// What is wrong with a line, after its number. Nothing of the line is quoted: it may hold a password.
 const MALFORMED: &str = "is not NAME=VALUE (quote blanks)";
@@ -39,9 +48,14 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
     let mut variables = Variables::new();
     let mut errors = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let number = index + 1;
         match variable(line) {
-            Ok(found) => variables.extend(found),
-            Err(what) => errors.push(format!("{file}: line {} {what}", index + 1)),
+            Ok(found) => variables.extend(found.map(|(name, value)| Variable {
+                name,
+                value,
+                line: number,
+            })),
+            Err(what) => errors.push(format!("{file}: line {number} {what}")),
         }
     }
     if errors.is_empty() {
@@ -90,7 +104,9 @@ mod tests {
     use super::*;
 
     fn variables(text: impl AsRef<[u8]>) -> Vec<(String, String)> {
-        parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"))
+        let parsed = parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"));
+        let pairs = parsed.into_iter().map(|one| (one.name, one.value));
+        pairs.collect()
     }
 
     fn errors(bytes: &[u8]) -> Vec<String> {

@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::conflicts::conflicts;
-use super::dotenv;
-use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
+use super::dotenv::{self, Variable};
+use super::dotenv_trust::{SecretsOrigin, untrusted};
+use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX, SECRETS_FILE};
 use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
@@ -57,6 +58,7 @@ pub(super) struct Layers {
     environment: Vec<(String, OsString)>,
     /// By variable; empty values included.
     dotenv: dotenv::Variables,
+    dotenv_path: PathBuf,
     /// What messages call the `.env` file.
     dotenv_name: String,
 }
@@ -72,6 +74,7 @@ impl Layers {
             command_line,
             environment: environment.filter_map(own_variable).collect(),
             dotenv,
+            dotenv_path: dotenv_path.to_owned(),
             dotenv_name: dotenv_path.display().to_string(),
         }
     }
@@ -97,10 +100,12 @@ impl Layers {
             self.find(spec).map(|(_, place, _)| place)
         };
         let secrets_place = secrets.as_ref().map(|(_, place, _)| place.as_str());
+        let origin = self.secrets_origin(&options, secrets_place);
+        errors.extend(untrusted(&self.dotenv, &self.dotenv_path, &origin));
         errors.extend(conflicts(&options, secrets_place, place_of));
         if let Some((array, place, source)) = secrets {
             options.secrets = SecretsSource::Array(SecretsArray::new(place, array));
-            let file = settings.iter_mut().find(|one| one.name == "secrets-file");
+            let file = settings.iter_mut().find(|one| one.name == SECRETS_FILE);
             if let Some(setting) = file {
                 setting.value = "none".to_owned();
                 setting.source = source;
@@ -124,21 +129,38 @@ impl Layers {
         if let Some(array) = self.variable(SECRETS) {
             return Some((array, SECRETS.to_owned(), Source::Environment(SECRETS)));
         }
-        let (_, array) = self.dotenv.iter().rfind(|(name, _)| name == SECRETS)?;
+        let array = &self.in_dotenv(SECRETS)?.value;
         let place = format!("{}: {SECRETS}", self.dotenv_name);
         (!array.is_empty()).then_some((OsStr::new(array), place, Source::DotEnv))
+    }
+
+    /// Returns whether the secrets can come from the directory of `.env`. `place` is that of a variable
+    /// that holds them.
+    fn secrets_origin<'o>(&self, options: &'o Options, place: Option<&str>) -> SecretsOrigin<'o> {
+        let spec = OPTIONS.iter().find(|spec| spec.long == SECRETS_FILE);
+        let named = spec.and_then(|spec| self.find(spec));
+        match (place, named, &options.secrets) {
+            (Some(place), ..) => SecretsOrigin::Elsewhere(place.to_owned()),
+            (_, None | Some((_, _, Source::DotEnv)), SecretsSource::File(path)) => {
+                SecretsOrigin::File(path)
+            }
+            (_, Some((_, place, _)), _) => SecretsOrigin::Elsewhere(place),
+            (_, None, SecretsSource::Array(_)) => SecretsOrigin::Elsewhere(SECRETS.to_owned()),
+        }
     }
 
     fn proxy_variables(&self) -> ProxyVariables {
         let environment = self.environment.iter();
         let environment = environment.filter(|(name, _)| is_proxy_variable(name));
         let dotenv = self.dotenv.iter();
-        let dotenv = dotenv.filter(|(name, _)| is_proxy_variable(name));
+        let dotenv = dotenv.filter(|variable| is_proxy_variable(&variable.name));
         ProxyVariables {
             environment: environment
                 .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
                 .collect(),
-            dotenv: dotenv.cloned().collect(),
+            dotenv: dotenv
+                .map(|variable| (variable.name.clone(), variable.value.clone()))
+                .collect(),
         }
     }
 
@@ -146,6 +168,11 @@ impl Layers {
     fn variable(&self, name: &str) -> Option<&OsStr> {
         let found = self.environment.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_os_str())
+    }
+
+    /// Returns the line of `.env` that sets a variable: the last of two, as in shells.
+    fn in_dotenv(&self, name: &str) -> Option<&Variable> {
+        self.dotenv.iter().rfind(|variable| variable.name == name)
     }
 
     /// Sets the option from the first source that has a value. Only that value is checked.
@@ -169,7 +196,7 @@ impl Layers {
         if let Some(value) = self.variable(env) {
             return Some((value.into(), env.to_owned(), Source::Environment(env)));
         }
-        let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
+        let value = &self.in_dotenv(env)?.value;
         if value.is_empty() || NEVER_IN_DOTENV.contains(&env) {
             return None;
         }
@@ -177,8 +204,7 @@ impl Layers {
         Some((OsStr::new(value).into(), place, Source::DotEnv))
     }
 
-    /// Returns the value on the command line. The last of two counts, here and in `.env`, as in shells;
-    /// of a list all count.
+    /// Returns the value on the command line. The last of two counts, as in shells; of a list all count.
     fn given(&self, long: &str) -> Option<Cow<'_, OsStr>> {
         let values = self.command_line.iter().filter(|(name, _)| *name == long);
         let mut values = values.map(|(_, value)| value.as_os_str());
@@ -193,14 +219,14 @@ impl Layers {
     pub(super) fn warnings(&self) -> Vec<String> {
         let place = format!("{}: ", self.dotenv_name);
         let environment = self.environment.iter().map(|(name, _)| ("", name));
-        let dotenv = self.dotenv.iter().filter(|(_, value)| !value.is_empty());
-        let dotenv = dotenv.map(|(name, _)| (place.as_str(), name));
+        let set = || self.dotenv.iter().filter(|one| !one.value.is_empty());
+        let dotenv = set().map(|variable| (place.as_str(), &variable.name));
         let mut warnings: Vec<String> = environment
             .chain(dotenv)
             .filter_map(|(place, name)| Some(format!("{place}{}", unknown_variable(name)?)))
             .collect();
-        for (name, value) in &self.dotenv {
-            if NEVER_IN_DOTENV.contains(&name.as_str()) && !value.is_empty() {
+        for Variable { name, .. } in set() {
+            if NEVER_IN_DOTENV.contains(&name.as_str()) {
                 warnings.push(format!(
                     "{place}{name} has no effect here: set it in the environment, or give the option"
                 ));
