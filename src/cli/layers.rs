@@ -15,7 +15,7 @@ use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
 use crate::config::secrets::{SecretsArray, SecretsSource};
-use crate::config::shown::shown_whole;
+use crate::config::shown::shown;
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Layers {
             match self.apply(spec, &mut options) {
                 Ok(source) => settings.push(Setting {
                     name: spec.long,
-                    value: shown_whole(&(spec.show)(&options)),
+                    value: shown(&(spec.show)(&options)),
                     source,
                 }),
                 Err(error) => errors.push(error),
@@ -115,7 +115,7 @@ impl Layers {
             options.ssl_cert_file = Some(path.into());
             settings.push(Setting {
                 name: SSL_CERT_FILE,
-                value: shown_whole(&path.to_string_lossy()),
+                value: shown(&path.to_string_lossy()),
                 source: Source::Environment(SSL_CERT_FILE),
             });
         }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::report::{Failure, print, print_problem};
 use crate::config::secrets::{Configuration, Credential};
+use crate::config::shown::shown;
 use crate::config::target::Target;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connection::open::BodyRead;
@@ -57,14 +58,14 @@ pub(super) fn run(
 }
 
 fn resolve(target: &Target, proxy: Option<String>) -> Step {
-    let (host, port) = (target.host.as_str(), target.port);
+    let host = shown(&target.host);
     if let Some(proxy) = proxy {
         return Ok(format!(
             "{host}: reached through the proxy {proxy}, which resolves it"
         ));
     }
     let started = Instant::now();
-    match (host, port).to_socket_addrs() {
+    match (target.host.as_str(), target.port).to_socket_addrs() {
         Ok(addresses) => {
             let addresses: Vec<_> = addresses.map(|address| address.ip().to_string()).collect();
             let took = started.elapsed().as_millis();
@@ -105,11 +106,11 @@ fn ask(
         Err(UpstreamError::Unreachable(why)) => Err(format!(
             "'{name}': {} cannot be reached: {why}. Check the network and --target-url; behind a \
              proxy that opens TLS give its root with --ca-file; set HTTPS_PROXY if one is needed",
-            target.authority
+            shown(&target.authority)
         )),
         Err(UpstreamError::Broke(why)) => Err(format!(
             "'{name}': {} sent no valid response: {why}. Is --target-url right?",
-            target.authority
+            shown(&target.authority)
         )),
         Err(UpstreamError::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
         Err(UpstreamError::ClientClosed) => Err(format!("'{name}': interrupted")),

@@ -17,7 +17,7 @@ use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
 use crate::config::secrets::{self, Loaded, SecretsSource};
-use crate::config::shown::shown_path;
+use crate::config::shown::{shown, shown_path};
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
 use crate::proxy::access::{self, AccessPolicy};
@@ -275,10 +275,10 @@ impl Service<'_> {
 pub(super) fn clear_text_warning(options: &Options) -> Option<String> {
     let target = &options.target;
     target.sends_in_clear().then(|| {
+        let (url, host) = (shown(&target.to_string()), shown(&target.host));
         format!(
-            "The target is {target}: the clientSecret travels in clear text, and every machine \
-             between here and {} can read it",
-            target.host
+            "The target is {url}: the clientSecret travels in clear text, and every machine between \
+             here and {host} can read it"
         )
     })
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::jwt::{self, Claims};
-use super::shown::{shown_path, shown_whole};
+use super::shown::shown_path;
 use file::FileKind;
 use json::Json;
 
@@ -89,17 +89,14 @@ pub fn load_again(path: &Path) -> Result<Loaded, SecretsErrors> {
 }
 
 fn load_file(path: &Path, kind: FileKind) -> Result<Loaded, SecretsErrors> {
-    let contents = file::read(path, kind).map_err(|problem| {
-        let place = shown_path(path);
-        SecretsErrors(vec![format!("{place}: {problem}")])
-    })?;
-    let place = shown_whole(&path.to_string_lossy());
+    let place = shown_path(path);
+    let contents = file::read(path, kind)
+        .map_err(|problem| SecretsErrors(vec![format!("{place}: {problem}")]))?;
     let mut loaded = load_text(&contents.bytes, &place, contents.is_regular)?;
     if contents.is_exposed {
         let advice = "can be read by other users of this machine: run chmod 600";
-        loaded
-            .warnings
-            .insert(0, format!("{place} {advice} {place}"));
+        let warning = format!("{place} {advice} {place}");
+        loaded.warnings.insert(0, warning);
     }
     Ok(loaded)
 }

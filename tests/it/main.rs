@@ -29,6 +29,7 @@ mod limits;
 mod listening;
 mod load;
 mod logging;
+mod misplaced_secrets;
 mod model_rests;
 mod or_demo;
 mod pages;

@@ -293,8 +293,7 @@ fn a_setting_that_may_hold_a_secret_is_not_shown() {
     let invocation = parsed(&["--secrets-file", &long], &[]);
     assert_eq!(
         setting(&invocation, "secrets-file").0,
-        long,
-        "a path is shown whole"
+        format!("{}…", &long[..64])
     );
 }
 
