@@ -4,10 +4,10 @@
 //! variables count; every other line, whatever it holds, is passed over, since `.env` files belong to
 //! many programs. Values are taken as they stand. Called once, at the start.
 
-use std::io;
 use std::path::Path;
 
 use super::options::PREFIX;
+use crate::config::file::{self, PIPE_PATIENCE, Pipes, ReadError};
 use crate::config::proxy_variables::is_proxy_variable;
 
 /// The variables of a `.env` file, in the order of the file.
@@ -30,15 +30,13 @@ const MALFORMED: &str = "is not NAME=VALUE (quote blanks)";
 ///
 /// # Errors
 ///
-/// One message for each malformed line of a variable that counts, with the file's name and the line's
-/// number.
+/// That the file cannot be read; or one message for each malformed line of a variable that counts, with
+/// the file's name and the line's number.
 pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
-    match std::fs::read(path) {
-        Ok(bytes) => parse(&bytes, &path.display().to_string()),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Ok(Variables::new()),
-            _ => Err(vec![format!("{}: cannot be read: {error}", path.display())]),
-        },
+    match file::read(path, Pipes::WaitFor(PIPE_PATIENCE)) {
+        Ok(contents) => parse(&contents.bytes, &path.display().to_string()),
+        Err(ReadError::Missing | ReadError::Directory) => Ok(Variables::new()),
+        Err(error) => Err(vec![format!("{}: {error}", path.display())]),
     }
 }
 

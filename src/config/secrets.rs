@@ -1,6 +1,6 @@
 //! Reads `secrets.json` into the configurations that requests are signed with.
 //!
-//! Owns where the secrets come from (`file`), their format (`json`, `entry`), and the types that keep
+//! Owns where the secrets come from, who else can get at them (`exposure`), their format (`json`, `entry`), and the types that keep
 //! them out of output: only `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`]
 //! return a secret, and no error quotes a value of the file. Out of scope: which configuration a request gets, and noticing that
 //! the file has changed. Called by the main thread and by the reload thread.
@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
-use super::shown::shown_path;
-use file::FileKind;
+use super::shown::{may_hold_secret, shown_path};
 use json::Json;
 
 mod entry;
-mod file;
+mod exposure;
 mod json;
 
 /// What precedes the token in the Authorization header (RFC 6750 section 2.1).
@@ -74,7 +74,7 @@ impl fmt::Display for SecretsSource {
 /// All problems at once. Each begins with the source; none quotes a value.
 pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
     match source {
-        SecretsSource::File(path) => load_file(path, FileKind::Any),
+        SecretsSource::File(path) => load_file(path, Pipes::Wait),
         SecretsSource::Array(array) => load_text(&array.text, &array.place, false),
     }
 }
@@ -85,20 +85,33 @@ pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
 ///
 /// As [`load`]; also that the file is no regular file.
 pub fn load_again(path: &Path) -> Result<Loaded, SecretsErrors> {
-    load_file(path, FileKind::Regular)
+    load_file(path, Pipes::Reject)
 }
 
-fn load_file(path: &Path, kind: FileKind) -> Result<Loaded, SecretsErrors> {
+fn load_file(path: &Path, pipes: Pipes) -> Result<Loaded, SecretsErrors> {
     let place = shown_path(path);
-    let contents = file::read(path, kind)
-        .map_err(|problem| SecretsErrors(vec![format!("{place}: {problem}")]))?;
-    let mut loaded = load_text(&contents.bytes, &place, contents.is_regular)?;
-    if contents.is_exposed {
-        let advice = "can be read by other users of this machine: run chmod 600";
-        let warning = format!("{place} {advice} {place}");
-        loaded.warnings.insert(0, warning);
-    }
+    let contents = file::read(path, pipes).map_err(|error| {
+        let problem = match error {
+            ReadError::Missing => missing(path),
+            other => other.to_string(),
+        };
+        SecretsErrors(vec![format!("{place}: {problem}")])
+    })?;
+    let mut loaded = load_text(&contents.bytes, &place, contents.metadata.is_file())?;
+    let warnings = exposure::warnings(path, &contents.metadata);
+    let warnings = warnings.map(|warning| format!("{place} {warning}"));
+    loaded.warnings.splice(0..0, warnings);
     Ok(loaded)
+}
+
+/// Returns that there is no such file, and what to do.
+fn missing(path: &Path) -> String {
+    if may_hold_secret(&path.to_string_lossy()) {
+        return "no such file. The variable FLOW_PROXY_SECRETS may hold the array itself"
+            .to_owned();
+    }
+    let place = shown_path(path);
+    format!("no such file. Copy secrets.json.template to {place} and put your credentials in")
 }
 
 fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, SecretsErrors> {

@@ -5,7 +5,6 @@
 //! Mozilla set, and writes zeros to buffers that are hardly used.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use ureq::unversioned::transport::{
 
 use super::buffers::TransportBuffers;
 use super::tls_sessions::TicketStore;
+use crate::config::file::{self, PIPE_PATIENCE, Pipes};
 use crate::config::shown::shown_path;
 
 /// Adds TLS to connections to `https` targets. Cheap to clone.
@@ -85,9 +85,9 @@ fn roots(files: &[(&str, &Path)]) -> Result<RootCertStore, String> {
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let pem = file::read(path, Pipes::WaitFor(PIPE_PATIENCE)).map_err(|error| error.to_string())?;
     let mut added = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(&pem.bytes) {
         let certificate = certificate.map_err(|error| format!("not a PEM file: {error:?}"))?;
         roots
             .add(certificate)
@@ -165,6 +165,8 @@ impl fmt::Debug for TlsTransport {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

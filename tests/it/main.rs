@@ -19,6 +19,7 @@ mod endless_work;
 mod error_bodies;
 mod errors;
 mod failover;
+mod files;
 mod forward_mode;
 mod forwarding;
 mod framing;

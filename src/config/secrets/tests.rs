@@ -348,7 +348,7 @@ fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
     let missing = std::env::temp_dir().join("flow-proxy-no-such-directory/secrets.json");
     assert!(problem(&missing).contains("Copy secrets.json.template to"));
     assert!(problem(&std::env::temp_dir()).ends_with("is a directory, not a file"));
-    assert!(problem(Path::new("/dev/zero")).ends_with("is larger than 16 MiB"));
+    assert!(problem(Path::new("/dev/zero")).ends_with("is larger than 1 MiB"));
 }
 
 #[test]
