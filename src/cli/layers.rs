@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::conflicts::conflicts;
 use super::dotenv::{self, Variable};
 use super::dotenv_trust::{SecretsOrigin, untrusted};
+use super::log_file;
 use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX, SECRETS_FILE};
 use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
@@ -103,6 +104,7 @@ impl Layers {
         let origin = self.secrets_origin(&options, secrets_place);
         errors.extend(untrusted(&self.dotenv, &self.dotenv_path, &origin));
         errors.extend(conflicts(&options, secrets_place, place_of));
+        let log_place = place_of("log-file").unwrap_or_else(|| "--log-file".to_owned());
         if let Some((array, place, source)) = secrets {
             options.secrets = SecretsSource::Array(SecretsArray::new(place, array));
             let file = settings.iter_mut().find(|one| one.name == SECRETS_FILE);
@@ -119,6 +121,7 @@ impl Layers {
                 source: Source::Environment(SSL_CERT_FILE),
             });
         }
+        errors.extend(log_file::problem(&options, &self.dotenv_path, &log_place));
         options.proxy_variables = self.proxy_variables();
         (options, settings)
     }

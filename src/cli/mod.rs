@@ -2,7 +2,7 @@
 //!
 //! Owns which commands and options exist (`commands.rs`, `options.rs`), which source of a value wins
 //! (`layers.rs`), what `.env` may say (`dotenv_trust.rs`), which values exclude each other
-//! (`conflicts.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and whether
+//! (`conflicts.rs`, `log_file.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and whether
 //! the files that options name exist (`commands`). Reads no file but `.env`. The main thread calls it
 //! once, before it starts any other thread.
 
@@ -14,6 +14,7 @@ mod dotenv;
 mod dotenv_trust;
 mod help;
 mod layers;
+mod log_file;
 mod options;
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,7 @@ mod limit_wait;
 mod limits;
 mod listening;
 mod load;
+mod log_files;
 mod logging;
 mod misplaced_secrets;
 mod model_rests;
