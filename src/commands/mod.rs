@@ -16,6 +16,8 @@ mod signals;
 mod terminal;
 mod token;
 
+pub use process::keep_memory_private;
+
 use crate::cli::{self, Command, Invocation};
 use report::{Failure, print};
 

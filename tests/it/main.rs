@@ -36,6 +36,7 @@ mod model_rests;
 mod or_demo;
 mod pages;
 mod passed_on;
+mod process_memory;
 mod reload;
 mod request_line;
 mod resending;
