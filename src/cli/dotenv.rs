@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::options::PREFIX;
 use crate::config::file::{self, PIPE_PATIENCE, Pipes, ReadError};
 use crate::config::proxy_variables::is_proxy_variable;
@@ -17,7 +19,7 @@ pub(super) type Variables = Vec<Variable>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Variable {
     pub(super) name: String,
-    pub(super) value: String,
+    pub(super) value: Zeroizing<String>,
     /// The number of its line, counting from 1.
     pub(super) line: usize,
 }
@@ -50,7 +52,7 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
         match variable(line) {
             Ok(found) => variables.extend(found.map(|(name, value)| Variable {
                 name,
-                value,
+                value: Zeroizing::new(value.to_owned()),
                 line: number,
             })),
             Err(what) => errors.push(format!("{file}: line {number} {what}")),
@@ -64,7 +66,7 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
 }
 
 /// Returns the variable that a line sets; `None` for a line that is passed over.
-fn variable(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+fn variable(line: &[u8]) -> Result<Option<(String, &str)>, &'static str> {
     let line = line.trim_ascii();
     let line = match line.strip_prefix(b"export") {
         Some(rest) if rest.starts_with(b" ") || rest.starts_with(b"\t") => rest.trim_ascii_start(),
@@ -80,7 +82,7 @@ fn variable(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
     let rest = std::str::from_utf8(rest).map_err(|_| "is not UTF-8")?;
     let rest = rest.trim_ascii_start().strip_prefix('=').ok_or(MALFORMED)?;
     let value = value(rest).ok_or(MALFORMED)?;
-    Ok(Some((name.into_owned(), value.to_owned())))
+    Ok(Some((name.into_owned(), value)))
 }
 
 /// Returns the value in what follows the equals sign: what stands between quotes, or up to a blank.
@@ -103,7 +105,9 @@ mod tests {
 
     fn variables(text: impl AsRef<[u8]>) -> Vec<(String, String)> {
         let parsed = parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"));
-        let pairs = parsed.into_iter().map(|one| (one.name, one.value));
+        let pairs = parsed
+            .into_iter()
+            .map(|one| (one.name, one.value.to_string()));
         pairs.collect()
     }
 

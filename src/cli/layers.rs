@@ -5,7 +5,10 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::conflicts::conflicts;
 use super::dotenv::{self, Variable};
@@ -51,12 +54,15 @@ impl fmt::Display for Source {
     }
 }
 
+/// An environment variable. Its value is wiped when dropped: it may be the secrets.
+type Environment = (String, Zeroizing<Vec<u8>>);
+
 /// The values of all sources, not yet checked.
 pub(super) struct Layers {
     /// By the option's long name.
     command_line: Vec<(&'static str, OsString)>,
     /// By variable; only variables that this program may read and that are not empty.
-    environment: Vec<(String, OsString)>,
+    environment: Vec<Environment>,
     /// By variable; empty values included.
     dotenv: dotenv::Variables,
     dotenv_path: PathBuf,
@@ -134,7 +140,7 @@ impl Layers {
         }
         let array = &self.in_dotenv(SECRETS)?.value;
         let place = format!("{}: {SECRETS}", self.dotenv_name);
-        (!array.is_empty()).then_some((OsStr::new(array), place, Source::DotEnv))
+        (!array.is_empty()).then_some((OsStr::new(array.as_str()), place, Source::DotEnv))
     }
 
     /// Returns whether the secrets can come from the directory of `.env`. `place` is that of a variable
@@ -159,10 +165,10 @@ impl Layers {
         let dotenv = dotenv.filter(|variable| is_proxy_variable(&variable.name));
         ProxyVariables {
             environment: environment
-                .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
+                .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned()))
                 .collect(),
             dotenv: dotenv
-                .map(|variable| (variable.name.clone(), variable.value.clone()))
+                .map(|variable| (variable.name.clone(), variable.value.to_string()))
                 .collect(),
         }
     }
@@ -170,7 +176,7 @@ impl Layers {
     /// Returns the value of an environment variable.
     fn variable(&self, name: &str) -> Option<&OsStr> {
         let found = self.environment.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_os_str())
+        found.map(|(_, value)| OsStr::from_bytes(value))
     }
 
     /// Returns the line of `.env` that sets a variable: the last of two, as in shells.
@@ -204,7 +210,7 @@ impl Layers {
             return None;
         }
         let place = format!("{}: {env}", self.dotenv_name);
-        Some((OsStr::new(value).into(), place, Source::DotEnv))
+        Some((OsStr::new(value.as_str()).into(), place, Source::DotEnv))
     }
 
     /// Returns the value on the command line. The last of two counts, as in shells; of a list all count.
@@ -241,8 +247,9 @@ impl Layers {
 
 /// Returns the variable if this program may read it. An empty one counts as unset, but where it says
 /// that there is no proxy.
-fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
+fn own_variable((name, value): (OsString, OsString)) -> Option<Environment> {
     let name = name.to_string_lossy();
     let is_own = name.starts_with(PREFIX) || name == SSL_CERT_FILE;
-    (is_proxy_variable(&name) || (is_own && !value.is_empty())).then(|| (name.into_owned(), value))
+    let counts = is_proxy_variable(&name) || (is_own && !value.is_empty());
+    counts.then(|| (name.into_owned(), Zeroizing::new(value.into_vec())))
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 /// The largest file in bytes. An entry of secrets.json has some hundred, a bundle of all public roots a
 /// quarter of this. The limit keeps a wrong path (a core dump, `/dev/zero`) from filling the memory.
@@ -31,7 +32,7 @@ pub enum Pipes {
 
 /// What a file holds.
 pub struct Contents {
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
     pub metadata: Metadata,
 }
 
@@ -97,7 +98,7 @@ pub fn read(path: &Path, pipes: Pipes) -> Result<Contents, ReadError> {
         Pipes::WaitFor(patience) => Some((Instant::now() + patience, patience)),
     };
     // One byte more tells that the file is longer. The vector never grows: that would leave copies.
-    let mut bytes = vec![0; MAX_FILE_BYTES + 1];
+    let mut bytes = Zeroizing::new(vec![0; MAX_FILE_BYTES + 1]);
     let mut filled = 0;
     loop {
         if !metadata.is_file() {

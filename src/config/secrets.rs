@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
@@ -40,14 +40,27 @@ pub enum SecretsSource {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretsArray {
     place: String,
-    text: Vec<u8>,
+    text: Zeroizing<Vec<u8>>,
 }
 
 impl SecretsArray {
     /// `place` is what messages call the variable.
     pub fn new(place: String, text: &OsStr) -> SecretsArray {
-        let text = text.as_bytes().to_vec();
+        let text = Zeroizing::new(text.as_bytes().to_vec());
         SecretsArray { place, text }
+    }
+}
+
+impl SecretsSource {
+    /// Returns the source, and leaves one that has its name and no secrets.
+    pub fn take(&mut self) -> SecretsSource {
+        let named = match self {
+            SecretsSource::File(path) => SecretsSource::File(path.clone()),
+            SecretsSource::Array(array) => {
+                SecretsSource::Array(SecretsArray::new(array.place.clone(), OsStr::new("")))
+            }
+        };
+        std::mem::replace(self, named)
     }
 }
 
@@ -200,9 +213,7 @@ pub struct Configuration {
 impl Configuration {
     /// Returns the JWT, for the command `token`. It holds the secret: never log it.
     pub fn token(&self) -> &str {
-        let header = self.credential.authorization.to_str();
-        let header = header.expect("made of base64url, which is visible ASCII");
-        &header[SCHEME.len()..]
+        &self.credential.authorization()[SCHEME.len()..]
     }
 }
 
@@ -224,32 +235,29 @@ pub struct Credential {
     pub client_id: Secret,
     client_secret: Secret,
     tenant: String,
-    authorization: HeaderValue,
+    authorization: Secret,
 }
 
 impl Credential {
     /// Signs the token with [`jwt::sign_hs256`].
     pub fn new(client_id: &str, client_secret: &str, tenant: &str) -> Self {
-        let token = jwt::sign_hs256(Claims {
+        let claims = Claims {
             client_id,
             client_secret,
             tenant,
-        });
-        let mut authorization = HeaderValue::try_from(format!("{SCHEME}{token}"))
-            .expect("made of base64url, which a header may hold");
-        authorization.set_sensitive(true);
+        };
         Self {
             client_id: Secret::new(client_id),
             client_secret: Secret::new(client_secret),
             tenant: tenant.to_owned(),
-            authorization,
+            authorization: Secret(jwt::sign_hs256(SCHEME, claims)),
         }
     }
 
-    /// Returns the value of the Authorization header. It is marked as sensitive, so that its Debug
-    /// output does not show it.
-    pub fn authorization(&self) -> &HeaderValue {
-        &self.authorization
+    /// Returns the value of the Authorization header, in visible ASCII. The caller must make sure that it
+    /// is neither logged nor displayed.
+    pub fn authorization(&self) -> &str {
+        self.authorization.expose()
     }
 
     fn identity(&self) -> (&str, &str, &str) {
@@ -281,13 +289,14 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A text that cannot be printed by accident: its Debug output is `[redacted]`, and it has no Display.
+/// A text that cannot be printed by accident: its Debug output is `[redacted]`, and it has no Display. It
+/// is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     fn new(text: &str) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.to_owned()))
     }
 
     /// Returns the secret. The caller must make sure that it is neither logged nor displayed.

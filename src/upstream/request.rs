@@ -7,6 +7,7 @@ use std::io::Read;
 
 use http::Method;
 use ureq::unversioned::transport::{NextTimeout, Transport};
+use zeroize::{Zeroize, Zeroizing};
 
 /// The initial size of a buffer for a head that does not fit in the transport's, in bytes.
 const LONG_HEAD_BYTES: usize = 32 * 1024;
@@ -40,6 +41,8 @@ pub(super) struct RequestWriter<'t> {
     transport: &'t mut dyn Transport,
     /// The number of bytes in the output buffer.
     filled: usize,
+    /// How many of them are the head, which holds the token.
+    head: usize,
     timeout: NextTimeout,
 }
 
@@ -49,6 +52,7 @@ impl<'t> RequestWriter<'t> {
         RequestWriter {
             transport,
             filled: 0,
+            head: 0,
             timeout,
         }
     }
@@ -76,15 +80,18 @@ impl<'t> RequestWriter<'t> {
     ) -> Result<(), ureq::Error> {
         if let Some(length) = encode_head(self.transport.buffers().output(), request) {
             self.filled = length;
+            self.head = length;
             return Ok(());
         }
-        let mut head = vec![0; LONG_HEAD_BYTES];
+        let mut capacity = LONG_HEAD_BYTES;
         loop {
+            let mut head = Zeroizing::new(vec![0; capacity]);
             if let Some(length) = encode_head(&mut head, request) {
+                self.head = self.transport.buffers().output().len();
                 return self.write(&head[..length]);
             }
             // A client's head is limited, so this ends soon.
-            head.resize(2 * head.len(), 0);
+            capacity *= 2;
         }
     }
 
@@ -135,10 +142,14 @@ impl<'t> RequestWriter<'t> {
 
     fn flush(&mut self) -> Result<(), ureq::Error> {
         let filled = std::mem::take(&mut self.filled);
-        if filled > 0 {
-            self.transport.transmit_output(filled, self.timeout)?;
+        let head = std::mem::take(&mut self.head);
+        if filled == 0 {
+            return Ok(());
         }
-        Ok(())
+        let sent = self.transport.transmit_output(filled, self.timeout);
+        // The buffer may outlive the credential.
+        self.transport.buffers().output()[..head].zeroize();
+        sent
     }
 }
 

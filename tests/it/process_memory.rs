@@ -1,10 +1,13 @@
 //! What the process keeps in its memory stays there (contract section 8).
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::process::geteuid;
 
-use crate::support::{ProxyBuilder, ProxyProcess};
+use crate::support::{
+    FakeFlow, ProxyBuilder, ProxyProcess, RawClient, credential, expected_token, get,
+};
 
 /// A user with no rights, for tests that run as root.
 const UNPRIVILEGED: u32 = 12_345;
@@ -42,5 +45,116 @@ fn no_other_process_of_the_user_can_attach() {
         let path = format!("/proc/{}/{name}", proxy.pid());
         let owner = std::fs::metadata(&path).expect("the process runs").uid();
         assert_ne!(owner, uid, "{path}");
+    }
+}
+
+/// Counts where a text stands in what a process can write: in its heap, and in the arguments and the
+/// environment that it was started with, which lie on its stack and cannot be wiped. `None` where the
+/// kernel does not show it: to root only.
+#[cfg(target_os = "linux")]
+fn count_in_memory(proxy: &ProxyProcess, text: &str) -> Option<usize> {
+    let memory = File::open(format!("/proc/{}/mem", proxy.pid())).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", proxy.pid())).ok()?;
+    let mut count = 0;
+    for line in maps.lines().filter(|line| !line.ends_with("[stack]")) {
+        let mut words = line.split_whitespace();
+        let (range, mode) = (words.next()?, words.next()?);
+        if !mode.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-')?;
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+        // What was unmapped meanwhile cannot be read.
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            count += memchr::memmem::find_iter(&bytes, text).count();
+        }
+    }
+    Some(count)
+}
+
+/// An entry with a field of no meaning, and what must be gone from memory when it is no longer used:
+/// clientSecret, the token's payload and its signature.
+#[cfg(target_os = "linux")]
+fn entry(number: usize) -> (serde_json::Value, Vec<String>) {
+    let secret = format!("fake-secret-{number}-not-real");
+    let mut entry = credential(number);
+    entry["note"] = format!("note-{number}-of-no-meaning").into();
+    let token = expected_token(
+        &format!("client-{number}"),
+        &secret,
+        &format!("tenant-{number}"),
+    );
+    let parts: Vec<&str> = token.split('.').collect();
+    // The payload begins with the clientId, which is no secret.
+    let payload = parts[1][40..].to_owned();
+    (entry, vec![secret, payload, parts[2].to_owned()])
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn secrets_that_a_reload_replaced_are_gone_from_memory() {
+    let upstream = FakeFlow::start();
+    let ((old, old_secrets), (new, new_secrets)) = (entry(1), entry(2));
+    let proxy = ProxyProcess::to(&upstream.url())
+        .secrets(&[old])
+        .option("--workers", "8")
+        .start();
+    if count_in_memory(&proxy, "x").is_none() {
+        eprintln!("skipped: the memory of another process can be read by root only");
+        return;
+    }
+    let mut clients: Vec<RawClient> = Vec::new();
+    for _ in 0..20 {
+        let mut client = RawClient::connect(proxy.address());
+        for path in ["/v1/models", "/v1/chat/completions"] {
+            let body = b"{\"model\":\"m\"}";
+            assert_eq!(client.request("POST", path, &[], body).status, 200);
+        }
+        clients.push(client);
+    }
+    let count = |text: &str| count_in_memory(&proxy, text).expect("it could be read");
+    for secret in &old_secrets {
+        assert!(
+            count(secret) > 0,
+            "{secret} is in use, and the search finds it"
+        );
+    }
+    assert_eq!(count("note-1-of-no-meaning"), 0, "the file's text");
+    let text = serde_json::to_string(&[new]).expect("values are JSON");
+    std::fs::write(proxy.file("secrets.json"), text).expect("our own file");
+    proxy.signal("HUP");
+    proxy.wait_for_log("Reloaded 1 configurations");
+    for secret in &old_secrets {
+        assert_eq!(count(secret), 0, "{secret} after the reload");
+    }
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    for secret in &new_secrets {
+        assert!(count(secret) > 0, "{secret} is in use");
+    }
+    for text in ["note-1-of-no-meaning", "note-2-of-no-meaning"] {
+        assert_eq!(count(text), 0, "the file's text");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn secrets_of_a_variable_are_kept_in_no_copy() {
+    let (entry, _) = entry(1);
+    let array = serde_json::to_string(&[entry]).expect("values are JSON");
+    let by_environment = ProxyProcess::bare()
+        .env("FLOW_PROXY_SECRETS", &array)
+        .option("--workers", "8");
+    let dotenv = format!("FLOW_PROXY_SECRETS='{array}'\n");
+    let by_dotenv = ProxyProcess::bare()
+        .with_file(".env", &dotenv)
+        .option("--workers", "8");
+    for builder in [by_environment, by_dotenv] {
+        let proxy = builder.start();
+        match count_in_memory(&proxy, "note-1-of-no-meaning") {
+            None => eprintln!("skipped: the memory of another process can be read by root only"),
+            Some(count) => assert_eq!(count, 0),
+        }
     }
 }

@@ -4,13 +4,15 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroizing;
 
 /// A JSON value. Numbers and booleans are known by their kind only.
 pub(super) enum Json {
     Array(Vec<Json>),
     /// In the order of the text, with repeated keys.
     Object(Vec<(String, Json)>),
-    Text(String),
+    /// Wiped when dropped, since any text may be a secret.
+    Text(Zeroizing<String>),
     Number,
     Boolean,
     Null,
@@ -88,7 +90,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+        Ok(Json::Text(Zeroizing::new(text.to_owned())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
