@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::report::{Failure, print, print_problem};
+use crate::config::address::localhost_addresses;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::shown::shown;
 use crate::config::target::Target;
@@ -65,7 +66,11 @@ fn resolve(target: &Target, proxy: Option<String>) -> Step {
         ));
     }
     let started = Instant::now();
-    match (target.host.as_str(), target.port).to_socket_addrs() {
+    let resolved = match localhost_addresses(&target.host, target.port) {
+        Some(addresses) => Ok(addresses.into_iter()),
+        None => (target.host.as_str(), target.port).to_socket_addrs(),
+    };
+    match resolved {
         Ok(addresses) => {
             let addresses: Vec<_> = addresses.map(|address| address.ip().to_string()).collect();
             let took = started.elapsed().as_millis();

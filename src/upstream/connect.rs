@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ureq::http::Uri;
 
 use super::call_state::CallState;
+use crate::config::address::localhost_addresses;
 use crate::net::socket::detect_vanished_peer;
 use crate::net::wait::{self, WaitError};
 
@@ -34,6 +35,9 @@ pub(super) fn resolve(
     let bare_host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare_host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    if let Some(addresses) = localhost_addresses(bare_host, port) {
+        return Ok(addresses);
     }
     wait::before_blocking();
     // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.
