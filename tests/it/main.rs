@@ -46,6 +46,7 @@ mod secrets;
 mod shutdown;
 mod streaming;
 mod targets;
+mod third_party;
 mod tiny_http;
 mod tls;
 mod upstream_proxy;
