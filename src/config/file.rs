@@ -1,5 +1,5 @@
 //! Reads the files that options name: secrets, certificates, `.env`. Opening one never blocks, and none is
-//! read beyond [`MAX_FILE_BYTES`].
+//! read beyond 1 MiB.
 
 use std::fmt;
 use std::fs::{File, Metadata};
