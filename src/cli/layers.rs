@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::conflicts::conflicts;
 use super::dotenv::{self, Variable};
-use super::dotenv_trust::{SecretsOrigin, untrusted};
+use super::dotenv_trust::{self, SecretsOrigin};
 use super::log_file;
 use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX, SECRETS_FILE};
 use super::variables::{SECRETS, unknown_variable};
@@ -108,7 +108,10 @@ impl Layers {
         };
         let secrets_place = secrets.as_ref().map(|(_, place, _)| place.as_str());
         let origin = self.secrets_origin(&options, secrets_place);
-        errors.extend(untrusted(&self.dotenv, &self.dotenv_path, &origin));
+        match dotenv_trust::check(&self.dotenv, &self.dotenv_path, &origin) {
+            Ok(directory) => options.secrets_within = directory,
+            Err(problems) => errors.extend(problems),
+        }
         errors.extend(conflicts(&options, secrets_place, place_of));
         let log_place = place_of("log-file").unwrap_or_else(|| "--log-file".to_owned());
         if let Some((array, place, source)) = secrets {

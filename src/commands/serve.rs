@@ -238,7 +238,8 @@ impl Service<'_> {
             return Ok(None);
         };
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(path, *version, on_reload, is_file_valid)
+        let within = self.options().secrets_within.clone();
+        SecretsWatcher::start(path, within, *version, on_reload, is_file_valid)
             .map(Some)
             .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
     }

@@ -2,7 +2,7 @@
 //! read beyond 1 MiB.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -118,6 +118,11 @@ pub fn read(path: &Path, pipes: Pipes) -> Result<Contents, ReadError> {
     }
     bytes.truncate(filled);
     Ok(Contents { bytes, metadata })
+}
+
+/// Whether `path`, whatever links are on the way, leads into `directory`, which has none.
+pub fn leads_into(path: &Path, directory: &Path) -> bool {
+    fs::canonicalize(path).is_ok_and(|found| found.starts_with(directory))
 }
 
 /// Waits until a pipe has data or has come to its end. One that has had no writer yet has neither.

@@ -96,9 +96,16 @@ pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
 ///
 /// # Errors
 ///
-/// As [`load`]; also that the file is no regular file.
-pub fn load_again(path: &Path) -> Result<Loaded, SecretsErrors> {
-    load_file(path, Pipes::Reject)
+/// As [`load`]; also that the file is no regular file, or leads out of the directory `within`.
+pub fn load_again(path: &Path, within: Option<&Path>) -> Result<Loaded, SecretsErrors> {
+    match within {
+        Some(directory) if !file::leads_into(path, directory) => {
+            let place = shown_path(path);
+            let problem = "leads out of the directory whose .env file is in use";
+            Err(SecretsErrors(vec![format!("{place}: {problem}")]))
+        }
+        _ => load_file(path, Pipes::Reject),
+    }
 }
 
 fn load_file(path: &Path, pipes: Pipes) -> Result<Loaded, SecretsErrors> {

@@ -233,3 +233,22 @@ fn beside_its_own_secrets_dotenv_may_say_everything() {
         assert!(has_setting(&check.stdout, "target-url", target, ".env"));
     }
 }
+
+#[test]
+fn a_reload_does_not_follow_a_link_to_secrets_elsewhere() {
+    let elsewhere = TempDir::new();
+    let secrets = elsewhere.join("secrets.json");
+    let text = serde_json::to_string(&credentials(2)).expect("values are JSON");
+    std::fs::write(&secrets, text).expect("our own directory");
+    for (dotenv, log) in [
+        ("NO_PROXY=*\n", "secrets.json: leads out of the directory"),
+        ("FLOW_PROXY_WORKERS=7\n", "Reloaded 2 configurations"),
+    ] {
+        let proxy = ProxyProcess::to("http://127.0.0.1:9/x");
+        let proxy = proxy.with_file(".env", dotenv).start();
+        std::fs::remove_file(proxy.file("secrets.json")).expect("our own file");
+        make_symlink(&secrets, proxy.file("secrets.json")).expect("our own directory");
+        proxy.signal("HUP");
+        proxy.wait_for_log(log);
+    }
+}

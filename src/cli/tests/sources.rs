@@ -118,6 +118,7 @@ fn every_option_is_set_from_each_of_its_three_sources() {
         }
         let mut by_dotenv = parse_with(&[], &[], &dotenv.0).unwrap();
         by_dotenv.options.secrets = Options::default().secrets;
+        by_dotenv.options.secrets_within = None;
         let counts = !NEVER_IN_DOTENV.contains(&spec.env);
         assert_eq!(by_dotenv.options == by_env.options, counts, "{}", spec.long);
         assert_ne!(by_env.options, Options::default(), "{}", spec.long);
@@ -370,6 +371,7 @@ fn env_example_taken_as_it_stands_means_the_defaults() {
     let dotenv = DotEnv::with_secrets_file(&example.replace(secrets_line, ""));
     let mut options = parse_with(&[], &[], &dotenv.0).unwrap().options;
     options.secrets = Options::default().secrets;
+    assert!(options.secrets_within.take().is_some());
     let log_file = options.log_file.as_mut();
     assert!(std::mem::take(&mut log_file.unwrap().is_required));
     assert_eq!(options, Options::default());

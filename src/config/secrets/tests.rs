@@ -128,10 +128,10 @@ fn an_array_in_a_variable_is_read_and_named_and_its_debug_output_is_redacted() {
 
 #[test]
 fn only_a_regular_file_is_read_again() {
-    let error = load_again(Path::new("/dev/null")).unwrap_err();
+    let error = load_again(Path::new("/dev/null"), None).unwrap_err();
     assert!(error.to_string().contains("is no regular file"), "{error}");
     let file = TempFile::new("again", format!("[{GOOD}]").as_bytes(), 0o600);
-    assert!(load_again(&file.0).unwrap().is_watchable);
+    assert!(load_again(&file.0, None).unwrap().is_watchable);
 }
 
 #[test]
