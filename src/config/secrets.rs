@@ -18,8 +18,6 @@ use zeroize::Zeroizing;
 use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
 use super::shown::{may_hold_secret, shown_path};
-use json::Json;
-
 mod entry;
 mod exposure;
 mod json;
@@ -154,15 +152,7 @@ fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, Sec
 /// All problems at once, each with the entry (counted from 1) and the field. None quotes a value.
 fn parse(text: &[u8]) -> Result<(Vec<Configuration>, Vec<String>), SecretsErrors> {
     let one = |problem: String| SecretsErrors(vec![problem]);
-    let entries = match json::parse(text).map_err(one)? {
-        Json::Array(entries) => entries,
-        other => {
-            return Err(one(format!(
-                "must hold a JSON array of objects, not {}",
-                other.kind()
-            )));
-        }
-    };
+    let entries = json::parse(text).map_err(one)?;
     if entries.is_empty() {
         return Err(one(
             "the array is empty: at least one configuration is needed".into(),

@@ -74,13 +74,19 @@ fn count_in_memory(proxy: &ProxyProcess, text: &str) -> Option<usize> {
     Some(count)
 }
 
+/// A text that JSON writes with escapes.
+#[cfg(target_os = "linux")]
+fn note(number: usize) -> String {
+    format!("note-{number}-of-\"no\"-meaning")
+}
+
 /// An entry with a field of no meaning, and what must be gone from memory when it is no longer used:
 /// clientSecret, the token's payload and its signature.
 #[cfg(target_os = "linux")]
 fn entry(number: usize) -> (serde_json::Value, Vec<String>) {
     let secret = format!("fake-secret-{number}-not-real");
     let mut entry = credential(number);
-    entry["note"] = format!("note-{number}-of-no-meaning").into();
+    entry["note"] = note(number).into();
     let token = expected_token(
         &format!("client-{number}"),
         &secret,
@@ -121,7 +127,10 @@ fn secrets_that_a_reload_replaced_are_gone_from_memory() {
             "{secret} is in use, and the search finds it"
         );
     }
-    assert_eq!(count("note-1-of-no-meaning"), 0, "the file's text");
+    let text_of = |number| [note(number), note(number).replace('"', "\\\"")];
+    for text in text_of(1) {
+        assert_eq!(count(&text), 0, "{text} in the file");
+    }
     let text = serde_json::to_string(&[new]).expect("values are JSON");
     std::fs::write(proxy.file("secrets.json"), text).expect("our own file");
     proxy.signal("HUP");
@@ -133,8 +142,8 @@ fn secrets_that_a_reload_replaced_are_gone_from_memory() {
     for secret in &new_secrets {
         assert!(count(secret) > 0, "{secret} is in use");
     }
-    for text in ["note-1-of-no-meaning", "note-2-of-no-meaning"] {
-        assert_eq!(count(text), 0, "the file's text");
+    for text in [text_of(1), text_of(2)].concat() {
+        assert_eq!(count(&text), 0, "{text} in the file");
     }
 }
 
@@ -152,7 +161,7 @@ fn secrets_of_a_variable_are_kept_in_no_copy() {
         .option("--workers", "8");
     for builder in [by_environment, by_dotenv] {
         let proxy = builder.start();
-        match count_in_memory(&proxy, "note-1-of-no-meaning") {
+        match count_in_memory(&proxy, "note-1-of-") {
             None => eprintln!("skipped: the memory of another process can be read by root only"),
             Some(count) => assert_eq!(count, 0),
         }
