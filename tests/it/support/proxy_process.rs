@@ -1,7 +1,7 @@
 //! The built binary as a child process, killed on drop.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -369,7 +369,13 @@ impl ProxyBuilder {
             .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the built binary starts");
+        let mut child = wait_for("the built binary to start", SOON, || {
+            match command.spawn() {
+                // Another test's child may have inherited the copy of the binary while it was written.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+                spawned => Some(spawned.expect("the built binary starts")),
+            }
+        });
         let output = Output::drain(&mut child);
         ProxyProcess {
             child,
