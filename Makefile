@@ -95,6 +95,14 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz and nightly
 	    -max_total_time=$${FUZZ_SECONDS:-60} -rss_limit_mb=1024; \
 	done
 
+.PHONY: audit
+audit: ## Check the dependencies: vulnerabilities, licences, duplicates, sources
+	@CARGO="$(CARGO)" tests/audit.sh
+
+.PHONY: third-party
+third-party: ## Write THIRD-PARTY.md, the list of crates and their licences
+	WRITE_THIRD_PARTY=1 $(CARGO) test --locked --test it -- third_party
+
 .PHONY: clean
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -16,6 +16,13 @@ pub(super) const LISTS: [&str; 1] = ["allow-host"];
 /// make the secrets travel in clear text.
 pub(super) const NEVER_IN_DOTENV: [&str; 1] = ["FLOW_PROXY_ALLOW_HTTP_TARGET"];
 
+/// The option that names the secrets file.
+pub(super) const SECRETS_FILE: &str = "secrets-file";
+
+/// The options by which a `.env` file could hand out the secrets and prompts, let others in or write where
+/// it likes. Those whose names begin with `allow-` are among them.
+const TRUSTED: [&str; 5] = ["host", SECRETS_FILE, "log-file", "target-url", "ca-file"];
+
 /// An option that takes a value.
 pub(super) struct OptionSpec {
     /// The name without its two dashes.
@@ -37,6 +44,11 @@ pub(super) struct OptionSpec {
 }
 
 impl OptionSpec {
+    /// Whether the option may stand in a `.env` file only where the secrets come from its directory.
+    pub(super) fn needs_trust(&self) -> bool {
+        TRUSTED.contains(&self.long) || self.long.starts_with("allow-")
+    }
+
     /// Returns the default as the help shows it.
     pub(super) fn default_text(&self) -> String {
         (self.show)(&Options::default())
@@ -84,7 +96,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         show: |options| values::show_level(options.log_level),
     },
     OptionSpec {
-        long: "secrets-file",
+        long: SECRETS_FILE,
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
         bare: None,

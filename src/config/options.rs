@@ -28,6 +28,9 @@ pub struct Options {
     pub allow_host: Vec<String>,
     /// Where the credentials come from.
     pub secrets: SecretsSource,
+    /// The directory that the secrets file must not leave, whatever replaces it: that of a `.env` file with
+    /// lines that count only beside their secrets.
+    pub secrets_within: Option<PathBuf>,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
     pub log_file: Option<LogFile>,
     /// Where requests are forwarded to.
@@ -82,6 +85,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
             secrets: SecretsSource::File(PathBuf::from("secrets.json")),
+            secrets_within: None,
             log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,

@@ -76,7 +76,7 @@ impl<'f> Named<'f> {
 }
 
 /// Authorization, Host and request id that the proxy sets.
-pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
+pub type Own<'f> = (&'f str, &'f HeaderValue, &'f [u8]);
 
 /// What goes to the upstream: `host` and `authorization` of the target, then all of the client's fields in
 /// their order, except the hop-by-hop ones, the client's credentials and what the proxy sets itself, and
@@ -245,10 +245,9 @@ mod tests {
     use super::*;
 
     fn forwarded(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-        let value = HeaderValue::from_static;
-        let (ours, host) = (value("Bearer ours"), value("flow.example"));
+        let host = HeaderValue::from_static("flow.example");
         let fields = HeaderBlock::of(fields);
-        let lines: Vec<_> = for_upstream(&fields, (&ours, &host, b"id-1")).collect();
+        let lines: Vec<_> = for_upstream(&fields, ("Bearer ours", &host, b"id-1")).collect();
         pairs(&lines)
     }
 

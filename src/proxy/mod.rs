@@ -19,6 +19,7 @@ pub mod error;
 mod forward;
 mod headers;
 mod own_response;
+mod rejection_log;
 mod request_id;
 mod route;
 mod sse;
@@ -31,6 +32,7 @@ use self::balancer::Balancer;
 use self::error::ProxyError;
 use self::forward::Forwarder;
 use self::forward::in_flight::{Context, InFlight};
+use self::rejection_log::RejectionLog;
 use self::request_id::RequestIds;
 use self::route::Route;
 use crate::config::target::Target;
@@ -44,6 +46,7 @@ pub struct Proxy {
     access: AccessPolicy,
     forwarder: Forwarder,
     ids: RequestIds,
+    rejections: Arc<RejectionLog>,
     is_file_valid: Arc<AtomicBool>,
 }
 
@@ -94,7 +97,9 @@ impl Handler for Proxy {
             Method::HEAD => 0,
             _ => body.len() as u64,
         };
-        log.write(&rejected.peer, &rejected.target);
+        if self.rejections.admits() {
+            log.write(&rejected.peer, &rejected.target);
+        }
         OwnResponse { fields, body }
     }
 }
@@ -130,6 +135,7 @@ impl Proxy {
             access,
             forwarder: Forwarder::new(target, balancer, upstream, limit_wait, workers)?,
             ids: RequestIds::new(),
+            rejections: RejectionLog::new(),
             is_file_valid,
         })
     }
@@ -204,7 +210,9 @@ impl Proxy {
         let log = &mut request.log;
         log.bytes_in = exchange.body_bytes_in();
         log.bytes_out = exchange.body_bytes_out();
-        log.write(exchange.peer(), &exchange.head.target);
+        if !log.is_rejection() || self.rejections.admits() {
+            log.write(exchange.peer(), &exchange.head.target);
+        }
         if log.status == 404
             && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {
