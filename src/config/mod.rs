@@ -5,6 +5,7 @@
 pub mod address;
 pub mod jwt;
 pub mod options;
+pub mod origin;
 pub mod proxy_variables;
 pub mod secrets;
 pub mod shown;

@@ -26,6 +26,8 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
     pub allow_host: Vec<String>,
+    /// Further origins whose pages may call, as browsers write them.
+    pub allow_origin: Vec<String>,
     /// Where the credentials come from.
     pub secrets: SecretsSource,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
@@ -81,6 +83,7 @@ impl Default for Options {
             host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
+            allow_origin: Vec::new(),
             secrets: SecretsSource::File(PathBuf::from("secrets.json")),
             log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
