@@ -72,6 +72,7 @@ known_headers! {
     SecFetchDest = b"sec-fetch-dest",
     SecFetchMode = b"sec-fetch-mode",
     SecFetchSite = b"sec-fetch-site",
+    SecPurpose = b"sec-purpose",
     ServiceWorker = b"service-worker",
     ServiceWorkerAllowed = b"service-worker-allowed",
     SetCookie = b"set-cookie",

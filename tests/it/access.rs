@@ -178,6 +178,9 @@ fn what_browsers_send_without_origin_for_web_pages_is_forbidden() {
         "Sec-Fetch-Site: none, cross-site\r\n",
         "Sec-Fetch-Site:\r\n",
         "Sec-Fetch-Site: another-word\r\n",
+        // Speculation rules of a page: the browser says that the user asks.
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Purpose: prefetch\r\n",
+        "Sec-Fetch-Site: none\r\nSec-Purpose: prefetch;prerender\r\n",
         "Referer: https://example.com/\r\n",
         "Referer: https://example.com\r\n",
         "Referer: http://192.168.1.20/\r\n",
@@ -375,6 +378,10 @@ fn a_rejection_names_what_was_seen_and_the_way_in() {
         (
             "Sec-Fetch-Site: cross-site\r\n",
             ["(Sec-Fetch-Site 'cross-site')", "is in --allow-origin"],
+        ),
+        (
+            "Sec-Fetch-Site: none\r\nSec-Purpose: prefetch\r\n",
+            ["(Sec-Purpose 'prefetch')", "is in --allow-origin"],
         ),
         ("Service-Worker: script\r\n", ["service worker", ""]),
     ] {

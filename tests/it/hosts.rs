@@ -81,6 +81,8 @@ fn other_hosts_are_forbidden() {
         "169.254.169.254.example.com",
         "[2001:db8::1]",
         "[2606:4700::1111]:8899",
+        "[::ffff:127.0.0.1]:8899",
+        "[::ffff:7f00:1]",
         "0x7f.example",
     ];
     for host in hosts {

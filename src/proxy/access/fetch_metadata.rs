@@ -18,6 +18,10 @@ pub fn check(fields: &HeaderBlock, path: &[u8], origins: &AllowedOrigins) -> Res
     if path == PAGE && may_be_navigation(fields) {
         return Ok(());
     }
+    if let Some(purpose) = fields.value(KnownHeader::SecPurpose) {
+        // Browsers load ahead for a page as if the user had typed the address.
+        return Err(rejected("Sec-Purpose", purpose));
+    }
     let mut sites = fields.values(KnownHeader::SecFetchSite).peekable();
     if sites.peek().is_none() {
         return check_referer(fields, origins);
@@ -25,13 +29,18 @@ pub fn check(fields: &HeaderBlock, path: &[u8], origins: &AllowedOrigins) -> Res
     // `none`: the user typed the address. Values that are not known yet come from a page, too.
     match sites.find(|site| *site != b"none" && *site != b"same-origin") {
         None => Ok(()),
-        Some(site) => Err(HttpError::forbidden(format!(
-            "links, images, frames and forms of web pages are not let in (Sec-Fetch-Site '{}'): they \
-             would spend the credentials of the page's visitors. Type the address into the browser, \
-             or call by fetch() from a page whose origin is in --allow-origin",
-            shown(site)
-        ))),
+        Some(site) => Err(rejected("Sec-Fetch-Site", site)),
     }
+}
+
+/// The response to what a page asks for other than by its scripts.
+fn rejected(name: &str, value: &[u8]) -> HttpError {
+    HttpError::forbidden(format!(
+        "links, images, frames and forms of web pages are not let in ({name} '{}'): they would spend \
+         the credentials of the page's visitors. Type the address into the browser, or call by fetch() \
+         from a page whose origin is in --allow-origin",
+        shown(value)
+    ))
 }
 
 /// Checks what stands for the site where the browser names none.

@@ -137,9 +137,10 @@ fn is_local(host: &str, machine: &str) -> bool {
 }
 
 /// Loopback, or an address that no public name should lead to by accident: RFC 1918, RFC 3927,
-/// RFC 4193, RFC 4291 section 2.5.6.
+/// RFC 4193, RFC 4291 section 2.5.6. IPv4-mapped IPv6 is none: browsers do not take it for local, and
+/// so do not tell which site asks.
 fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
@@ -178,7 +179,6 @@ mod tests {
             "devbox",
             "DevBox:80",
             "[fd00::1]",
-            "[::ffff:127.0.0.1]",
             "host.docker.internal:8899",
             "Host.Containers.Internal",
             "gateway.docker.internal",
@@ -203,6 +203,8 @@ mod tests {
             "",
             "127.0.0.1.evil.example",
             "[2001:db8::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]:8899",
             "::1",
             "localhost:evil",
             "[::1]evil",
