@@ -64,6 +64,13 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/litellm/run.py "$(ONLY)"
 
+.PHONY: test-browser
+test-browser: ## Run web pages in a headless Chromium against the binary (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)

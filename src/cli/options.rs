@@ -10,7 +10,7 @@ use crate::config::target::Target;
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
 /// The options that hold a list: they may be repeated.
-pub(super) const LISTS: [&str; 1] = ["allow-host"];
+pub(super) const LISTS: [&str; 2] = ["allow-host", "allow-origin"];
 
 /// The variables that count in the environment only: a `.env` file that came with a directory must not
 /// make the secrets travel in clear text.
@@ -224,5 +224,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         complete: Complete::Nothing,
         set: |options, text| values::host_names(text).map(|names| options.allow_host = names),
         show: |options| values::show_list(&options.allow_host),
+    },
+    OptionSpec {
+        long: "allow-origin",
+        env: "FLOW_PROXY_ALLOW_ORIGIN",
+        value_name: "ORIGINS",
+        bare: None,
+        help: "further origins whose web pages may call and read the answers, comma-separated",
+        complete: Complete::Nothing,
+        set: |options, text| values::origins(text).map(|list| options.allow_origin = list),
+        show: |options| values::show_list(&options.allow_origin),
     },
 ];

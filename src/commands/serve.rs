@@ -20,7 +20,8 @@ use crate::config::secrets::{self, Configuration, Loaded, SecretsSource};
 use crate::config::shown::{shown, shown_path};
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
-use crate::proxy::access::{self, AccessPolicy};
+use crate::proxy::access::AccessPolicy;
+use crate::proxy::access::host::is_loopback;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::{self, Proxy};
 use crate::server::{Limits, Running};
@@ -181,7 +182,7 @@ impl Service<'_> {
             secrets::quoted_names(configurations)
         );
         let host = self.options().host.first();
-        if !access::is_loopback(host) {
+        if !is_loopback(host) {
             log::warn!(
                 "Bound to {host}: anyone who reaches this port can use the credentials. \
                  Put a firewall or an authenticating proxy before it"
@@ -206,7 +207,11 @@ impl Service<'_> {
         )
         .map_err(Failure::configuration)?;
         let proxy_options = proxy::Options {
-            access: AccessPolicy::new(options.host.first(), &options.allow_host),
+            access: AccessPolicy::new(
+                options.host.first(),
+                &options.allow_host,
+                &options.allow_origin,
+            ),
             balancer,
             upstream,
             limit_wait: options.limit_wait,

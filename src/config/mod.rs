@@ -6,6 +6,7 @@ pub mod address;
 pub mod file;
 pub mod jwt;
 pub mod options;
+pub mod origin;
 pub mod proxy_variables;
 pub mod secrets;
 pub mod shown;

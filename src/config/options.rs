@@ -26,6 +26,8 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
     pub allow_host: Vec<String>,
+    /// Further origins whose pages may call, as browsers write them.
+    pub allow_origin: Vec<String>,
     /// Where the credentials come from.
     pub secrets: SecretsSource,
     /// The directory that the secrets file must not leave, whatever replaces it: that of a `.env` file with
@@ -84,6 +86,7 @@ impl Default for Options {
             host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
+            allow_origin: Vec::new(),
             secrets: SecretsSource::File(PathBuf::from("secrets.json")),
             secrets_within: None,
             log_file: Some(LogFile {

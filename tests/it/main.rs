@@ -2,6 +2,7 @@
 
 mod support;
 
+mod access;
 mod answers;
 mod attack_clients;
 mod attack_resources;
@@ -13,6 +14,7 @@ mod broken_streams;
 mod cancelling;
 mod check_online;
 mod cli;
+mod cors;
 mod demo;
 mod docs;
 mod dotenv;
@@ -25,8 +27,8 @@ mod files;
 mod forward_mode;
 mod forwarding;
 mod framing;
-mod gate;
 mod hangup;
+mod hosts;
 mod limit_wait;
 mod limits;
 mod listening;

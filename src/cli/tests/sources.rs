@@ -39,6 +39,7 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "max-body=100MiB (default)",
             "ca-file=none (default)",
             "allow-host=none (default)",
+            "allow-origin=none (default)",
         ]
     );
 }
@@ -104,6 +105,7 @@ fn every_option_is_set_from_each_of_its_three_sources() {
             "allow-http-target" => "true",
             "log-level" => "error",
             "target-url" => "https://example.com/x",
+            "allow-origin" => "https://example.com",
             _ => "other-file",
         };
         let long = format!("--{}", spec.long);
@@ -332,7 +334,9 @@ fn a_value_shown_is_read_back_as_the_same() {
     let args: Vec<String> = shown
         .settings
         .iter()
-        .filter(|setting| !["ca-file", "log-file", "allow-host"].contains(&setting.name))
+        .filter(|setting| {
+            !["ca-file", "log-file", "allow-host", "allow-origin"].contains(&setting.name)
+        })
         .map(|setting| format!("--{}={}", setting.name, setting.value))
         .collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
