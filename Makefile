@@ -64,6 +64,13 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/litellm/run.py "$(ONLY)"
 
+.PHONY: test-browser
+test-browser: ## Run web pages in a headless Chromium against the binary (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
@@ -95,6 +102,14 @@ fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz
 	  $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -rss_limit_mb=1024; \
 	done
+
+.PHONY: audit
+audit: ## Check the dependencies: vulnerabilities, licences, duplicates, sources
+	@CARGO="$(CARGO)" tests/audit.sh
+
+.PHONY: third-party
+third-party: ## Write THIRD-PARTY.md, the list of crates and their licences
+	WRITE_THIRD_PARTY=1 $(CARGO) test --locked --test it -- third_party
 
 .PHONY: clean
 clean: ## Remove what was built

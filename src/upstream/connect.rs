@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::address::localhost_addresses;
 use crate::net::socket::detect_vanished_peer;
 use crate::net::wait::{self, CallContext, WaitError};
 
@@ -54,6 +55,9 @@ pub(super) fn resolve(
     let Endpoint { host, port } = endpoint;
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, *port)]);
+    }
+    if let Some(addresses) = localhost_addresses(host, *port) {
+        return Ok(addresses);
     }
     call.before_blocking();
     // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.

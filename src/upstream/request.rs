@@ -4,6 +4,9 @@ use std::io::Read;
 
 use http::Method;
 
+/// Enough for what a head has beside its method, target and fields, in bytes.
+const FRAMING_BYTES: usize = 128;
+
 /// A request for the upstream.
 pub struct Request<'a, F> {
     pub method: &'a Method,
@@ -29,8 +32,12 @@ pub enum RequestBody<'a> {
 }
 
 impl<'f, F: Iterator<Item = &'f [u8]> + Clone> Request<'_, F> {
-    /// Appends the head to `output` (RFC 9112 sections 3 and 6).
+    /// Writes the head to `output`, which is empty (RFC 9112 sections 3 and 6).
     pub(super) fn encode_head(&self, output: &mut Vec<u8>) {
+        // All at once: a vector that grows leaves copies of the token behind.
+        let fields: usize = self.fields.clone().map(<[u8]>::len).sum();
+        let line = self.method.as_str().len() + self.target.len();
+        output.reserve(line + fields + FRAMING_BYTES);
         for piece in [self.method.as_str().as_bytes(), b" ", self.target] {
             output.extend_from_slice(piece);
         }

@@ -3,7 +3,6 @@
 //!
 //! All workers share one client configuration, with one set of roots and one store of resumable sessions.
 
-use std::fs;
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::stream::{Stream, StreamIo, Wait};
 use super::tls_sessions::TicketStore;
+use crate::config::file::{self, PIPE_PATIENCE, Pipes};
 use crate::config::shown::shown_path;
 use crate::net::wait::{CallContext, WaitError};
 
@@ -172,9 +172,9 @@ fn roots(files: &[(&str, &Path)]) -> Result<RootCertStore, String> {
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let pem = file::read(path, Pipes::WaitFor(PIPE_PATIENCE)).map_err(|error| error.to_string())?;
     let mut added = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(&pem.bytes) {
         let certificate = certificate.map_err(|error| format!("not a PEM file: {error:?}"))?;
         roots
             .add(certificate)
@@ -189,6 +189,8 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

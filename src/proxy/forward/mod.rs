@@ -274,7 +274,7 @@ impl Forwarder {
     ) -> ClientHeaders<'r> {
         let model = request.model.as_ref().and_then(Option::as_deref);
         let id = request.log.id.as_bytes();
-        let mut headers = ClientHeaders::new(&self.target, id, request.api, request.form);
+        let mut headers = ClientHeaders::new(&self.target, id, &request.rules);
         if verdict.is_limit() {
             let rest = self.balancer.first_available_in(model, Instant::now());
             headers.set_retry_after(rest);

@@ -55,7 +55,7 @@ pub fn relay(
 ) -> Relayed {
     let mut events = has_error_frame(response).then(|| Events {
         scanner: EventScanner::default(),
-        sequence: (headers.api == Api::Responses).then(SequenceScanner::default),
+        sequence: (headers.rules.api == Api::Responses).then(SequenceScanner::default),
     });
     if connection.has_dropped_output() {
         exchange.close_after_response();

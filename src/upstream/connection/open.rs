@@ -4,6 +4,7 @@ use std::io::{IoSlice, Read};
 use std::time::Duration;
 
 use http::Method;
+use zeroize::Zeroize;
 
 use crate::http1::body::BodyDecoder;
 use crate::http1::headers::HeaderBlock;
@@ -35,7 +36,7 @@ pub(in crate::upstream) struct OpenConnection {
     pub(in crate::upstream) stream: Stream,
     /// Received, and not yet decoded.
     input: ReadBuffer,
-    /// Memory for the heads of requests.
+    /// Memory for the heads of requests, empty and wiped.
     head: Vec<u8>,
     /// The part of the last response's body that has not been read.
     pub(in crate::upstream) body: BodyDecoder,
@@ -119,7 +120,6 @@ impl OpenConnection {
         self.persists = false;
         self.stream.tcp().begin_exchange();
         let mut head = std::mem::take(&mut self.head);
-        head.clear();
         request.encode_head(&mut head);
         let sent = match &mut request.body {
             RequestBody::None => self.write_all(&mut [IoSlice::new(&head)], timeout, call),
@@ -132,6 +132,9 @@ impl OpenConnection {
                 self.stream_body(&head, *reader, is_chunked, timeout, call)
             }
         };
+        // The memory may outlive the credential whose token it holds.
+        head.as_mut_slice().zeroize();
+        head.clear();
         self.head = head;
         sent
     }

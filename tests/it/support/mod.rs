@@ -29,7 +29,7 @@ pub use credentials::{
 };
 pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
-pub use log_lines::AccessLine;
+pub use log_lines::{AccessLine, rejections_counted};
 pub use machine::{ClosedPort, hold_machine, raise_descriptor_limit};
 pub use messages::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, EMPTY_OK, GET_REQUEST, HELD_BODY_LIMIT_BYTES, KIB_PER_MIB,
