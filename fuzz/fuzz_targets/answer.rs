@@ -77,7 +77,8 @@ fn check_persistence(response: &ResponseHead, head: &[u8]) {
     let mut options =
         values(head, "connection").flat_map(|value| value.split(|&byte| byte == b','));
     let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
-    let is_http_11 = head.starts_with(b"HTTP/1.1");
+    // Empty lines before the status line are passed over.
+    let is_http_11 = head.trim_ascii_start().starts_with(b"HTTP/1.1");
     let may_persist = is_http_11 && response.body_length != BodyLength::UntilClose;
     assert_eq!(response.persists, may_persist && !closes);
 }
