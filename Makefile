@@ -64,6 +64,13 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/litellm/run.py "$(ONLY)"
 
+.PHONY: test-browser
+test-browser: ## Run web pages in a headless Chromium against the binary (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
@@ -77,16 +84,32 @@ test-smuggling: ## Send ambiguous requests directly and through nginx and HAProx
 	$(CARGO) build --locked
 	tests/smuggling.py
 
+.PHONY: test-network
+test-network: ## Let clients and upstreams vanish, in network namespaces; needs root (ONLY=WORD)
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --locked
+endif
+	tests/network.py "$(ONLY)"
+
 .PHONY: fuzz
 fuzz: export CARGO_TARGET_DIR := $(CURDIR)/fuzz/target
-fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz and nightly
+# The sanitizers are unstable options, which a stable compiler takes with this.
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: ## Fuzz each parser for FUZZ_SECONDS (60); needs cargo-fuzz
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz" >&2; exit 1; }
-	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "make fuzz: the nightly compiler is missing: rustup toolchain install nightly" >&2; exit 1; }
 	@set -e; for target in head chunked answer sse usage; do \
 	  mkdir -p fuzz/corpus/$$target; \
-	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	  $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -rss_limit_mb=1024; \
 	done
+
+.PHONY: audit
+audit: ## Check the dependencies: vulnerabilities, licences, duplicates, sources
+	@CARGO="$(CARGO)" tests/audit.sh
+
+.PHONY: third-party
+third-party: ## Write THIRD-PARTY.md, the list of crates and their licences
+	WRITE_THIRD_PARTY=1 $(CARGO) test --locked --test it -- third_party
 
 .PHONY: clean
 clean: ## Remove what was built

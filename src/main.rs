@@ -15,6 +15,8 @@ use flow_proxy::commands::{self, report::Failure};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else: the environment may hold the secrets.
+    commands::keep_memory_private();
     let arguments = env::args_os().skip(1);
     let outcome = cli::parse(arguments, env::vars_os(), Path::new(".env"))
         .map_err(Failure::from)

@@ -1,5 +1,5 @@
 //! Runs the fuzzers' checks on their seeds and on small changes of them, without libFuzzer and its
-//! nightly compiler, so that the fuzzers stay in step with the code that they check.
+//! compiler options, so that the fuzzers stay in step with the code that they check.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -23,7 +23,15 @@ pub struct Plan {
     pub binary: PathBuf,
 }
 
-pub const PARTS: [&str; 6] = ["small", "large", "wrk", "sse", "footprint", "tls"];
+pub const PARTS: [&str; 7] = [
+    "small",
+    "requests",
+    "large",
+    "wrk",
+    "sse",
+    "footprint",
+    "tls",
+];
 
 /// Runs the chosen parts.
 pub fn run(plan: &Plan) -> io::Result<Report> {
@@ -33,6 +41,7 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
         eprintln!("bench: {part}");
         match part.as_str() {
             "small" => rates::small(plan, &scratch, &mut report)?,
+            "requests" => rates::requests(plan, &scratch, &mut report)?,
             "large" => rates::large(plan, &scratch, &mut report)?,
             "wrk" => rates::wrk(plan, &scratch, &mut report)?,
             "sse" => sse::plain(plan, &scratch, &mut report)?,

@@ -15,8 +15,10 @@ use crate::support::report::{Report, Section, median, ms, one_decimal, ratio};
 use crate::support::roles;
 
 const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
-/// How many connections request large responses.
+/// How many connections request large responses, or send large requests.
 const LARGE_CONNECTIONS: usize = 8;
+/// The sizes of request bodies.
+const REQUEST_BYTES: [usize; 3] = [2_000, 200_000, 1_000_000];
 
 /// What one measurement of one setup gave.
 #[derive(Clone, Copy)]
@@ -112,17 +114,32 @@ pub fn small(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<
     for connections in CONNECTIONS {
         let results = measure(plan, &setups, "/small", connections)?;
         setups::flow_proxy(plan, scratch, FLOW_INFO, setups[0].address, None).empty_logs();
-        report.add(small_section(connections, &setups, &results));
+        let title = format!("Small responses, {connections} connections");
+        report.add(section(title, &setups, &results));
         judge_small(connections, &results, report);
     }
     Ok(())
 }
 
-fn small_section(
-    connections: usize,
-    setups: &[Setup],
-    results: &HashMap<&'static str, Sample>,
-) -> Section {
+/// Requests with bodies: a short prompt, what an agent sends, a long history.
+pub fn requests(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
+    let setups = setups::start(plan, scratch, &[RELAY, FLOW, NGINX, HAPROXY], None)?;
+    for bytes in REQUEST_BYTES {
+        let path = format!("/small?body={bytes}");
+        let results = measure(plan, &setups, &path, LARGE_CONNECTIONS)?;
+        let title = format!("Requests of {bytes} bytes, {LARGE_CONNECTIONS} connections");
+        report.add(section(title, &setups, &results));
+        let rate = |name| results.get(name).map(|sample: &Sample| sample.rate);
+        let over_nginx = rate(FLOW)
+            .zip(rate(NGINX))
+            .map(|(flow, nginx)| flow / nginx);
+        let what = format!("rate of requests of {bytes} bytes, times nginx's");
+        report.at_least(&what, over_nginx, 1.0);
+    }
+    Ok(())
+}
+
+fn section(title: String, setups: &[Setup], results: &HashMap<&'static str, Sample>) -> Section {
     let columns = [
         "",
         "req/s",
@@ -133,7 +150,6 @@ fn small_section(
         "x nginx",
         "errors",
     ];
-    let title = format!("Small responses, {connections} connections");
     let mut section = Section::new(title, &columns);
     let rate = |name| results.get(name).map(|sample| sample.rate);
     for setup in setups {

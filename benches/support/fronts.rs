@@ -179,7 +179,8 @@ pub fn nginx_proxy_block(scheme: &str, upstream: SocketAddr, location: &str) -> 
         "proxy_pass {scheme}://up; proxy_http_version 1.1; proxy_set_header Connection \"\"; {location}"
     );
     format!(
-        "upstream up {{ server {upstream}; keepalive 1024; keepalive_requests 1000000000; }}\n\
+        "client_max_body_size 0; client_body_buffer_size 2m;\n\
+         upstream up {{ server {upstream}; keepalive 1024; keepalive_requests 1000000000; }}\n\
          server {{ listen 127.0.0.1:{{port}};\n\
          location / {{ {common} }}\n\
          location /sse {{ {common} proxy_buffering off; }} }}"

@@ -231,7 +231,14 @@ impl Connection {
     }
 }
 
+/// A GET, or a POST of `N` bytes where the path says `body=N`.
 fn request(path: &str, address: SocketAddr) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n\r\n")
-        .into_bytes()
+    let fields = format!("HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n");
+    match http::find_number(path.as_bytes(), b"body=") {
+        None => format!("GET {path} {fields}\r\n").into_bytes(),
+        Some(length) => {
+            let body = "x".repeat(length as usize);
+            format!("POST {path} {fields}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+        }
+    }
 }

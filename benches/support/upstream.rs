@@ -185,7 +185,7 @@ impl Connection {
         if self.waits_for_room {
             return self.flush(key, registry);
         }
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = [0; 64 << 10];
         match self.stream.read(&mut buffer) {
             Ok(0) => return Next::Close,
             Ok(count) => self.input.extend_from_slice(&buffer[..count]),

@@ -4,8 +4,9 @@
 
 #![no_main]
 
+use flow_proxy_fuzz::http1::body::{BodyDecoder, BodyLength};
 use flow_proxy_fuzz::http1::headers::{HeaderBlock, KnownHeader};
-use flow_proxy_fuzz::http1::response::{BodyDecoder, Parsed, ResponseFraming, ResponseHead, parse};
+use flow_proxy_fuzz::http1::response::{Parsed, ResponseHead, parse};
 use flow_proxy_fuzz::pieces;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
@@ -61,7 +62,7 @@ fn values<'h>(head: &'h [u8], name: &'static str) -> impl Iterator<Item = &'h [u
 
 /// If the length counts, every Content-Length value is the same number.
 fn check_lengths(response: &ResponseHead, head: &[u8]) {
-    let ResponseFraming::Length(length) = response.framing else {
+    let BodyLength::Known(length) = response.body_length else {
         return;
     };
     for value in values(head, "content-length") {
@@ -76,8 +77,9 @@ fn check_persistence(response: &ResponseHead, head: &[u8]) {
     let mut options =
         values(head, "connection").flat_map(|value| value.split(|&byte| byte == b','));
     let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
-    let is_http_11 = head.starts_with(b"HTTP/1.1");
-    let may_persist = is_http_11 && response.framing != ResponseFraming::UntilClose;
+    // Empty lines before the status line are passed over.
+    let is_http_11 = head.trim_ascii_start().starts_with(b"HTTP/1.1");
+    let may_persist = is_http_11 && response.body_length != BodyLength::UntilClose;
     assert_eq!(response.persists, may_persist && !closes);
 }
 
@@ -94,18 +96,16 @@ fn check_framing(response: &ResponseHead, method: &Method) {
     );
     let has_body = *method != Method::HEAD && ![204, 304].contains(&response.status.as_u16());
     let expected = match (&lengths[..], &codings[..]) {
-        _ if !has_body => ResponseFraming::None,
-        ([digits], []) => {
-            ResponseFraming::Length(std::str::from_utf8(digits).unwrap().parse().unwrap())
-        }
+        _ if !has_body => BodyLength::None,
+        ([digits], []) => BodyLength::Known(std::str::from_utf8(digits).unwrap().parse().unwrap()),
         ([], [coding]) => {
             assert!(coding.eq_ignore_ascii_case(b"chunked"));
-            ResponseFraming::Chunked
+            BodyLength::Chunked
         }
-        _ => ResponseFraming::UntilClose,
+        _ => BodyLength::UntilClose,
     };
-    assert_eq!(response.framing, expected);
-    assert!(!response.persists || expected != ResponseFraming::UntilClose);
+    assert_eq!(response.body_length, expected);
+    assert!(!response.persists || expected != BodyLength::UntilClose);
     for (name, value) in response.fields.iter() {
         assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic));
         assert!(
@@ -117,22 +117,22 @@ fn check_framing(response: &ResponseHead, method: &Method) {
 }
 
 fn check_body(response: &ResponseHead, input: &[u8], seed: u8) {
-    let (body, used, is_whole) = take_all(response.framing, input, seed);
+    let (body, used, is_whole) = take_all(response.body_length, input, seed);
     assert_eq!(
-        take_all(response.framing, input, 0),
+        take_all(response.body_length, input, 0),
         (body.clone(), used, is_whole)
     );
-    match response.framing {
-        ResponseFraming::None => assert!(body.is_empty() && used == 0 && is_whole),
-        ResponseFraming::Length(length) => {
+    match response.body_length {
+        BodyLength::None => assert!(body.is_empty() && used == 0 && is_whole),
+        BodyLength::Known(length) => {
             let here =
                 usize::try_from(length).map_or(input.len(), |length| length.min(input.len()));
             assert_eq!(body, &input[..here]);
             assert_eq!(is_whole, here as u64 == length);
         }
-        ResponseFraming::UntilClose => assert_eq!(body, input),
-        ResponseFraming::Chunked if is_whole => assert_eq!(naive(&input[..used]), body),
-        ResponseFraming::Chunked => {}
+        BodyLength::UntilClose => assert_eq!(body, input),
+        BodyLength::Chunked if is_whole => assert_eq!(naive(&input[..used]), body),
+        BodyLength::Chunked => {}
     }
 }
 
@@ -166,8 +166,8 @@ fn naive(mut input: &[u8]) -> Vec<u8> {
 }
 
 /// The body's data, how many bytes of `input` it took, and whether it is complete.
-fn take_all(framing: ResponseFraming, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
-    let mut body = BodyDecoder::new(framing);
+fn take_all(length: BodyLength, input: &[u8], seed: u8) -> (Vec<u8>, usize, bool) {
+    let mut body = BodyDecoder::of_response(length);
     let (mut data, mut used) = (Vec::new(), 0);
     let mut buffer = [0; 64];
     for piece in pieces(input, seed) {

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::options::SECRETS_FILE;
 use crate::config::options::Options;
 use crate::config::shown::quoted;
 
@@ -27,7 +28,7 @@ pub(super) fn conflicts(
         ));
     }
     if let Some(place) = secrets_place
-        && let Some(file) = place_of("secrets-file")
+        && let Some(file) = place_of(SECRETS_FILE)
     {
         problems.push(format!(
             "{place}: holds the secrets in the place of a file, and {file} names a file: give one \

@@ -4,14 +4,25 @@
 //! variables count; every other line, whatever it holds, is passed over, since `.env` files belong to
 //! many programs. Values are taken as they stand. Called once, at the start.
 
-use std::io;
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use super::options::PREFIX;
+use crate::config::file::{self, PIPE_PATIENCE, Pipes, ReadError};
 use crate::config::proxy_variables::is_proxy_variable;
 
-/// The variables of a `.env` file, names and values, in the order of the file.
-pub(super) type Variables = Vec<(String, String)>;
+/// The variables of a `.env` file, in the order of the file.
+pub(super) type Variables = Vec<Variable>;
+
+/// A variable that a `.env` file sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub(super) name: String,
+    pub(super) value: Zeroizing<String>,
+    /// The number of its line, counting from 1.
+    pub(super) line: usize,
+}
 
 /// What is wrong with a line, after its number. Nothing of the line is quoted: it may hold a password.
 const MALFORMED: &str = "is not NAME=VALUE (quote blanks)";
@@ -21,15 +32,13 @@ const MALFORMED: &str = "is not NAME=VALUE (quote blanks)";
 ///
 /// # Errors
 ///
-/// One message for each malformed line of a variable that counts, with the file's name and the line's
-/// number.
+/// That the file cannot be read; or one message for each malformed line of a variable that counts, with
+/// the file's name and the line's number.
 pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
-    match std::fs::read(path) {
-        Ok(bytes) => parse(&bytes, &path.display().to_string()),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => Ok(Variables::new()),
-            _ => Err(vec![format!("{}: cannot be read: {error}", path.display())]),
-        },
+    match file::read(path, Pipes::WaitFor(PIPE_PATIENCE)) {
+        Ok(contents) => parse(&contents.bytes, &path.display().to_string()),
+        Err(ReadError::Missing | ReadError::Directory) => Ok(Variables::new()),
+        Err(error) => Err(vec![format!("{}: {error}", path.display())]),
     }
 }
 
@@ -39,9 +48,14 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
     let mut variables = Variables::new();
     let mut errors = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let number = index + 1;
         match variable(line) {
-            Ok(found) => variables.extend(found),
-            Err(what) => errors.push(format!("{file}: line {} {what}", index + 1)),
+            Ok(found) => variables.extend(found.map(|(name, value)| Variable {
+                name,
+                value: Zeroizing::new(value.to_owned()),
+                line: number,
+            })),
+            Err(what) => errors.push(format!("{file}: line {number} {what}")),
         }
     }
     if errors.is_empty() {
@@ -52,7 +66,7 @@ fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
 }
 
 /// Returns the variable that a line sets; `None` for a line that is passed over.
-fn variable(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
+fn variable(line: &[u8]) -> Result<Option<(String, &str)>, &'static str> {
     let line = line.trim_ascii();
     let line = match line.strip_prefix(b"export") {
         Some(rest) if rest.starts_with(b" ") || rest.starts_with(b"\t") => rest.trim_ascii_start(),
@@ -68,7 +82,7 @@ fn variable(line: &[u8]) -> Result<Option<(String, String)>, &'static str> {
     let rest = std::str::from_utf8(rest).map_err(|_| "is not UTF-8")?;
     let rest = rest.trim_ascii_start().strip_prefix('=').ok_or(MALFORMED)?;
     let value = value(rest).ok_or(MALFORMED)?;
-    Ok(Some((name.into_owned(), value.to_owned())))
+    Ok(Some((name.into_owned(), value)))
 }
 
 /// Returns the value in what follows the equals sign: what stands between quotes, or up to a blank.
@@ -90,7 +104,11 @@ mod tests {
     use super::*;
 
     fn variables(text: impl AsRef<[u8]>) -> Vec<(String, String)> {
-        parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"))
+        let parsed = parse(text.as_ref(), ".env").unwrap_or_else(|errors| panic!("{errors:?}"));
+        let pairs = parsed
+            .into_iter()
+            .map(|one| (one.name, one.value.to_string()));
+        pairs.collect()
     }
 
     fn errors(bytes: &[u8]) -> Vec<String> {

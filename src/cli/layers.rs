@@ -5,16 +5,21 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::conflicts::conflicts;
-use super::dotenv;
-use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX};
+use super::dotenv::{self, Variable};
+use super::dotenv_trust::{self, SecretsOrigin};
+use super::log_file;
+use super::options::{LISTS, NEVER_IN_DOTENV, OPTIONS, OptionSpec, PREFIX, SECRETS_FILE};
 use super::variables::{SECRETS, unknown_variable};
 use crate::config::options::{Options, SSL_CERT_FILE};
 use crate::config::proxy_variables::{ProxyVariables, is_proxy_variable};
 use crate::config::secrets::{SecretsArray, SecretsSource};
-use crate::config::shown::shown_whole;
+use crate::config::shown::shown;
 
 /// An option in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,14 +54,18 @@ impl fmt::Display for Source {
     }
 }
 
+/// An environment variable. Its value is wiped when dropped: it may be the secrets.
+type Environment = (String, Zeroizing<Vec<u8>>);
+
 /// The values of all sources, not yet checked.
 pub(super) struct Layers {
     /// By the option's long name.
     command_line: Vec<(&'static str, OsString)>,
     /// By variable; only variables that this program may read and that are not empty.
-    environment: Vec<(String, OsString)>,
+    environment: Vec<Environment>,
     /// By variable; empty values included.
     dotenv: dotenv::Variables,
+    dotenv_path: PathBuf,
     /// What messages call the `.env` file.
     dotenv_name: String,
 }
@@ -72,6 +81,7 @@ impl Layers {
             command_line,
             environment: environment.filter_map(own_variable).collect(),
             dotenv,
+            dotenv_path: dotenv_path.to_owned(),
             dotenv_name: dotenv_path.display().to_string(),
         }
     }
@@ -86,7 +96,7 @@ impl Layers {
             match self.apply(spec, &mut options) {
                 Ok(source) => settings.push(Setting {
                     name: spec.long,
-                    value: shown_whole(&(spec.show)(&options)),
+                    value: shown(&(spec.show)(&options)),
                     source,
                 }),
                 Err(error) => errors.push(error),
@@ -97,10 +107,16 @@ impl Layers {
             self.find(spec).map(|(_, place, _)| place)
         };
         let secrets_place = secrets.as_ref().map(|(_, place, _)| place.as_str());
+        let origin = self.secrets_origin(&options, secrets_place);
+        match dotenv_trust::check(&self.dotenv, &self.dotenv_path, &origin) {
+            Ok(directory) => options.secrets_within = directory,
+            Err(problems) => errors.extend(problems),
+        }
         errors.extend(conflicts(&options, secrets_place, place_of));
+        let log_place = place_of("log-file").unwrap_or_else(|| "--log-file".to_owned());
         if let Some((array, place, source)) = secrets {
             options.secrets = SecretsSource::Array(SecretsArray::new(place, array));
-            let file = settings.iter_mut().find(|one| one.name == "secrets-file");
+            let file = settings.iter_mut().find(|one| one.name == SECRETS_FILE);
             if let Some(setting) = file {
                 setting.value = "none".to_owned();
                 setting.source = source;
@@ -110,10 +126,11 @@ impl Layers {
             options.ssl_cert_file = Some(path.into());
             settings.push(Setting {
                 name: SSL_CERT_FILE,
-                value: shown_whole(&path.to_string_lossy()),
+                value: shown(&path.to_string_lossy()),
                 source: Source::Environment(SSL_CERT_FILE),
             });
         }
+        errors.extend(log_file::problem(&options, &self.dotenv_path, &log_place));
         options.proxy_variables = self.proxy_variables();
         (options, settings)
     }
@@ -124,28 +141,50 @@ impl Layers {
         if let Some(array) = self.variable(SECRETS) {
             return Some((array, SECRETS.to_owned(), Source::Environment(SECRETS)));
         }
-        let (_, array) = self.dotenv.iter().rfind(|(name, _)| name == SECRETS)?;
+        let array = &self.in_dotenv(SECRETS)?.value;
         let place = format!("{}: {SECRETS}", self.dotenv_name);
-        (!array.is_empty()).then_some((OsStr::new(array), place, Source::DotEnv))
+        (!array.is_empty()).then_some((OsStr::new(array.as_str()), place, Source::DotEnv))
+    }
+
+    /// Returns whether the secrets can come from the directory of `.env`. `place` is that of a variable
+    /// that holds them.
+    fn secrets_origin<'o>(&self, options: &'o Options, place: Option<&str>) -> SecretsOrigin<'o> {
+        let spec = OPTIONS.iter().find(|spec| spec.long == SECRETS_FILE);
+        let named = spec.and_then(|spec| self.find(spec));
+        match (place, named, &options.secrets) {
+            (Some(place), ..) => SecretsOrigin::Elsewhere(place.to_owned()),
+            (_, None | Some((_, _, Source::DotEnv)), SecretsSource::File(path)) => {
+                SecretsOrigin::File(path)
+            }
+            (_, Some((_, place, _)), _) => SecretsOrigin::Elsewhere(place),
+            (_, None, SecretsSource::Array(_)) => SecretsOrigin::Elsewhere(SECRETS.to_owned()),
+        }
     }
 
     fn proxy_variables(&self) -> ProxyVariables {
         let environment = self.environment.iter();
         let environment = environment.filter(|(name, _)| is_proxy_variable(name));
         let dotenv = self.dotenv.iter();
-        let dotenv = dotenv.filter(|(name, _)| is_proxy_variable(name));
+        let dotenv = dotenv.filter(|variable| is_proxy_variable(&variable.name));
         ProxyVariables {
             environment: environment
-                .map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()))
+                .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned()))
                 .collect(),
-            dotenv: dotenv.cloned().collect(),
+            dotenv: dotenv
+                .map(|variable| (variable.name.clone(), variable.value.to_string()))
+                .collect(),
         }
     }
 
     /// Returns the value of an environment variable.
     fn variable(&self, name: &str) -> Option<&OsStr> {
         let found = self.environment.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_os_str())
+        found.map(|(_, value)| OsStr::from_bytes(value))
+    }
+
+    /// Returns the line of `.env` that sets a variable: the last of two, as in shells.
+    fn in_dotenv(&self, name: &str) -> Option<&Variable> {
+        self.dotenv.iter().rfind(|variable| variable.name == name)
     }
 
     /// Sets the option from the first source that has a value. Only that value is checked.
@@ -169,16 +208,15 @@ impl Layers {
         if let Some(value) = self.variable(env) {
             return Some((value.into(), env.to_owned(), Source::Environment(env)));
         }
-        let (_, value) = self.dotenv.iter().rfind(|(name, _)| name == env)?;
+        let value = &self.in_dotenv(env)?.value;
         if value.is_empty() || NEVER_IN_DOTENV.contains(&env) {
             return None;
         }
         let place = format!("{}: {env}", self.dotenv_name);
-        Some((OsStr::new(value).into(), place, Source::DotEnv))
+        Some((OsStr::new(value.as_str()).into(), place, Source::DotEnv))
     }
 
-    /// Returns the value on the command line. The last of two counts, here and in `.env`, as in shells;
-    /// of a list all count.
+    /// Returns the value on the command line. The last of two counts, as in shells; of a list all count.
     fn given(&self, long: &str) -> Option<Cow<'_, OsStr>> {
         let values = self.command_line.iter().filter(|(name, _)| *name == long);
         let mut values = values.map(|(_, value)| value.as_os_str());
@@ -193,14 +231,14 @@ impl Layers {
     pub(super) fn warnings(&self) -> Vec<String> {
         let place = format!("{}: ", self.dotenv_name);
         let environment = self.environment.iter().map(|(name, _)| ("", name));
-        let dotenv = self.dotenv.iter().filter(|(_, value)| !value.is_empty());
-        let dotenv = dotenv.map(|(name, _)| (place.as_str(), name));
+        let set = || self.dotenv.iter().filter(|one| !one.value.is_empty());
+        let dotenv = set().map(|variable| (place.as_str(), &variable.name));
         let mut warnings: Vec<String> = environment
             .chain(dotenv)
             .filter_map(|(place, name)| Some(format!("{place}{}", unknown_variable(name)?)))
             .collect();
-        for (name, value) in &self.dotenv {
-            if NEVER_IN_DOTENV.contains(&name.as_str()) && !value.is_empty() {
+        for Variable { name, .. } in set() {
+            if NEVER_IN_DOTENV.contains(&name.as_str()) {
                 warnings.push(format!(
                     "{place}{name} has no effect here: set it in the environment, or give the option"
                 ));
@@ -212,8 +250,9 @@ impl Layers {
 
 /// Returns the variable if this program may read it. An empty one counts as unset, but where it says
 /// that there is no proxy.
-fn own_variable((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
+fn own_variable((name, value): (OsString, OsString)) -> Option<Environment> {
     let name = name.to_string_lossy();
     let is_own = name.starts_with(PREFIX) || name == SSL_CERT_FILE;
-    (is_proxy_variable(&name) || (is_own && !value.is_empty())).then(|| (name.into_owned(), value))
+    let counts = is_proxy_variable(&name) || (is_own && !value.is_empty());
+    counts.then(|| (name.into_owned(), Zeroizing::new(value.into_vec())))
 }

@@ -1,17 +1,20 @@
 //! The command line: arguments, environment and `.env`, read into an [`Invocation`].
 //!
 //! Owns which commands and options exist (`commands.rs`, `options.rs`), which source of a value wins
-//! (`layers.rs`), which values exclude each other (`conflicts.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and
-//! whether the files that options name exist (`commands`). Reads no file but `.env`. The main thread
-//! calls it once, before it starts any other thread.
+//! (`layers.rs`), what `.env` may say (`dotenv_trust.rs`), which values exclude each other
+//! (`conflicts.rs`, `log_file.rs`), and every message about wrong usage. Out of scope: printing, exit codes, and whether
+//! the files that options name exist (`commands`). Reads no file but `.env`. The main thread calls it
+//! once, before it starts any other thread.
 
 mod args;
 mod commands;
 mod completions;
 mod conflicts;
 mod dotenv;
+mod dotenv_trust;
 mod help;
 mod layers;
+mod log_file;
 mod options;
 #[cfg(test)]
 mod tests;

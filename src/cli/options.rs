@@ -10,11 +10,18 @@ use crate::config::target::Target;
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
 /// The options that hold a list: they may be repeated.
-pub(super) const LISTS: [&str; 1] = ["allow-host"];
+pub(super) const LISTS: [&str; 2] = ["allow-host", "allow-origin"];
 
 /// The variables that count in the environment only: a `.env` file that came with a directory must not
 /// make the secrets travel in clear text.
 pub(super) const NEVER_IN_DOTENV: [&str; 1] = ["FLOW_PROXY_ALLOW_HTTP_TARGET"];
+
+/// The option that names the secrets file.
+pub(super) const SECRETS_FILE: &str = "secrets-file";
+
+/// The options by which a `.env` file could hand out the secrets and prompts, let others in or write where
+/// it likes. Those whose names begin with `allow-` are among them.
+const TRUSTED: [&str; 5] = ["host", SECRETS_FILE, "log-file", "target-url", "ca-file"];
 
 /// An option that takes a value.
 pub(super) struct OptionSpec {
@@ -37,6 +44,11 @@ pub(super) struct OptionSpec {
 }
 
 impl OptionSpec {
+    /// Whether the option may stand in a `.env` file only where the secrets come from its directory.
+    pub(super) fn needs_trust(&self) -> bool {
+        TRUSTED.contains(&self.long) || self.long.starts_with("allow-")
+    }
+
     /// Returns the default as the help shows it.
     pub(super) fn default_text(&self) -> String {
         (self.show)(&Options::default())
@@ -84,7 +96,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         show: |options| values::show_level(options.log_level),
     },
     OptionSpec {
-        long: "secrets-file",
+        long: SECRETS_FILE,
         env: "FLOW_PROXY_SECRETS_FILE",
         value_name: "FILE",
         bare: None,
@@ -212,5 +224,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         complete: Complete::Nothing,
         set: |options, text| values::host_names(text).map(|names| options.allow_host = names),
         show: |options| values::show_list(&options.allow_host),
+    },
+    OptionSpec {
+        long: "allow-origin",
+        env: "FLOW_PROXY_ALLOW_ORIGIN",
+        value_name: "ORIGINS",
+        bare: None,
+        help: "further origins whose web pages may call and read the answers, comma-separated",
+        complete: Complete::Nothing,
+        set: |options, text| values::origins(text).map(|list| options.allow_origin = list),
+        show: |options| values::show_list(&options.allow_origin),
     },
 ];

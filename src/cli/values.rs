@@ -11,6 +11,7 @@ use log::LevelFilter;
 
 use crate::config::address::Host;
 use crate::config::options::LogFile;
+use crate::config::origin;
 use crate::config::shown::quoted;
 
 /// The log levels that shells offer.
@@ -85,6 +86,20 @@ pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
             quoted(name)
         )),
     }
+}
+
+/// Reads origins, comma-separated.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let read = |text: &str| {
+        origin::canonical(text).ok_or_else(|| {
+            format!(
+                "{} is not an origin (such as https://app.example:8443: scheme, host in ASCII and \
+                 port, without path and wildcards)",
+                quoted(text)
+            )
+        })
+    };
+    text.split(',').map(str::trim).map(read).collect()
 }
 
 /// Writes a list as its parser reads it.

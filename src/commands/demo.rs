@@ -14,11 +14,11 @@ use crate::upstream::proxy_env::ProxySettings;
 /// Runs the proxy where the secrets are there, else the demo, after a line that says so.
 pub(super) fn run_unless_secrets(invocation: Invocation) -> Result<(), Failure> {
     let SecretsSource::File(path) = &invocation.options.secrets else {
-        return serve::run(&invocation);
+        return serve::run(invocation);
     };
     let is_missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     if !is_missing {
-        return serve::run(&invocation);
+        return serve::run(invocation);
     }
     let file = shown_path(path);
     // Without the line the demo still serves.
@@ -49,12 +49,11 @@ pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
     };
     let service = Service {
         invocation: &invocation,
-        loaded: &loaded,
         // The target is in this process, whatever proxy the variables name.
         proxy_settings: ProxySettings::Direct,
         reloading: Reloading::Nothing,
     };
-    service.run(signals, |address| {
+    service.run(loaded, signals, |address| {
         // Without its instructions the demo still serves.
         let _ = print(&Demo::instructions(address));
     })

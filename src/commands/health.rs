@@ -1,8 +1,10 @@
 //! The command `health`: asks the running proxy whether it serves.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use ureq::Agent;
 
 use super::report::Failure;
@@ -11,6 +13,9 @@ use crate::config::options::Options;
 
 /// The maximum time for connecting and the response together.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The most bytes of a page of health: an own one has some hundred.
+const MAX_BODY: u64 = 4096;
 
 /// Asks the proxy that listens on the host and port of the options for `/-/health`.
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
@@ -45,23 +50,68 @@ fn ask(address: SocketAddr, deadline: Instant) -> Result<(), Unhealthy> {
         .build();
     let response = Agent::new_with_config(config)
         .get(format!("http://{address}/-/health"))
-        .call()
-        .map_err(|error| {
-            let problem = |why: &str| {
-                format!("no healthy flow-proxy on http://{address}: {why}; is it running?")
-            };
-            match error {
-                ureq::Error::Timeout(_) => {
-                    let seconds = TIMEOUT.as_secs();
-                    Unhealthy::Ill(problem(&format!("no response within {seconds} s")))
-                }
-                error => Unhealthy::NotThere(problem(&error.to_string())),
-            }
-        })?;
-    match response.status().as_u16() {
-        200 => Ok(()),
-        status => Err(Unhealthy::Ill(format!(
+        .call();
+    let mut response = response.map_err(|error| no_response(address, &error))?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(Unhealthy::Ill(format!(
             "http://{address}/-/health answered {status}, not 200"
-        ))),
+        )));
+    }
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(MAX_BODY)
+        .read_to_vec();
+    let body = body.map_err(|error| no_response(address, &error))?;
+    if is_own_page(&body) {
+        return Ok(());
+    }
+    Err(Unhealthy::Ill(format!(
+        "http://{address}/-/health answered 200, but not as flow-proxy does: another program listens \
+         there"
+    )))
+}
+
+/// What is read of the page of health.
+#[derive(Deserialize)]
+struct Page {
+    status: String,
+    version: String,
+    configurations: Configurations,
+}
+
+#[derive(Deserialize)]
+struct Configurations {
+    available: u64,
+    total: u64,
+}
+
+/// Whether the page is flow-proxy's own and says that all is well.
+fn is_own_page(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|page: Page| {
+        let Configurations { available, total } = page.configurations;
+        page.status == "ok" && !page.version.is_empty() && available <= total
+    })
+}
+
+/// Returns why there is no response. Nothing is quoted that came from the other side: any program may
+/// listen there.
+fn no_response(address: SocketAddr, error: &ureq::Error) -> Unhealthy {
+    let problem =
+        |why: &str| format!("no healthy flow-proxy on http://{address}: {why}; is it running?");
+    match error {
+        ureq::Error::Timeout(_) => {
+            let seconds = TIMEOUT.as_secs();
+            Unhealthy::Ill(problem(&format!("no response within {seconds} s")))
+        }
+        ureq::Error::Io(error) => {
+            let why = error.raw_os_error().map(io::Error::from_raw_os_error);
+            let why = why.map_or("the connection was closed".to_owned(), |why| {
+                why.to_string()
+            });
+            Unhealthy::NotThere(problem(&why))
+        }
+        _ => Unhealthy::Ill(problem("what listens there sends no valid response")),
     }
 }

@@ -44,7 +44,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another process listens there: stop it (ss -ltnp tells which) or choose another --port"
+            "; another process listens there: stop it (sudo ss -ltnp tells which) or choose another --port"
         }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has it",

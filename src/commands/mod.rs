@@ -16,6 +16,8 @@ mod signals;
 mod terminal;
 mod token;
 
+pub use process::keep_memory_private;
+
 use crate::cli::{self, Command, Invocation};
 use report::{Failure, print};
 
@@ -27,7 +29,7 @@ pub fn run(invocation: Invocation) -> Result<(), Failure> {
     process::survive_file_size_limit();
     match &invocation.command {
         Command::Serve { or_demo: true } => demo::run_unless_secrets(invocation),
-        Command::Serve { or_demo: false } => serve::run(&invocation),
+        Command::Serve { or_demo: false } => serve::run(invocation),
         Command::Demo => demo::run(invocation),
         Command::Check { online } => check::run(&invocation, *online),
         Command::Token { name } => token::run(&invocation.options, name.as_deref()),

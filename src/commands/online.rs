@@ -10,8 +10,11 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::report::{Failure, print, print_problem};
+use crate::config::address::localhost_addresses;
 use crate::config::secrets::{Configuration, Credential};
+use crate::config::shown::shown;
 use crate::config::target::Target;
+use crate::net::wait::CallContext;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::connection::open::BodyRead;
 use crate::upstream::connector::Upstream;
@@ -57,14 +60,18 @@ pub(super) fn run(
 }
 
 fn resolve(target: &Target, proxy: Option<String>) -> Step {
-    let (host, port) = (target.host.as_str(), target.port);
+    let host = shown(&target.host);
     if let Some(proxy) = proxy {
         return Ok(format!(
             "{host}: reached through the proxy {proxy}, which resolves it"
         ));
     }
     let started = Instant::now();
-    match (host, port).to_socket_addrs() {
+    let resolved = match localhost_addresses(&target.host, target.port) {
+        Some(addresses) => Ok(addresses.into_iter()),
+        None => (target.host.as_str(), target.port).to_socket_addrs(),
+    };
+    match resolved {
         Ok(addresses) => {
             let addresses: Vec<_> = addresses.map(|address| address.ip().to_string()).collect();
             let took = started.elapsed().as_millis();
@@ -105,11 +112,11 @@ fn ask(
         Err(UpstreamError::Unreachable(why)) => Err(format!(
             "'{name}': {} cannot be reached: {why}. Check the network and --target-url; behind a \
              proxy that opens TLS give its root with --ca-file; set HTTPS_PROXY if one is needed",
-            target.authority
+            shown(&target.authority)
         )),
         Err(UpstreamError::Broke(why)) => Err(format!(
             "'{name}': {} sent no valid response: {why}. Is --target-url right?",
-            target.authority
+            shown(&target.authority)
         )),
         Err(UpstreamError::NoDescriptors) => Err(format!("'{name}': no file descriptors left")),
         Err(UpstreamError::ClientClosed) => Err(format!("'{name}': interrupted")),
@@ -137,8 +144,8 @@ fn get_models(
             fields: fields.into_iter(),
             body: RequestBody::None,
         };
-        let sent = connection.send(request, None);
-        match sent.and_then(|_| connection.receive(&Method::GET)) {
+        let sent = connection.send(request, CallContext::UNWATCHED);
+        match sent.and_then(|_| connection.receive(&Method::GET, CallContext::UNWATCHED)) {
             // The idle connection was closed meanwhile: the request goes out on a new one.
             Ok(None) => {}
             Ok(Some(response)) => break Ok((response.status, read_body(connection))),
@@ -154,7 +161,7 @@ fn read_body(connection: &mut UpstreamConnection) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     let mut piece = vec![0; 16 << 10];
     loop {
-        match connection.read(&mut piece) {
+        match connection.read(&mut piece, CallContext::UNWATCHED) {
             Ok(BodyRead::Data(length)) if body.len() + length <= MAX_LIST_BYTES => {
                 body.extend_from_slice(&piece[..length]);
             }

@@ -1,7 +1,9 @@
-//! This process as the operating system sees it: descriptors, signals, panics.
+//! This process as the operating system sees it: memory, descriptors, signals, panics.
 
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGXFSZ;
 
@@ -30,6 +32,20 @@ pub(super) fn raise_descriptor_limit() -> usize {
     in_force
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or(UNLIMITED)
+}
+
+/// Keeps the secrets in this process's memory to itself: there is no core dump, and no other process of
+/// this user can attach to it. (Root can.)
+pub fn keep_memory_private() {
+    // Neither can fail: any process may lower its own limits.
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+    // A limit of 0 does not hold where a program takes the dumps; and only this forbids attaching.
+    #[cfg(target_os = "linux")]
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Makes a write beyond the limit on file sizes fail with an error, which the log reports, instead of

@@ -16,11 +16,12 @@ use super::report::{Failure, print_problem};
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
 use crate::config::options::Options;
-use crate::config::secrets::{self, Loaded, SecretsSource};
-use crate::config::shown::shown_path;
+use crate::config::secrets::{self, Configuration, Loaded, SecretsSource};
+use crate::config::shown::{shown, shown_path};
 use crate::config::watch::{FileVersion, SecretsWatcher};
 use crate::logging;
-use crate::proxy::access::{self, AccessPolicy};
+use crate::proxy::access::AccessPolicy;
+use crate::proxy::access::host::is_loopback;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::{self, Proxy};
 use crate::server::{Limits, Running};
@@ -33,54 +34,54 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the proxy with the credentials of the secrets file until a signal stops it.
-pub(super) fn run(invocation: &Invocation) -> Result<(), Failure> {
-    let options = &invocation.options;
+pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
     // Before anything that may wait: as process 1 of a container, nothing else ends this one.
     let mut signals = ServiceSignals::register()?;
-    let watched = match &options.secrets {
+    let source = invocation.options.secrets.take();
+    let watched = match &source {
         SecretsSource::File(path) => Some((path.clone(), FileVersion::of(path))),
         SecretsSource::Array(_) => None,
     };
-    let Some(loaded) = load_secrets(&options.secrets, &mut signals)? else {
+    let Some(loaded) = load_secrets(source, &mut signals)? else {
         return Ok(());
     };
+    let options = &invocation.options;
     let reloading = match watched {
         Some((path, version)) if loaded.is_watchable => Reloading::Watched(path, version),
         _ => Reloading::ReadOnce(options.secrets.to_string()),
     };
     let target = options.target.clone();
     let service = Service {
-        invocation,
-        loaded: &loaded,
+        invocation: &invocation,
         proxy_settings: ProxySettings::FromVariables(target, options.proxy_variables.clone()),
         reloading,
     };
-    service.run(signals, |_| {})
+    service.run(loaded, signals, |_| {})
 }
 
 /// Loads the secrets. Returns `None` if a signal asks to stop meanwhile: a pipe may have no writer yet.
 fn load_secrets(
-    source: &SecretsSource,
+    source: SecretsSource,
     signals: &mut ServiceSignals,
 ) -> Result<Option<Loaded>, Failure> {
     let (sender, receiver) = mpsc::channel();
-    let reading = source.clone();
+    let name = source.to_string();
     thread::Builder::new()
         .name("secrets".into())
         // Fails where the main thread has stopped waiting.
-        .spawn(move || drop(sender.send(secrets::load(&reading))))
+        .spawn(move || drop(sender.send(secrets::load(&source))))
         .map_err(|error| Failure::Running(format!("cannot start a thread: {error}")))?;
     loop {
         match receiver.recv_timeout(SIGNAL_INTERVAL) {
             Ok(loaded) => return Ok(Some(loaded?)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::Running(format!("{source}: cannot be read")));
+                return Err(Failure::Running(format!("{name}: cannot be read")));
             }
         }
         if let Some(signal) = signals.try_stop() {
             let reason = stop_reason(signal);
-            print_problem(&format!("{reason} while waiting for {source}, stopping"));
+            print_problem(&format!("{reason} while waiting for {name}, stopping"));
             return Ok(None);
         }
     }
@@ -89,7 +90,6 @@ fn load_secrets(
 /// What a proxy is started with.
 pub(super) struct Service<'a> {
     pub(super) invocation: &'a Invocation,
-    pub(super) loaded: &'a Loaded,
     pub(super) proxy_settings: ProxySettings,
     pub(super) reloading: Reloading,
 }
@@ -109,16 +109,17 @@ impl Service<'_> {
     /// first.
     pub(super) fn run(
         &self,
+        loaded: Loaded,
         signals: ServiceSignals,
         on_listening: impl FnOnce(SocketAddr),
     ) -> Result<(), Failure> {
-        let logger = self.start_log()?;
-        let served = self.serve(&logger, signals, on_listening);
+        let logger = self.start_log(&loaded.warnings)?;
+        let served = self.serve(loaded.configurations, &logger, signals, on_listening);
         logger.flush();
         served
     }
 
-    fn start_log(&self) -> Result<logging::Handle, Failure> {
+    fn start_log(&self, secrets_warnings: &[String]) -> Result<logging::Handle, Failure> {
         let options = self.options();
         let log_file = options.log_file.as_ref().map(|file| logging::LogFile {
             path: file.path.clone(),
@@ -127,7 +128,7 @@ impl Service<'_> {
         });
         let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();
-        let warnings = self.invocation.warnings.iter().chain(&self.loaded.warnings);
+        let warnings = self.invocation.warnings.iter().chain(secrets_warnings);
         for warning in warnings.chain(&clear_text_warning(options)) {
             log::warn!("{warning}");
         }
@@ -136,13 +137,16 @@ impl Service<'_> {
 
     fn serve(
         &self,
+        configurations: Vec<Configuration>,
         logger: &logging::Handle,
         mut signals: ServiceSignals,
         on_listening: impl FnOnce(SocketAddr),
     ) -> Result<(), Failure> {
         let descriptors = raise_descriptor_limit();
-        self.log_startup();
-        let balancer = Arc::new(Balancer::new(&self.loaded.configurations));
+        self.log_startup(&configurations);
+        let balancer = Arc::new(Balancer::new(&configurations));
+        // A reload wipes those that it replaces.
+        drop(configurations);
         let is_file_valid = Arc::new(AtomicBool::new(true));
         let proxy = self.proxy(Arc::clone(&balancer), Arc::clone(&is_file_valid))?;
         let running = self.listen(proxy, max_connections(descriptors))?;
@@ -159,7 +163,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    fn log_startup(&self) {
+    fn log_startup(&self, configurations: &[Configuration]) {
         log::info!(
             "flow-proxy {} starting, pid {}",
             env!("CARGO_PKG_VERSION"),
@@ -172,14 +176,13 @@ impl Service<'_> {
             .map(|setting| format!("{}={}", setting.name, setting.value))
             .collect();
         log::info!("Options: {}", settings.join(" "));
-        let configurations = &self.loaded.configurations;
         log::info!(
             "Loaded {} configurations: {}",
             configurations.len(),
             secrets::quoted_names(configurations)
         );
         let host = self.options().host.first();
-        if !access::is_loopback(host) {
+        if !is_loopback(host) {
             log::warn!(
                 "Bound to {host}: anyone who reaches this port can use the credentials. \
                  Put a firewall or an authenticating proxy before it"
@@ -204,7 +207,11 @@ impl Service<'_> {
         )
         .map_err(Failure::configuration)?;
         let proxy_options = proxy::Options {
-            access: AccessPolicy::new(options.host.first(), &options.allow_host),
+            access: AccessPolicy::new(
+                options.host.first(),
+                &options.allow_host,
+                &options.allow_origin,
+            ),
             balancer,
             upstream,
             limit_wait: options.limit_wait,
@@ -236,7 +243,8 @@ impl Service<'_> {
             return Ok(None);
         };
         let on_reload = Box::new(move |configurations: &[_]| balancer.replace(configurations));
-        SecretsWatcher::start(path, *version, on_reload, is_file_valid)
+        let within = self.options().secrets_within.clone();
+        SecretsWatcher::start(path, within, *version, on_reload, is_file_valid)
             .map(Some)
             .map_err(|error| Failure::Running(format!("cannot start the reload thread: {error}")))
     }
@@ -275,10 +283,10 @@ impl Service<'_> {
 pub(super) fn clear_text_warning(options: &Options) -> Option<String> {
     let target = &options.target;
     target.sends_in_clear().then(|| {
+        let (url, host) = (shown(&target.to_string()), shown(&target.host));
         format!(
-            "The target is {target}: the clientSecret travels in clear text, and every machine \
-             between here and {} can read it",
-            target.host
+            "The target is {url}: the clientSecret travels in clear text, and every machine between \
+             here and {host} can read it"
         )
     })
 }

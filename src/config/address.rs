@@ -72,6 +72,24 @@ impl fmt::Display for Host {
     }
 }
 
+/// Whether `name` is a name of the loopback addresses (RFC 6761 section 6.3).
+pub fn is_localhost(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Returns what a name of the loopback addresses means. A name server is not asked: what it says must not
+/// decide where a token goes that travels in clear text because the target is loopback.
+pub fn localhost_addresses(name: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    let addresses = || {
+        vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ]
+    };
+    is_localhost(name).then(addresses)
+}
+
 /// Whether an interface of this machine has `address`. Nothing is sent: connecting a datagram socket
 /// only chooses the address to send from, which for an own address is that address.
 fn is_of_this_machine(address: IpAddr) -> bool {

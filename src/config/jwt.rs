@@ -9,9 +9,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// The JOSE header as PyJWT writes it.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+/// The length of a signature, an HMAC-SHA256.
+const SIGNATURE_BYTES: usize = 32;
+/// More than the dots of a token and the rounding of its three parts add to its length.
+const MARGIN: usize = 16;
+/// The most bytes that JSON takes for a byte of UTF-8: `\u001f`.
+const MAX_ESCAPED: usize = 6;
+/// More than the names of the claims and what stands between them take in JSON.
+const NAMES_BYTES: usize = 64;
 
 /// The claims of a token, in their order.
 #[derive(Clone, Copy)]
@@ -24,26 +34,34 @@ pub struct Claims<'a> {
     pub tenant: &'a str,
 }
 
-/// Returns the signed token in JWS compact serialization (RFC 7515 section 7.1), in ASCII.
+/// Returns `before` and the signed token in JWS compact serialization (RFC 7515 section 7.1), in ASCII.
 ///
 /// It has no `exp` and no `iat`, so that equal claims always make the same token.
-pub fn sign_hs256(claims: Claims<'_>) -> String {
-    let mut token = URL_SAFE_NO_PAD.encode(HEADER);
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(payload(claims), &mut token);
+pub fn sign_hs256(before: &str, claims: Claims<'_>) -> Zeroizing<String> {
+    let payload = payload(claims);
+    // A text that grows leaves copies: base64 takes four characters for three bytes.
+    let length = (HEADER.len() + payload.len() + SIGNATURE_BYTES).div_ceil(3) * 4;
+    let mut text = Zeroizing::new(String::with_capacity(before.len() + length + MARGIN));
+    text.push_str(before);
+    URL_SAFE_NO_PAD.encode_string(HEADER, &mut text);
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(&*payload, &mut text);
 
     let mut mac = Hmac::<Sha256>::new_from_slice(claims.client_secret.as_bytes())
         .expect("HMAC takes a key of any length (RFC 2104 section 2)");
-    mac.update(token.as_bytes());
+    mac.update(&text.as_bytes()[before.len()..]);
     let signature = mac.finalize().into_bytes();
 
-    token.push('.');
-    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-    token
+    text.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+    text
 }
 
-fn payload(claims: Claims<'_>) -> String {
-    let mut json = String::from(r#"{"clientId":"#);
+fn payload(claims: Claims<'_>) -> Zeroizing<String> {
+    let values = [claims.client_id, claims.client_secret, claims.tenant];
+    let length: usize = values.iter().map(|value| value.len() * MAX_ESCAPED).sum();
+    let mut json = Zeroizing::new(String::with_capacity(length + NAMES_BYTES));
+    json.push_str(r#"{"clientId":"#);
     push_json_string(&mut json, claims.client_id);
     json.push_str(r#","clientSecret":"#);
     push_json_string(&mut json, claims.client_secret);
@@ -88,7 +106,8 @@ mod tests {
             client_secret,
             tenant,
         };
-        assert_eq!(sign_hs256(claims), token);
+        let signed = sign_hs256("Bearer ", claims);
+        assert_eq!(*signed, format!("Bearer {token}"));
     }
 
     #[test]

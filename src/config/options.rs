@@ -26,8 +26,13 @@ pub struct Options {
     pub log_level: LevelFilter,
     /// Further names that Host may have, in lower case, without ports.
     pub allow_host: Vec<String>,
+    /// Further origins whose pages may call, as browsers write them.
+    pub allow_origin: Vec<String>,
     /// Where the credentials come from.
     pub secrets: SecretsSource,
+    /// The directory that the secrets file must not leave, whatever replaces it: that of a `.env` file with
+    /// lines that count only beside their secrets.
+    pub secrets_within: Option<PathBuf>,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
     pub log_file: Option<LogFile>,
     /// Where requests are forwarded to.
@@ -81,7 +86,9 @@ impl Default for Options {
             host: Host::Default,
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
+            allow_origin: Vec::new(),
             secrets: SecretsSource::File(PathBuf::from("secrets.json")),
+            secrets_within: None,
             log_file: Some(LogFile {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,

@@ -1,6 +1,6 @@
 //! Reads `secrets.json` into the configurations that requests are signed with.
 //!
-//! Owns where the secrets come from (`file`), their format (`json`, `entry`), and the types that keep
+//! Owns where the secrets come from, who else can get at them (`exposure`), their format (`json`, `entry`), and the types that keep
 //! them out of output: only `Secret::expose`, [`Credential::authorization`] and [`Configuration::token`]
 //! return a secret, and no error quotes a value of the file. Out of scope: which configuration a request gets, and noticing that
 //! the file has changed. Called by the main thread and by the reload thread.
@@ -13,15 +13,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::HeaderValue;
+use zeroize::Zeroizing;
 
+use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
-use super::shown::{shown_path, shown_whole};
-use file::FileKind;
-use json::Json;
-
+use super::shown::{may_hold_secret, shown_path};
 mod entry;
-mod file;
+mod exposure;
 mod json;
 
 /// What precedes the token in the Authorization header (RFC 6750 section 2.1).
@@ -40,14 +38,27 @@ pub enum SecretsSource {
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretsArray {
     place: String,
-    text: Vec<u8>,
+    text: Zeroizing<Vec<u8>>,
 }
 
 impl SecretsArray {
     /// `place` is what messages call the variable.
     pub fn new(place: String, text: &OsStr) -> SecretsArray {
-        let text = text.as_bytes().to_vec();
+        let text = Zeroizing::new(text.as_bytes().to_vec());
         SecretsArray { place, text }
+    }
+}
+
+impl SecretsSource {
+    /// Returns the source, and leaves one that has its name and no secrets.
+    pub fn take(&mut self) -> SecretsSource {
+        let named = match self {
+            SecretsSource::File(path) => SecretsSource::File(path.clone()),
+            SecretsSource::Array(array) => {
+                SecretsSource::Array(SecretsArray::new(array.place.clone(), OsStr::new("")))
+            }
+        };
+        std::mem::replace(self, named)
     }
 }
 
@@ -74,7 +85,7 @@ impl fmt::Display for SecretsSource {
 /// All problems at once. Each begins with the source; none quotes a value.
 pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
     match source {
-        SecretsSource::File(path) => load_file(path, FileKind::Any),
+        SecretsSource::File(path) => load_file(path, Pipes::Wait),
         SecretsSource::Array(array) => load_text(&array.text, &array.place, false),
     }
 }
@@ -83,25 +94,42 @@ pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
 ///
 /// # Errors
 ///
-/// As [`load`]; also that the file is no regular file.
-pub fn load_again(path: &Path) -> Result<Loaded, SecretsErrors> {
-    load_file(path, FileKind::Regular)
+/// As [`load`]; also that the file is no regular file, or leads out of the directory `within`.
+pub fn load_again(path: &Path, within: Option<&Path>) -> Result<Loaded, SecretsErrors> {
+    match within {
+        Some(directory) if !file::leads_into(path, directory) => {
+            let place = shown_path(path);
+            let problem = "leads out of the directory whose .env file is in use";
+            Err(SecretsErrors(vec![format!("{place}: {problem}")]))
+        }
+        _ => load_file(path, Pipes::Reject),
+    }
 }
 
-fn load_file(path: &Path, kind: FileKind) -> Result<Loaded, SecretsErrors> {
-    let contents = file::read(path, kind).map_err(|problem| {
-        let place = shown_path(path);
+fn load_file(path: &Path, pipes: Pipes) -> Result<Loaded, SecretsErrors> {
+    let place = shown_path(path);
+    let contents = file::read(path, pipes).map_err(|error| {
+        let problem = match error {
+            ReadError::Missing => missing(path),
+            other => other.to_string(),
+        };
         SecretsErrors(vec![format!("{place}: {problem}")])
     })?;
-    let place = shown_whole(&path.to_string_lossy());
-    let mut loaded = load_text(&contents.bytes, &place, contents.is_regular)?;
-    if contents.is_exposed {
-        let advice = "can be read by other users of this machine: run chmod 600";
-        loaded
-            .warnings
-            .insert(0, format!("{place} {advice} {place}"));
-    }
+    let mut loaded = load_text(&contents.bytes, &place, contents.metadata.is_file())?;
+    let warnings = exposure::warnings(path, &contents.metadata);
+    let warnings = warnings.map(|warning| format!("{place} {warning}"));
+    loaded.warnings.splice(0..0, warnings);
     Ok(loaded)
+}
+
+/// Returns that there is no such file, and what to do.
+fn missing(path: &Path) -> String {
+    if may_hold_secret(&path.to_string_lossy()) {
+        return "no such file. The variable FLOW_PROXY_SECRETS may hold the array itself"
+            .to_owned();
+    }
+    let place = shown_path(path);
+    format!("no such file. Copy secrets.json.template to {place} and put your credentials in")
 }
 
 fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, SecretsErrors> {
@@ -124,15 +152,7 @@ fn load_text(text: &[u8], place: &str, is_watchable: bool) -> Result<Loaded, Sec
 /// All problems at once, each with the entry (counted from 1) and the field. None quotes a value.
 fn parse(text: &[u8]) -> Result<(Vec<Configuration>, Vec<String>), SecretsErrors> {
     let one = |problem: String| SecretsErrors(vec![problem]);
-    let entries = match json::parse(text).map_err(one)? {
-        Json::Array(entries) => entries,
-        other => {
-            return Err(one(format!(
-                "must hold a JSON array of objects, not {}",
-                other.kind()
-            )));
-        }
-    };
+    let entries = json::parse(text).map_err(one)?;
     if entries.is_empty() {
         return Err(one(
             "the array is empty: at least one configuration is needed".into(),
@@ -190,9 +210,7 @@ pub struct Configuration {
 impl Configuration {
     /// Returns the JWT, for the command `token`. It holds the secret: never log it.
     pub fn token(&self) -> &str {
-        let header = self.credential.authorization.to_str();
-        let header = header.expect("made of base64url, which is visible ASCII");
-        &header[SCHEME.len()..]
+        &self.credential.authorization()[SCHEME.len()..]
     }
 }
 
@@ -214,32 +232,29 @@ pub struct Credential {
     pub client_id: Secret,
     client_secret: Secret,
     tenant: String,
-    authorization: HeaderValue,
+    authorization: Secret,
 }
 
 impl Credential {
     /// Signs the token with [`jwt::sign_hs256`].
     pub fn new(client_id: &str, client_secret: &str, tenant: &str) -> Self {
-        let token = jwt::sign_hs256(Claims {
+        let claims = Claims {
             client_id,
             client_secret,
             tenant,
-        });
-        let mut authorization = HeaderValue::try_from(format!("{SCHEME}{token}"))
-            .expect("made of base64url, which a header may hold");
-        authorization.set_sensitive(true);
+        };
         Self {
             client_id: Secret::new(client_id),
             client_secret: Secret::new(client_secret),
             tenant: tenant.to_owned(),
-            authorization,
+            authorization: Secret(jwt::sign_hs256(SCHEME, claims)),
         }
     }
 
-    /// Returns the value of the Authorization header. It is marked as sensitive, so that its Debug
-    /// output does not show it.
-    pub fn authorization(&self) -> &HeaderValue {
-        &self.authorization
+    /// Returns the value of the Authorization header, in visible ASCII. The caller must make sure that it
+    /// is neither logged nor displayed.
+    pub fn authorization(&self) -> &str {
+        self.authorization.expose()
     }
 
     fn identity(&self) -> (&str, &str, &str) {
@@ -271,13 +286,14 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A text that cannot be printed by accident: its Debug output is `[redacted]`, and it has no Display.
+/// A text that cannot be printed by accident: its Debug output is `[redacted]`, and it has no Display. It
+/// is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     fn new(text: &str) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.to_owned()))
     }
 
     /// Returns the secret. The caller must make sure that it is neither logged nor displayed.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::address::is_localhost;
 use super::shown::{NOT_SHOWN, may_hold_secret, quoted, shown};
 
 /// What a target URL may be, for errors.
@@ -72,8 +73,7 @@ impl Target {
     pub fn is_loopback(&self) -> bool {
         match self.address() {
             Some(address) => address.is_loopback(),
-            // RFC 6761 section 6.3: localhost and all names below it are loopback.
-            None => self.host == "localhost" || self.host.ends_with(".localhost"),
+            None => is_localhost(&self.host),
         }
     }
 

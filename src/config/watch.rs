@@ -26,6 +26,8 @@ pub type OnReload = Box<dyn Fn(&[Configuration]) + Send + Sync>;
 /// Loads the secrets file when it changes.
 pub struct SecretsWatcher {
     path: PathBuf,
+    /// The directory that the file must not leave, if there is one.
+    within: Option<PathBuf>,
     /// Whether the file that was last looked at could be loaded.
     is_valid: Arc<AtomicBool>,
     on_reload: OnReload,
@@ -64,19 +66,22 @@ impl FileVersion {
 }
 
 impl SecretsWatcher {
-    /// Starts the thread that watches `path`, whose version `seen` was loaded. `on_reload` is called
+    /// Starts the thread that watches `path`, whose version `seen` was loaded. What replaces the file must
+    /// not lead out of `within`: a link could lead to secrets that are not this directory's. `on_reload` is called
     /// with the configurations of each valid file, and `is_valid` tells whether the last one was.
     ///
     /// # Errors
     /// The system allows no further thread.
     pub fn start(
         path: &Path,
+        within: Option<PathBuf>,
         seen: FileVersion,
         on_reload: OnReload,
         is_valid: Arc<AtomicBool>,
     ) -> io::Result<Arc<SecretsWatcher>> {
         let watcher = Arc::new(SecretsWatcher {
             path: path.to_owned(),
+            within,
             on_reload,
             is_valid,
             seen: Mutex::new(seen),
@@ -98,7 +103,8 @@ impl SecretsWatcher {
     pub fn reload(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = FileVersion::of(&self.path);
-        match secrets::load_again(&self.path) {
+        let within = self.within.as_deref();
+        match secrets::load_again(&self.path, within) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     log::warn!("{warning}");

@@ -21,9 +21,9 @@ use serde_json::json;
 use crate::config::address::connectable;
 use crate::config::secrets::{Configuration, Credential};
 use crate::config::target::Target;
-use crate::http1::encode::{ResponseLength, field_lines};
+use crate::http1::body::BodyLength;
+use crate::http1::encode::field_lines;
 use crate::http1::headers::KnownHeader;
-use crate::net::wait;
 use crate::server::{
     ClientError, Exchange, Handler, Limits, OwnResponse, Progress, RejectedRequest, Running, Server,
 };
@@ -253,9 +253,9 @@ fn send(
 ) -> Result<(), ClientError> {
     let lines = field_lines(headers);
     if exchange.head.method == Method::HEAD {
-        exchange.start(status, lines, ResponseLength::None);
+        exchange.start(status, lines, BodyLength::None);
     } else {
-        exchange.start(status, lines, ResponseLength::Length(body.len() as u64));
+        exchange.start(status, lines, BodyLength::Known(body.len() as u64));
         exchange.write(body);
     }
     exchange.finish()
@@ -268,10 +268,10 @@ fn stream(
     headers: &[(HeaderName, HeaderValue)],
     events: &[String],
 ) -> Result<(), ClientError> {
-    exchange.start(status, field_lines(headers), ResponseLength::Unknown);
+    exchange.start(status, field_lines(headers), BodyLength::Chunked);
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
-            wait::before_blocking();
+            exchange.call().before_blocking();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());

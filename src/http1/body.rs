@@ -1,17 +1,29 @@
-//! The framing of request bodies and the chunked coding of both directions (RFC 9112 sections 6 and 7).
-//! No I/O.
+//! Where a body ends, and the reading of bodies of both directions (RFC 9112 sections 6 and 7). No I/O.
 
-use super::error::HttpError;
-
-/// How the end of a request body is found (RFC 9112 section 6.3). It never ends with the connection.
+/// Where a body ends, as a head says (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestFraming {
-    /// The request has no body.
+pub enum BodyLength {
+    /// There is no body, whatever the header says.
     None,
     /// The body has this number of bytes.
-    Length(u64),
+    Known(u64),
     /// The body is a series of chunks, the last one empty.
     Chunked,
+    /// The body of a response ends with the connection.
+    UntilClose,
+}
+
+/// Decodes a body. Its state is the part that has not been decoded.
+#[derive(Debug)]
+pub enum BodyDecoder {
+    /// This number of bytes. Not 0.
+    Remaining(u64),
+    /// More chunks, or the reason why the next one is malformed.
+    Chunked(ChunkDecoder),
+    /// Everything until the connection is closed.
+    UntilClose,
+    /// Nothing: the whole body has been decoded.
+    Ended,
 }
 
 /// The longest chunk-size line with its extensions, in bytes. Extensions are rare; a signature fits.
@@ -24,7 +36,7 @@ const TOO_MUCH_OVERHEAD: &str = "too many bytes of chunk extensions or trailers"
 /// The most digits of a chunk size: those of a u64.
 const MAX_SIZE_DIGITS: u32 = 16;
 
-/// A strict decoder of the chunked coding (RFC 9112 section 7.1). Takes its input in pieces of any size.
+/// A decoder of the chunked coding (RFC 9112 section 7.1). Takes its input in pieces of any size.
 #[derive(Debug)]
 pub struct ChunkDecoder {
     state: State,
@@ -32,8 +44,8 @@ pub struct ChunkDecoder {
     line_bytes: usize,
     /// Bytes of extensions that the body may still have.
     extension_bytes_left: usize,
-    /// Whether white space may follow a chunk size.
-    allows_padding: bool,
+    /// Whether the body is a response's. See [`BodyDecoder::of_response`].
+    is_response: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,79 +84,121 @@ enum State {
     /// Before the LF that ends the body.
     LastLf,
     Done,
+    /// After an error, which comes again.
+    Malformed(&'static str),
 }
 
-/// What [`ChunkDecoder::decode`] found in its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decoded {
-    /// Only framing. The decoder needs more input.
-    More,
-    /// `input[start..end]` is data, and everything before it is framing. Continue at `end`.
-    Data { start: usize, end: usize },
-    /// The body ends before `input[end]`.
-    End { end: usize },
-}
+impl BodyDecoder {
+    /// Returns a strict decoder for the body of a request. It drops the data before a malformed chunk, so
+    /// that no more of the body is passed on.
+    pub fn of_request(length: BodyLength) -> BodyDecoder {
+        BodyDecoder::new(length, MAX_EXTENSIONS, false)
+    }
 
-impl Default for ChunkDecoder {
-    /// Returns a decoder for the body of a request.
-    fn default() -> Self {
-        ChunkDecoder {
-            state: State::Size {
-                value: 0,
-                digits: 0,
-            },
-            line_bytes: 0,
-            extension_bytes_left: MAX_EXTENSIONS,
-            allows_padding: false,
+    /// Returns a decoder for the body of a response, which cannot smuggle a request.
+    ///
+    /// Extensions are limited per line only: an upstream may sign every chunk. White space may follow
+    /// a size (RFC 9112 section 7.1.1, "bad whitespace"): some servers pad their sizes. The data before a
+    /// malformed chunk is returned first.
+    pub fn of_response(length: BodyLength) -> BodyDecoder {
+        BodyDecoder::new(length, usize::MAX, true)
+    }
+
+    fn new(length: BodyLength, extension_bytes_left: usize, is_response: bool) -> BodyDecoder {
+        match length {
+            BodyLength::None | BodyLength::Known(0) => BodyDecoder::Ended,
+            BodyLength::Known(length) => BodyDecoder::Remaining(length),
+            BodyLength::Chunked => BodyDecoder::Chunked(ChunkDecoder {
+                state: State::Size {
+                    value: 0,
+                    digits: 0,
+                },
+                line_bytes: 0,
+                extension_bytes_left,
+                is_response,
+            }),
+            BodyLength::UntilClose => BodyDecoder::UntilClose,
+        }
+    }
+
+    /// Decodes as much of `input` as fits in `buffer`. Returns the number of bytes used of `input`, and
+    /// the number written to `buffer`. Both are 0 only if one of the two is empty or the body has ended.
+    ///
+    /// # Errors
+    /// What is wrong with a chunk: anything that RFC 9112 section 7.1 does not allow, bare LF included, and
+    /// framing overhead above the limits.
+    pub fn decode(
+        &mut self,
+        input: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<(usize, usize), &'static str> {
+        if let BodyDecoder::Chunked(decoder) = self {
+            let decoded = decoder.decode(input, buffer)?;
+            if decoder.state == State::Done {
+                *self = BodyDecoder::Ended;
+            }
+            return Ok(decoded);
+        }
+        let length = self.unframed(input.len().min(buffer.len()));
+        buffer[..length].copy_from_slice(&input[..length]);
+        self.advance(length);
+        Ok((length, length))
+    }
+
+    /// Returns how many of the next `most` bytes are data, without framing in between. 0 in a chunked body.
+    pub fn unframed(&self, most: usize) -> usize {
+        match *self {
+            BodyDecoder::Remaining(left) => at_most(left, most),
+            BodyDecoder::UntilClose => most,
+            BodyDecoder::Chunked(_) | BodyDecoder::Ended => 0,
+        }
+    }
+
+    /// Counts `length` bytes, at most [`BodyDecoder::unframed`], that were not passed through
+    /// [`BodyDecoder::decode`].
+    pub fn advance(&mut self, length: usize) {
+        if let BodyDecoder::Remaining(left) = self {
+            *left -= length as u64;
+            if *left == 0 {
+                *self = BodyDecoder::Ended;
+            }
         }
     }
 }
 
 impl ChunkDecoder {
-    /// Returns a decoder for the body of a response, which cannot smuggle a request.
-    ///
-    /// Extensions are limited per line only: an upstream may sign every chunk. White space may follow
-    /// a size (RFC 9112 section 7.1.1, "bad whitespace"): some servers pad their sizes.
-    pub fn for_response() -> ChunkDecoder {
-        ChunkDecoder {
-            extension_bytes_left: usize::MAX,
-            allows_padding: true,
-            ..ChunkDecoder::default()
-        }
-    }
-
-    /// Decodes `input` up to the end of the next data or of the body.
-    ///
-    /// # Errors
-    /// `bad_request` for anything that RFC 9112 section 7.1 does not allow, bare LF included, and for
-    /// framing overhead above the limits. The decoder cannot be used after an error.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, HttpError> {
-        for (index, &byte) in input.iter().enumerate() {
-            if let State::Data { left } = self.state {
-                let available = u64::try_from(input.len() - index)
-                    .unwrap_or(u64::MAX)
-                    .min(left);
-                // At most the length of a slice, so it fits in a usize.
-                let end = index + available as usize;
-                self.state = match left - available {
-                    0 => State::DataCr,
-                    left => State::Data { left },
-                };
-                return Ok(Decoded::Data { start: index, end });
-            }
-            self.step(byte)?;
-            if self.state == State::Done {
-                return Ok(Decoded::End { end: index + 1 });
+    /// As [`BodyDecoder::decode`].
+    fn decode(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), &'static str> {
+        let (mut used, mut filled) = (0, 0);
+        while used < input.len() && filled < buffer.len() {
+            match self.state {
+                State::Data { left } => {
+                    let length = at_most(left, (input.len() - used).min(buffer.len() - filled));
+                    buffer[filled..filled + length].copy_from_slice(&input[used..used + length]);
+                    filled += length;
+                    used += length;
+                    self.state = match left - length as u64 {
+                        0 => State::DataCr,
+                        left => State::Data { left },
+                    };
+                }
+                State::Done => break,
+                State::Malformed(reason) if filled == 0 || !self.is_response => return Err(reason),
+                State::Malformed(_) => break,
+                _ => match self.step(input[used]) {
+                    Ok(()) => used += 1,
+                    Err(reason) => self.state = State::Malformed(reason),
+                },
             }
         }
-        Ok(Decoded::More)
+        Ok((used, filled))
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), HttpError> {
+    fn step(&mut self, byte: u8) -> Result<(), &'static str> {
         self.state = match (self.state, byte) {
             (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
                 if digits == MAX_SIZE_DIGITS {
-                    return Err(bad("a chunk size of more than 16 digits"));
+                    return Err("a chunk size of more than 16 digits");
                 }
                 // 16 hexadecimal digits fill a u64 without overflow.
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
@@ -153,27 +207,27 @@ impl ChunkDecoder {
                     digits: digits + 1,
                 }
             }
-            (State::Size { digits: 0, .. }, _) => return Err(bad("an empty chunk size")),
+            (State::Size { digits: 0, .. }, _) => return Err("an empty chunk size"),
             (State::Size { value, .. }, b';') => State::Extension { size: value },
             (State::Size { value: size, .. } | State::Padding { size }, b' ' | b'\t')
-                if self.allows_padding =>
+                if self.is_response =>
             {
                 State::Padding { size }
             }
             (State::Padding { size }, b';') => State::Extension { size },
             (State::Padding { size }, b'\r') => State::SizeLf { size },
-            (State::Padding { .. }, _) => return Err(bad("a chunk size with something behind it")),
+            (State::Padding { .. }, _) => return Err("a chunk size with something behind it"),
             (State::Size { value, .. }, b'\r') => State::SizeLf { size: value },
-            (State::Size { .. }, _) => return Err(bad("a chunk size that is not hexadecimal")),
+            (State::Size { .. }, _) => return Err("a chunk size that is not hexadecimal"),
             (State::Extension { size }, b'\r') => State::SizeLf { size },
             (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => {
                 let Some(left) = self.extension_bytes_left.checked_sub(1) else {
-                    return Err(bad(TOO_MUCH_OVERHEAD));
+                    return Err(TOO_MUCH_OVERHEAD);
                 };
                 self.extension_bytes_left = left;
                 State::Extension { size }
             }
-            (State::Extension { .. }, _) => return Err(bad("a control character in an extension")),
+            (State::Extension { .. }, _) => return Err("a control character in an extension"),
             (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
             (State::SizeLf { size }, b'\n') => State::Data { left: size },
             (State::DataCr, b'\r') => State::DataLf,
@@ -181,7 +235,7 @@ impl ChunkDecoder {
                 value: 0,
                 digits: 0,
             },
-            (State::DataCr | State::DataLf, _) => return Err(bad("a chunk longer than its size")),
+            (State::DataCr | State::DataLf, _) => return Err("a chunk longer than its size"),
             (State::TrailerStart, b'\r') => State::LastLf,
             (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
                 State::TrailerName
@@ -190,17 +244,17 @@ impl ChunkDecoder {
             (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => State::TrailerValue,
             (State::TrailerStart | State::TrailerName | State::TrailerValue, _) => {
-                return Err(bad("a malformed trailer field"));
+                return Err("a malformed trailer field");
             }
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::LastLf, b'\n') => State::Done,
-            _ => return Err(bad("a chunk line that does not end with CRLF")),
+            _ => return Err("a chunk line that does not end with CRLF"),
         };
         self.count()
     }
 
     /// Counts the byte just read against the limit of its line or section.
-    fn count(&mut self) -> Result<(), HttpError> {
+    fn count(&mut self) -> Result<(), &'static str> {
         self.line_bytes = match self.state {
             State::Data { .. } | State::DataCr | State::DataLf | State::Done => 0,
             State::Size { digits: 0, .. } => 0,
@@ -211,7 +265,7 @@ impl ChunkDecoder {
             _ => MAX_TRAILERS,
         };
         if self.line_bytes > limit {
-            return Err(bad(TOO_MUCH_OVERHEAD));
+            return Err(TOO_MUCH_OVERHEAD);
         }
         Ok(())
     }
@@ -222,114 +276,10 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn bad(message: &'static str) -> HttpError {
-    HttpError::bad_request(message)
+/// Returns `left`, or `most` if that is less.
+fn at_most(left: u64, most: usize) -> usize {
+    usize::try_from(left).map_or(most, |left| left.min(most))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Decodes `input` in pieces of `size` bytes. Returns the data, and the index after a complete body.
-    fn decode(input: &[u8], size: usize) -> Result<(Vec<u8>, Option<usize>), HttpError> {
-        let mut decoder = ChunkDecoder::default();
-        let mut body = Vec::new();
-        let mut decoded_bytes = 0;
-        for piece in input.chunks(size) {
-            let mut at = 0;
-            loop {
-                match decoder.decode(&piece[at..])? {
-                    Decoded::More => break,
-                    Decoded::Data { start, end } => {
-                        body.extend_from_slice(&piece[at + start..at + end]);
-                        at += end;
-                    }
-                    Decoded::End { end } => return Ok((body, Some(decoded_bytes + at + end))),
-                }
-            }
-            decoded_bytes += piece.len();
-        }
-        Ok((body, None))
-    }
-
-    #[test]
-    fn a_body_is_decoded_in_pieces_of_any_size() {
-        let input =
-            b"5\r\nhello\r\n1;a=\"b\"\r\n,\r\n00A\r\n wide world\r\n0\r\nTrailer: x\r\n\r\nGET";
-        // " wide world" has eleven bytes, one more than 00A.
-        assert!(decode(input, input.len()).is_err());
-        let input =
-            b"5\r\nhello\r\n1;a=\"b\"\r\n,\r\n00B\r\n wide world\r\n0\r\nTrailer: x\r\n\r\nGET";
-        for size in 1..=input.len() {
-            let (body, end) = decode(input, size).unwrap();
-            assert_eq!(body, b"hello, wide world", "pieces of {size}");
-            assert_eq!(end, Some(input.len() - 3));
-        }
-    }
-
-    #[test]
-    fn every_prefix_of_a_body_is_incomplete() {
-        let input = b"3\r\nabc\r\n0\r\n\r\n";
-        for length in 0..input.len() {
-            assert_eq!(
-                decode(&input[..length], 64).unwrap().1,
-                None,
-                "{length} bytes"
-            );
-        }
-    }
-
-    #[test]
-    fn ambiguous_and_malformed_chunks_are_rejected() {
-        for input in [
-            "\r\n",
-            "x\r\n",
-            "5 \r\nhello",
-            " 5\r\n",
-            "0x5\r\n",
-            "-1\r\n",
-            "+1\r\n",
-            "5\nhello",
-            "5\rhello",
-            "5\r\nhelloX",
-            "5\r\nhello\n",
-            "5\r\nhello\r\r",
-            "5;a\nhello",
-            "5;\0\r\n",
-            "00000000000000001\r\n",
-            "0\r\n\n",
-            "0\r\n\rX",
-            "0\r\nA: b\n",
-            "0\r\nA : b\r\n\r\n",
-            "0\r\n: b\r\n\r\n",
-            "0\r\nno colon\r\n\r\n",
-            "0\r\nA\0: b\r\n",
-            ";\r\n",
-        ] {
-            assert!(decode(input.as_bytes(), 64).is_err(), "{input:?}");
-            assert!(
-                decode(input.as_bytes(), 1).is_err(),
-                "{input:?} byte by byte"
-            );
-        }
-    }
-
-    #[test]
-    fn the_largest_chunk_size_is_accepted() {
-        let (body, end) = decode(b"FFFFFFFFFFFFFFFF\r\nab", 64).unwrap();
-        assert_eq!((body.as_slice(), end), (&b"ab"[..], None));
-    }
-
-    #[test]
-    fn framing_overhead_is_limited() {
-        let endless = [b"1;".as_slice(), &[b'x'; MAX_CHUNK_LINE]].concat();
-        assert!(decode(&endless, 512).is_err());
-        let many = format!("1;{}\r\na\r\n", "x".repeat(500)).repeat(40);
-        assert!(decode(many.as_bytes(), 512).is_err());
-        let trailers = format!("0\r\n{}", "A: b\r\n".repeat(MAX_TRAILERS / 6 + 1));
-        assert!(decode(trailers.as_bytes(), 512).is_err());
-        // The data of small chunks does not count.
-        let small = "1\r\na\r\n".repeat(100_000);
-        assert_eq!(decode(small.as_bytes(), 4096).unwrap().0.len(), 100_000);
-    }
-}
+mod tests;

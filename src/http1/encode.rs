@@ -16,18 +16,6 @@ pub fn field_lines(fields: &[(HeaderName, HeaderValue)]) -> impl Iterator<Item =
     })
 }
 
-/// What is known about the length of a response body before it is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseLength {
-    /// No body follows, whatever the header says: HEAD, 204, 304 (RFC 9110 section 6.4.1).
-    None,
-    /// The body has this number of bytes, which the header's Content-Length names.
-    Length(u64),
-    /// Unknown: an HTTP/1.1 client gets chunks, and for an HTTP/1.0 client the connection is closed at
-    /// the end of the body.
-    Unknown,
-}
-
 /// How the body is encoded for the version of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyCoding {

@@ -10,6 +10,9 @@ use std::ops::Range;
 /// only make every header name be compared with each of them.
 pub const MAX_OPTIONS: usize = 64;
 
+/// Enough lines for nearly all heads. Space for all the lines that a head may have would fill KiBs of
+/// stack, which pushes other data out of the cache.
+const FEW_LINES: usize = 32;
 /// The largest block whose memory is reused for the next head, in bytes of header lines.
 const MAX_REUSED_BYTES: usize = 4096;
 /// The largest block whose memory is reused for the next head, in lines.
@@ -47,8 +50,10 @@ macro_rules! known_headers {
 }
 
 known_headers! {
+    AltSvc = b"alt-svc",
     ApiKey = b"api-key",
     Authorization = b"authorization",
+    ClearSiteData = b"clear-site-data",
     Connection = b"connection",
     ContentEncoding = b"content-encoding",
     ContentLength = b"content-length",
@@ -63,11 +68,19 @@ known_headers! {
     ProxyAuthenticate = b"proxy-authenticate",
     ProxyAuthorization = b"proxy-authorization",
     ProxyConnection = b"proxy-connection",
+    Referer = b"referer",
     RequestId = b"request-id",
     RetryAfter = b"retry-after",
     RetryAfterMs = b"retry-after-ms",
+    SecFetchDest = b"sec-fetch-dest",
+    SecFetchMode = b"sec-fetch-mode",
+    SecFetchSite = b"sec-fetch-site",
+    SecPurpose = b"sec-purpose",
+    ServiceWorker = b"service-worker",
+    ServiceWorkerAllowed = b"service-worker-allowed",
     SessionId = b"session-id",
     SessionIdOld = b"session_id",
+    SetCookie = b"set-cookie",
     Te = b"te",
     Trailer = b"trailer",
     TransferEncoding = b"transfer-encoding",
@@ -75,6 +88,7 @@ known_headers! {
     UserAgent = b"user-agent",
     XApiKey = b"x-api-key",
     XClaudeCodeSessionId = b"x-claude-code-session-id",
+    XContentTypeOptions = b"x-content-type-options",
     XFlowProxyError = b"x-flow-proxy-error",
     XGoogApiKey = b"x-goog-api-key",
     XLitellmApiKey = b"x-litellm-api-key",
@@ -112,11 +126,39 @@ struct Line {
 }
 
 impl HeaderBlock {
-    /// Replaces all lines by those of another message, and reuses their memory.
+    /// Replaces all lines by those at the start of `bytes`, and reuses their memory. Returns their length
+    /// with the empty line after them, or `None` if that line is missing.
     ///
-    /// `head` is copied once. All `lines` must be slices of it.
-    #[must_use]
-    pub fn reparse(mut self, head: &[u8], lines: &[httparse::Header<'_>]) -> HeaderBlock {
+    /// # Errors
+    /// [`httparse::Error::TooManyHeaders`] for more than `MAX` lines, any other for a name or a value that
+    /// RFC 9110 sections 5.6.2 and 5.5 do not allow.
+    pub fn parse<const MAX: usize>(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, httparse::Error> {
+        match self.parse_lines::<FEW_LINES>(bytes) {
+            Err(httparse::Error::TooManyHeaders) => self.parse_lines::<MAX>(bytes),
+            parsed => parsed,
+        }
+    }
+
+    #[inline(never)]
+    fn parse_lines<const MAX: usize>(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, httparse::Error> {
+        let mut lines = [httparse::EMPTY_HEADER; MAX];
+        Ok(match httparse::parse_headers(bytes, &mut lines)? {
+            httparse::Status::Complete((length, lines)) => {
+                self.replace(&bytes[..length], lines);
+                Some(length)
+            }
+            httparse::Status::Partial => None,
+        })
+    }
+
+    /// Replaces all lines by `lines`, which are slices of `head`. That is copied once.
+    fn replace(&mut self, head: &[u8], lines: &[httparse::Header<'_>]) {
         // The limits on heads are far below 4 GiB, so positions fit in a u32.
         let range_of = |slice: &[u8]| {
             let start = (slice.as_ptr().addr() - head.as_ptr().addr()) as u32;
@@ -143,7 +185,6 @@ impl HeaderBlock {
         if !is_canonical {
             self.rewrite();
         }
-        self
     }
 
     /// Writes all lines anew, one directly after the other.
@@ -163,7 +204,7 @@ impl HeaderBlock {
         }
     }
 
-    /// Returns the block itself for [`HeaderBlock::reparse`], or an empty one if it holds too much
+    /// Returns the block itself for [`HeaderBlock::parse`], or an empty one if it holds too much
     /// memory to be kept.
     #[must_use]
     pub fn reusable(self) -> HeaderBlock {
@@ -334,13 +375,9 @@ impl HeaderBlock {
     pub fn of(pairs: &[(&str, &str)]) -> HeaderBlock {
         let line = |(name, value): &(&str, &str)| format!("{name}: {value}\r\n");
         let head = pairs.iter().map(line).collect::<String>() + "\r\n";
-        let mut lines = [httparse::EMPTY_HEADER; 64];
-        match httparse::parse_headers(head.as_bytes(), &mut lines) {
-            Ok(httparse::Status::Complete((_, lines))) => {
-                HeaderBlock::default().reparse(head.as_bytes(), lines)
-            }
-            other => panic!("{head:?}: {other:?}"),
-        }
+        let mut block = HeaderBlock::default();
+        assert_eq!(block.parse::<64>(head.as_bytes()), Ok(Some(head.len())));
+        block
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`request`], [`response`]: heads (RFC 9112 sections 3, 4, 6.3 and 9.3)
 //! - [`headers`]: header lines (RFC 9110 sections 5 and 7.6.1)
-//! - [`body`]: the framing of bodies and the chunked coding (RFC 9112 sections 6 and 7)
+//! - [`body`]: where bodies end, and their decoding (RFC 9112 sections 6 and 7)
 //! - [`encode`]: responses to the client
 //! - [`error`]: the error responses of this program (RFC 9110 section 15)
 //!

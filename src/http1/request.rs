@@ -6,7 +6,7 @@
 
 use http::{Method, Version};
 
-use super::body::RequestFraming;
+use super::body::BodyLength;
 use super::error::HttpError;
 use super::headers::{HeaderBlock, KnownHeader, MAX_OPTIONS};
 
@@ -28,8 +28,8 @@ pub struct RequestHead {
     pub version: Version,
     /// The header lines.
     pub fields: HeaderBlock,
-    /// How the end of the body is found.
-    pub framing: RequestFraming,
+    /// Where the body ends: never with the connection.
+    pub body_length: BodyLength,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
     /// Whether the client lets another request follow on the connection.
@@ -43,6 +43,26 @@ pub enum Persistence {
     KeepAlive,
     /// The connection is closed.
     Close,
+}
+
+/// Parses the head at the start of `bytes`. Returns it with the index of the body's first byte, or
+/// `None` if it is incomplete. Its header lines reuse the memory of a `spare` block.
+///
+/// `searched` is the number of bytes that an earlier call has searched for the end of the head.
+///
+/// # Errors
+/// As [`find_end`], and `bad_request`, `headers_too_large`, `expectation_failed`, `not_implemented` or
+/// `version_not_supported`. The connection cannot be used for another request afterwards.
+pub fn parse_head(
+    bytes: &[u8],
+    searched: usize,
+    spare: &mut Vec<HeaderBlock>,
+) -> Result<Option<(usize, RequestHead)>, HttpError> {
+    let Some(end) = find_end(bytes, searched)? else {
+        return Ok(None);
+    };
+    let head = parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
+    Ok(Some((end, head)))
 }
 
 /// Returns the index after the empty line of the head that starts at `bytes[0]`, or `None` if the head
@@ -98,29 +118,19 @@ fn check_size(head: &[u8]) -> Result<(), HttpError> {
     Ok(())
 }
 
-/// Parses the head at the start of `bytes`. Returns it with the index of the body's first byte, or
-/// `None` if it is incomplete.
-///
-/// # Errors
-/// As [`find_end`] and [`parse_whole`].
-pub fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, HttpError> {
-    let Some(end) = find_end(bytes, 0)? else {
-        return Ok(None);
-    };
-    parse_whole(&bytes[..end], HeaderBlock::default()).map(|head| Some((end, head)))
-}
-
-/// Parses a complete head, which ends where [`find_end`] says. Its header lines reuse the memory of
-/// `spare`.
-///
-/// # Errors
-/// `bad_request`, `headers_too_large`, `expectation_failed`, `not_implemented` or
-/// `version_not_supported`. The connection cannot be used for another request afterwards.
-pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, HttpError> {
+/// Parses a complete head. Its header lines reuse the memory of `fields`.
+fn parse_whole(head: &[u8], mut fields: HeaderBlock) -> Result<RequestHead, HttpError> {
     let line_end = memchr::memchr(b'\r', head).unwrap_or(head.len());
     let (method, target, version) = request_line(&head[..line_end])?;
-    let fields = header_lines(&head[line_end + 2..], spare)?;
-    let framing = RequestFraming::of(version, &fields)?;
+    match fields.parse::<MAX_HEADER_LINES>(&head[line_end + 2..]) {
+        Ok(Some(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(HttpError::headers_too_large("more than 128 header fields"));
+        }
+        // `None`: the head ends in the middle of a line.
+        Ok(None) | Err(_) => return Err(HttpError::bad_request("a malformed header field line")),
+    }
+    let body_length = body_length(version, &fields)?;
     let expects_continue = expectation(version, &fields)?;
     check_host(version, &fields)?;
     let persistence = match method {
@@ -133,7 +143,7 @@ pub fn parse_whole(head: &[u8], spare: HeaderBlock) -> Result<RequestHead, HttpE
         target,
         version,
         fields,
-        framing,
+        body_length,
         expects_continue,
         persistence,
     })
@@ -176,37 +186,6 @@ fn not_http(line: &[u8]) -> &'static str {
         "this port speaks plain HTTP: use http:// in the base URL, not https://"
     } else {
         "the request line is not 'METHOD target HTTP/1.1'"
-    }
-}
-
-/// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would fill 4 KiB of
-/// stack, which pushes other data out of the cache.
-const FEW_HEADER_LINES: usize = 32;
-
-fn header_lines(head: &[u8], mut spare: HeaderBlock) -> Result<HeaderBlock, HttpError> {
-    match parse_lines::<FEW_HEADER_LINES>(head, &mut spare) {
-        Err(httparse::Error::TooManyHeaders) => parse_lines::<MAX_HEADER_LINES>(head, &mut spare),
-        parsed => parsed,
-    }
-    .map_err(|error| match error {
-        httparse::Error::TooManyHeaders => {
-            HttpError::headers_too_large("more than 128 header fields")
-        }
-        _ => HttpError::bad_request("a malformed header field line"),
-    })
-}
-
-#[inline(never)]
-fn parse_lines<const MAX: usize>(
-    head: &[u8],
-    spare: &mut HeaderBlock,
-) -> Result<HeaderBlock, httparse::Error> {
-    let mut parsed = [httparse::EMPTY_HEADER; MAX];
-    // Accepts the names and values of RFC 9110 sections 5.6.2 and 5.5.
-    match httparse::parse_headers(head, &mut parsed)? {
-        httparse::Status::Complete((_, lines)) => Ok(std::mem::take(spare).reparse(head, lines)),
-        // The head ends in the middle of a line.
-        httparse::Status::Partial => Err(httparse::Error::HeaderName),
     }
 }
 
@@ -280,48 +259,46 @@ fn persistence(version: Version, fields: &HeaderBlock) -> Result<Persistence, Ht
     })
 }
 
-impl RequestFraming {
-    /// RFC 9112 section 6.3, without its leniency: everything ambiguous is rejected.
-    fn of(version: Version, fields: &HeaderBlock) -> Result<Self, HttpError> {
-        let bad = |what| Err(HttpError::bad_request(what));
-        let mut codings = fields.values(KnownHeader::TransferEncoding);
-        let mut lengths = fields.values(KnownHeader::ContentLength);
-        let coding = codings.next();
-        let length = lengths.next();
-        if coding.is_some() && length.is_some() {
-            // RFC 9112 section 6.1: "might indicate an attempt to perform request smuggling".
-            return bad("Transfer-Encoding together with Content-Length");
+/// RFC 9112 section 6.3, without its leniency: everything ambiguous is rejected.
+fn body_length(version: Version, fields: &HeaderBlock) -> Result<BodyLength, HttpError> {
+    let bad = |what| Err(HttpError::bad_request(what));
+    let mut codings = fields.values(KnownHeader::TransferEncoding);
+    let mut lengths = fields.values(KnownHeader::ContentLength);
+    let coding = codings.next();
+    let length = lengths.next();
+    if coding.is_some() && length.is_some() {
+        // RFC 9112 section 6.1: "might indicate an attempt to perform request smuggling".
+        return bad("Transfer-Encoding together with Content-Length");
+    }
+    if let Some(coding) = coding {
+        if version == Version::HTTP_10 {
+            return bad("Transfer-Encoding in HTTP/1.0");
         }
-        if let Some(coding) = coding {
-            if version == Version::HTTP_10 {
-                return bad("Transfer-Encoding in HTTP/1.0");
-            }
-            if codings.next().is_some() {
-                return bad("more than one Transfer-Encoding");
-            }
-            if !coding.eq_ignore_ascii_case(b"chunked") {
-                return Err(HttpError::not_implemented(
-                    "the only transfer coding known here is chunked",
-                ));
-            }
-            return Ok(RequestFraming::Chunked);
+        if codings.next().is_some() {
+            return bad("more than one Transfer-Encoding");
         }
-        let Some(digits) = length else {
-            return Ok(RequestFraming::None);
-        };
-        if lengths.next().is_some() {
-            return bad("more than one Content-Length");
+        if !coding.eq_ignore_ascii_case(b"chunked") {
+            return Err(HttpError::not_implemented(
+                "the only transfer coding known here is chunked",
+            ));
         }
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return bad("Content-Length is not a number");
-        }
-        match std::str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-        {
-            Some(length) => Ok(RequestFraming::Length(length)),
-            None => bad("Content-Length is larger than any body"),
-        }
+        return Ok(BodyLength::Chunked);
+    }
+    let Some(digits) = length else {
+        return Ok(BodyLength::None);
+    };
+    if lengths.next().is_some() {
+        return bad("more than one Content-Length");
+    }
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return bad("Content-Length is not a number");
+    }
+    match std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+    {
+        Some(length) => Ok(BodyLength::Known(length)),
+        None => bad("Content-Length is larger than any body"),
     }
 }
 

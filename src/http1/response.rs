@@ -4,14 +4,12 @@
 
 use http::{Method, StatusCode};
 
-use super::body::{ChunkDecoder, Decoded};
+use super::body::BodyLength;
 use super::headers::{HeaderBlock, KnownHeader};
 
 /// The most header lines in a head.
 const MAX_HEADER_LINES: usize = 256;
-/// Enough header lines for nearly all heads. An array for [`MAX_HEADER_LINES`] of them would take 4 KiB of
-/// stack, which pushes other data out of the cache.
-const FEW_HEADER_LINES: usize = 32;
+const MALFORMED: &str = "its head is malformed";
 
 /// The head of a final response.
 #[derive(Debug)]
@@ -19,23 +17,10 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// The header lines. At most one of Content-Length and Transfer-Encoding is left, once.
     pub fields: HeaderBlock,
-    /// How the end of the body is found.
-    pub framing: ResponseFraming,
+    /// Where the body ends.
+    pub body_length: BodyLength,
     /// Whether another request may follow on the connection (RFC 9112 section 9.3).
     pub persists: bool,
-}
-
-/// How the end of a response body is found (RFC 9112 section 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseFraming {
-    /// The response has no body, whatever its header says.
-    None,
-    /// The body has this number of bytes.
-    Length(u64),
-    /// The body is a series of chunks, the last one empty.
-    Chunked,
-    /// The body ends with the connection.
-    UntilClose,
 }
 
 /// What [`parse`] found at the start of the received bytes.
@@ -59,29 +44,19 @@ pub fn parse(
     method: &Method,
     spare: &mut HeaderBlock,
 ) -> Result<Parsed, &'static str> {
-    match parse_lines::<FEW_HEADER_LINES>(bytes, method, spare) {
-        Err(TOO_MANY_LINES) => parse_lines::<MAX_HEADER_LINES>(bytes, method, spare),
-        parsed => parsed,
-    }
-}
-
-const TOO_MANY_LINES: &str = "its head has over 256 fields";
-
-#[inline(never)]
-fn parse_lines<const MAX: usize>(
-    bytes: &[u8],
-    method: &Method,
-    spare: &mut HeaderBlock,
-) -> Result<Parsed, &'static str> {
-    let mut lines = [const { std::mem::MaybeUninit::uninit() }; MAX];
+    // Without space for header lines, only the status line is parsed.
     let mut head = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut lines);
-    let length = match parsed {
-        Ok(httparse::Status::Complete(length)) => length,
+    match head.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {}
         Ok(httparse::Status::Partial) => return Ok(Parsed::NotYet),
-        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_LINES),
-        Err(_) => return Err("its head is malformed"),
+        Err(_) => return Err(MALFORMED),
+    }
+    let start = status_line_end(bytes).ok_or(MALFORMED)?;
+    let length = match spare.parse::<MAX_HEADER_LINES>(&bytes[start..]) {
+        Ok(Some(length)) => start + length,
+        Ok(None) => return Ok(Parsed::NotYet),
+        Err(httparse::Error::TooManyHeaders) => return Err("its head has over 256 fields"),
+        Err(_) => return Err(MALFORMED),
     };
     let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());
     let Some(status) = status else {
@@ -95,32 +70,38 @@ fn parse_lines<const MAX: usize>(
         return Ok(Parsed::Interim(length));
     }
     let is_http_11 = head.version == Some(1);
-    let mut fields = std::mem::take(spare).reparse(&bytes[..length], head.headers);
-    let framing = framing(method, status, is_http_11, &mut fields)?;
+    let mut fields = std::mem::take(spare);
+    let body_length = body_length(method, status, is_http_11, &mut fields)?;
     let options = fields.connection();
     if options.too_many {
         return Err("its Connection has too many options");
     }
-    let persists = is_http_11 && framing != ResponseFraming::UntilClose && !options.close;
+    let persists = is_http_11 && body_length != BodyLength::UntilClose && !options.close;
     Ok(Parsed::Final(
         length,
         ResponseHead {
             status,
             fields,
-            framing,
+            body_length,
             persists,
         },
     ))
 }
 
-/// Returns the framing of the body (RFC 9112 section 6.3). Rejects what the client could understand
-/// differently, and leaves at most one Content-Length.
-fn framing(
+/// Returns the index after the status line, before which httparse accepts empty lines.
+fn status_line_end(bytes: &[u8]) -> Option<usize> {
+    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte))?;
+    Some(start + memchr::memchr(b'\n', &bytes[start..])? + 1)
+}
+
+/// RFC 9112 section 6.3. Rejects what the client could understand differently, and leaves at most one
+/// Content-Length.
+fn body_length(
     method: &Method,
     status: StatusCode,
     is_http_11: bool,
     fields: &mut HeaderBlock,
-) -> Result<ResponseFraming, &'static str> {
+) -> Result<BodyLength, &'static str> {
     let has_body = method != Method::HEAD
         && status != StatusCode::NO_CONTENT
         && status != StatusCode::NOT_MODIFIED;
@@ -135,9 +116,9 @@ fn framing(
         // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length.
         fields.remove(KnownHeader::ContentLength);
         return Ok(if has_body {
-            ResponseFraming::Chunked
+            BodyLength::Chunked
         } else {
-            ResponseFraming::None
+            BodyLength::None
         });
     }
     drop(codings);
@@ -147,9 +128,9 @@ fn framing(
         fields.remove(KnownHeader::ContentLength);
     }
     Ok(match length {
-        _ if !has_body => ResponseFraming::None,
-        Some(length) => ResponseFraming::Length(length),
-        None => ResponseFraming::UntilClose,
+        _ if !has_body => BodyLength::None,
+        Some(length) => BodyLength::Known(length),
+        None => BodyLength::UntilClose,
     })
 }
 
@@ -179,92 +160,6 @@ fn content_length(fields: &mut HeaderBlock) -> Result<Option<u64>, &'static str>
         fields.merge(KnownHeader::ContentLength, &length.to_string());
     }
     Ok(length)
-}
-
-/// Decodes a response body. Its state is the part that has not been decoded.
-#[derive(Debug)]
-pub enum BodyDecoder {
-    /// The body has this number of bytes left.
-    Length(u64),
-    /// The body has more chunks.
-    Chunked(ChunkDecoder),
-    /// The body goes on until the connection is closed.
-    UntilClose,
-    /// The whole body has been decoded.
-    Ended,
-    /// The next chunk is malformed, for this reason. Everything before it has been decoded.
-    Malformed(String),
-}
-
-impl BodyDecoder {
-    /// Returns a decoder at the start of a body.
-    pub fn new(framing: ResponseFraming) -> BodyDecoder {
-        match framing {
-            ResponseFraming::None | ResponseFraming::Length(0) => BodyDecoder::Ended,
-            ResponseFraming::Length(length) => BodyDecoder::Length(length),
-            ResponseFraming::Chunked => BodyDecoder::Chunked(ChunkDecoder::for_response()),
-            ResponseFraming::UntilClose => BodyDecoder::UntilClose,
-        }
-    }
-
-    /// Decodes as much of `input` as fits in `buffer`. Returns the number of bytes used of `input`, and
-    /// the number written to `buffer`. Both are 0 only if one of the two is empty or the body has ended.
-    ///
-    /// # Errors
-    /// What is wrong with a chunk, once all data before it has been returned.
-    pub fn decode(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
-        let max = input.len().min(buffer.len());
-        match self {
-            BodyDecoder::Length(left) => {
-                let length = usize::try_from(*left).map_or(max, |left| left.min(max));
-                buffer[..length].copy_from_slice(&input[..length]);
-                *left -= length as u64;
-                if *left == 0 {
-                    *self = BodyDecoder::Ended;
-                }
-                Ok((length, length))
-            }
-            BodyDecoder::Chunked(_) => self.decode_chunks(input, buffer),
-            BodyDecoder::UntilClose => {
-                buffer[..max].copy_from_slice(&input[..max]);
-                Ok((max, max))
-            }
-            BodyDecoder::Ended => Ok((0, 0)),
-            BodyDecoder::Malformed(reason) => Err(reason.clone()),
-        }
-    }
-
-    fn decode_chunks(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), String> {
-        let (mut used, mut filled) = (0, 0);
-        while let BodyDecoder::Chunked(decoder) = self {
-            // Give the decoder no more than fits: it counts the data that it returns as consumed.
-            let max = (input.len() - used).min(buffer.len() - filled);
-            if max == 0 {
-                break;
-            }
-            let piece = &input[used..used + max];
-            match decoder.decode(piece) {
-                Ok(Decoded::Data { start, end }) => {
-                    buffer[filled..filled + end - start].copy_from_slice(&piece[start..end]);
-                    filled += end - start;
-                    used += end;
-                }
-                Ok(Decoded::More) => used += max,
-                Ok(Decoded::End { end }) => {
-                    used += end;
-                    *self = BodyDecoder::Ended;
-                }
-                // The data before the malformed chunk is returned first.
-                Err(error) => {
-                    *self = BodyDecoder::Malformed(error.message.clone().into_owned());
-                    if filled == 0 {
-                        return Err(error.message.into_owned());
-                    }
-                }
-            }
-        }
-        Ok((used, filled))
-    }
 }
 
 #[cfg(test)]

@@ -13,13 +13,15 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use simplelog::{CombinedLogger, Config, SharedLogger};
 
 mod line;
@@ -38,8 +40,9 @@ pub struct LogFile {
     pub path: PathBuf,
     /// What messages call it.
     pub name: String,
-    /// Whether failing to open it is an error; otherwise it is a WARNING, and the log goes to stderr
-    /// only.
+    /// Whether the user named it. Failing to open it is then an error, and it may be of any kind. Otherwise
+    /// that is a WARNING, and it must be a regular file of this user's: a symlink or a file that lies in
+    /// the directory may be there to have something else overwritten.
     pub is_required: bool,
 }
 
@@ -51,7 +54,7 @@ pub struct LogFile {
 /// A message that names what failed: a required file, a thread that could not be started, or a logger
 /// that is installed already.
 pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, String> {
-    let opened = log_file.as_ref().map(|file| open(&file.path)).transpose();
+    let opened = log_file.as_ref().map(LogFile::open).transpose();
     if let (Some(file), Err(error)) = (&log_file, &opened)
         && file.is_required
     {
@@ -84,6 +87,28 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
 }
 
 impl LogFile {
+    /// Opens the file for appending. A new file can be read by its owner only.
+    fn open(&self) -> io::Result<File> {
+        // Opening a FIFO that has no reader fails instead of waiting forever.
+        let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        if !self.is_required {
+            flags |= OFlags::NOFOLLOW;
+        }
+        let mut options = OpenOptions::new();
+        let options = options.append(true).create(true).mode(0o600);
+        let opened = options.custom_flags(flags.bits() as i32).open(&self.path);
+        let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) if !self.is_required => io::Error::other("it is a symbolic link"),
+            _ => error,
+        })?;
+        let metadata = file.metadata()?;
+        let is_own_file = metadata.is_file() && metadata.uid() == geteuid().as_raw();
+        if !self.is_required && !is_own_file {
+            return Err(io::Error::other("it is no regular file of this user's"));
+        }
+        Ok(file)
+    }
+
     fn cannot_open(&self, error: &io::Error) -> String {
         format!("Cannot open log file {}: {error}", self.name)
     }
@@ -108,7 +133,7 @@ impl Handle {
         let Some(log_file) = &self.log_file else {
             return;
         };
-        match open(&log_file.path) {
+        match log_file.open() {
             Ok(file) => {
                 self.sinks.file.switch_to(file);
                 log::info!("Log file {} reopened", log_file.name);
@@ -211,17 +236,6 @@ impl SharedLogger for Logger {
     fn as_log(self: Box<Self>) -> Box<dyn Log> {
         self
     }
-}
-
-/// Opens the log file for appending. A new file can be read by its owner only.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        // Opening a FIFO that has no reader fails instead of waiting forever.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32)
-        .open(path)
 }
 
 #[cfg(test)]

@@ -27,15 +27,11 @@ impl ReadBuffer {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
+            if self.data.len() > READ_BUFFER_BYTES {
+                // A long head has made it grow.
+                self.data = Vec::new();
+            }
         }
-    }
-
-    /// Moves as many bytes to `buffer` as there are and fit. Returns how many.
-    pub(crate) fn take_into(&mut self, buffer: &mut [u8]) -> usize {
-        let length = self.bytes().len().min(buffer.len());
-        buffer[..length].copy_from_slice(&self.bytes()[..length]);
-        self.consume(length);
-        length
     }
 
     /// Returns the space for the next bytes; never empty. It grows only after bytes have filled it, so

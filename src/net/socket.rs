@@ -3,15 +3,15 @@
 //! A blocking read is one system call that blocks for a moment, then a [`wait()`] that also watches the
 //! client. Called by the worker threads and the accept thread, on sockets that they own at that moment.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 
-use super::wait::{WaitError, WaitOptions, Watched, before_blocking, is_leading, wait};
+use super::wait::{CallContext, WaitError, wait};
 
 /// After how much silence the kernel asks whether a peer is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(15);
@@ -86,15 +86,16 @@ pub fn read(
     socket: &TcpStream,
     buffer: &mut [u8],
     read_timeout: ReadTimeout,
-    options: WaitOptions<'_>,
+    timeout: Duration,
+    call: CallContext<'_>,
 ) -> Result<usize, WaitError> {
-    if is_leading() {
+    if call.is_leading() {
         if let Some(length) = try_read(socket, buffer).map_err(WaitError::Io)? {
             return Ok(length);
         }
-        before_blocking();
+        call.before_blocking();
     }
-    let mut left = options.timeout;
+    let mut left = timeout;
     if !read_timeout.blocks_for.is_zero() && !left.is_zero() {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {
             Ok((_, length)) => return Ok(length),
@@ -104,9 +105,8 @@ pub fn read(
         left = left.saturating_sub(read_timeout.blocks_for);
     }
     let deadline = Instant::now() + left;
-    let watched = (options.watched)();
     loop {
-        wait(socket, PollFlags::IN, deadline, watched.as_deref())?;
+        wait(socket, PollFlags::IN, deadline, call)?;
         if let Some(length) = try_read(socket, buffer).map_err(WaitError::Io)? {
             return Ok(length);
         }
@@ -121,14 +121,14 @@ pub fn write_all(
     socket: &TcpStream,
     mut bytes: &[u8],
     stall: Duration,
-    watched: Watched<'_>,
+    call: CallContext<'_>,
 ) -> Result<(), WaitError> {
     while !bytes.is_empty() {
         match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) => bytes = &bytes[sent..],
             Err(Errno::AGAIN) => {
                 let deadline = Instant::now() + stall;
-                wait(socket, PollFlags::OUT, deadline, watched().as_deref())?;
+                wait(socket, PollFlags::OUT, deadline, call)?;
             }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -147,6 +147,22 @@ pub fn try_write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         bytes,
         SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
     )?)
+}
+
+/// Writes as much of `pieces` as fits, in one call. Returns how much; `None`: nothing fits.
+///
+/// # Errors
+/// The error of the socket.
+pub fn try_write_vectored(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    loop {
+        match sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(length) => return Ok(Some(length)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// Copies bytes that have arrived to `buffer` and leaves them in the socket. Returns how many; 0 also

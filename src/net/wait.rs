@@ -2,16 +2,14 @@
 //!
 //! A worker that waits for the upstream also watches the client. A client that disconnects ends the wait
 //! ([`WaitError::ClientClosed`]), so that the upstream stops generating tokens that no client will read.
-//! A thread that leads an event loop hands it over before it waits ([`before_blocking`]).
+//! A thread that leads an event loop hands it over before it waits. Everything that may wait is passed a
+//! [`CallContext`], which knows both.
 //!
 //! Called by the worker threads, on sockets that they own at that moment. An event loop waits for many
 //! connections at once; it has a poller of its own, in `server`.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,43 +42,83 @@ pub trait Leadership {
     fn hand_over(&self);
 }
 
-thread_local! {
-    static LEADERSHIP: RefCell<Option<Rc<dyn Leadership>>> = const { RefCell::new(None) };
+/// The leadership of a thread that never leads an event loop.
+pub struct NoLeadership;
+
+impl Leadership for NoLeadership {
+    fn is_leading(&self) -> bool {
+        false
+    }
+
+    fn hand_over(&self) {}
 }
 
-/// Sets the leadership of the calling thread, for the rest of the thread's life.
-pub fn set_leadership(leadership: Rc<dyn Leadership>) {
-    LEADERSHIP.with_borrow_mut(|own| *own = Some(leadership));
+/// What a call needs that may wait: the leadership of its thread, and the client whose disconnect ends
+/// the wait.
+#[derive(Clone, Copy)]
+pub struct CallContext<'a> {
+    leadership: &'a dyn Leadership,
+    client: Option<&'a TcpStream>,
 }
 
-/// Whether the calling thread leads an event loop, so that it should not block.
-pub fn is_leading() -> bool {
-    LEADERSHIP.with_borrow(|own| own.as_ref().is_some_and(|own| own.is_leading()))
-}
+impl<'a> CallContext<'a> {
+    /// The context of a thread that leads no event loop and watches no client.
+    pub const UNWATCHED: CallContext<'static> = CallContext {
+        leadership: &NoLeadership,
+        client: None,
+    };
 
-/// Hands the event loop, if the calling thread leads one, to another thread. Call this before blocking
-/// and before any long computation.
-pub fn before_blocking() {
-    if let Some(leadership) = LEADERSHIP.with_borrow(Clone::clone) {
-        leadership.hand_over();
+    pub fn new(leadership: &'a dyn Leadership, client: &'a TcpStream) -> CallContext<'a> {
+        CallContext {
+            leadership,
+            client: Some(client),
+        }
+    }
+
+    /// The same context without a client to watch.
+    #[must_use]
+    pub fn unwatched(self) -> CallContext<'a> {
+        CallContext {
+            client: None,
+            ..self
+        }
+    }
+
+    /// Whether the calling thread leads an event loop, so that it should not block.
+    pub fn is_leading(&self) -> bool {
+        self.leadership.is_leading()
+    }
+
+    /// Hands the event loop, if the calling thread leads one, to another thread. Call this before
+    /// blocking and before any long computation.
+    pub fn before_blocking(&self) {
+        self.leadership.hand_over();
+    }
+
+    /// Whether the watched client has disconnected.
+    pub fn has_client_closed(&self) -> bool {
+        self.client.is_some_and(peer_closed)
+    }
+
+    /// Waits for the client to disconnect, for `longest` at most.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn sleep(&self, longest: Duration) -> Result<(), WaitError> {
+        self.before_blocking();
+        match self.client {
+            Some(client) if closes_within(client, longest) => Err(WaitError::ClientClosed),
+            Some(_) => Ok(()),
+            None => {
+                std::thread::sleep(longest);
+                Ok(())
+            }
+        }
     }
 }
 
-/// Returns the client to watch during a wait, if there is one. A function, since most reads and writes
-/// never wait and so never need it.
-pub type Watched<'w> = &'w dyn Fn() -> Option<Arc<TcpStream>>;
-
-/// Watches no client.
-pub const UNWATCHED: Watched<'static> = &|| None;
-
-/// How one read waits.
-#[derive(Clone, Copy)]
-pub struct WaitOptions<'w> {
-    pub timeout: Duration,
-    pub watched: Watched<'w>,
-}
-
-/// Waits until `socket` is ready for `interest`. Looks once even if `deadline` has passed.
+/// Waits until `socket` is ready for `interest`, while `call`'s client stays. Looks once even if `deadline`
+/// has passed.
 ///
 /// # Errors
 /// The deadline has passed, the watched client has disconnected, or the socket has failed.
@@ -88,11 +126,11 @@ pub fn wait(
     socket: &TcpStream,
     interest: PollFlags,
     deadline: Instant,
-    watched: Option<&TcpStream>,
+    call: CallContext<'_>,
 ) -> Result<(), WaitError> {
-    let mut watched = watched;
+    let mut watched = call.client;
     if Instant::now() < deadline {
-        before_blocking();
+        call.before_blocking();
     }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -134,10 +172,10 @@ pub fn wait(
 pub fn wait_for_any(
     sockets: &[TcpStream],
     deadline: Instant,
-    watched: Option<&TcpStream>,
+    call: CallContext<'_>,
 ) -> Result<usize, WaitError> {
-    let mut watched = watched;
-    before_blocking();
+    let mut watched = call.client;
+    call.before_blocking();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let connecting = sockets
@@ -183,7 +221,7 @@ pub fn peer_closed(socket: &TcpStream) -> bool {
 }
 
 /// Waits for `socket`'s peer to close, for `longest` at most. True: it has.
-pub fn closes_within(socket: &TcpStream, longest: Duration) -> bool {
+fn closes_within(socket: &TcpStream, longest: Duration) -> bool {
     let mut fds = [PollFd::new(socket, CLOSED)];
     // An error is as good as an end: the caller looks again.
     if poll_until(&mut fds, longest).is_err() {

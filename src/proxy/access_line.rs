@@ -8,6 +8,8 @@ use super::usage::tokens::Usage;
 
 /// Bytes reserved for a line beside its path; a long name or id makes it grow.
 const USUAL_LINE: usize = 320;
+/// The longest path in the log, and the longest method, in bytes.
+const MAX_PATH: usize = 512;
 /// The longest request id in the log, in bytes.
 const MAX_ID: usize = 128;
 
@@ -30,12 +32,12 @@ impl fmt::Display for AccessLine<'_> {
         let duration = log.started.elapsed();
         let first_byte = log.time_to_first_byte.unwrap_or(duration);
         // Built as bytes: through the formatter each piece takes three times as long (measured).
-        let mut line = Vec::with_capacity(USUAL_LINE + path.len());
+        let mut line = Vec::with_capacity(USUAL_LINE + path.len().min(MAX_PATH));
         line.extend_from_slice(peer.as_bytes());
         line.extend_from_slice(b" \"");
-        line.extend_from_slice(log.method.as_str().as_bytes());
+        push_path(log.method.as_str().as_bytes(), &mut line);
         line.push(b' ');
-        push_escaped(path, &mut line);
+        push_path(path, &mut line);
         line.extend_from_slice(b"\" ");
         let mut digits = itoa::Buffer::new();
         line.extend_from_slice(digits.format(log.status).as_bytes());
@@ -130,6 +132,39 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Appends a path or a method: as few kinds of characters as are usual in them, the others
+/// percent-encoded, so that no shell, terminal or viewer of the log takes them for something else.
+fn push_path(text: &[u8], line: &mut Vec<u8>) {
+    if text.len() <= MAX_PATH && text.iter().copied().all(is_usual_in_path) {
+        return line.extend_from_slice(text);
+    }
+    let end = line.len() + MAX_PATH;
+    for (at, byte) in text.iter().enumerate() {
+        let is_encoded = || {
+            let digits = text.get(at + 1..at + 3);
+            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        };
+        let (is_plain, length) = match byte {
+            // What it stands for must fit, too.
+            b'%' if is_encoded() => (true, 3),
+            _ if is_usual_in_path(*byte) => (true, 1),
+            _ => (false, 3),
+        };
+        if line.len() + length > end {
+            return;
+        }
+        if is_plain {
+            line.push(*byte);
+        } else {
+            line.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+fn is_usual_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~:@!,=&*+-/".contains(&byte)
+}
+
 /// Appends a client's text to a line whose fields are split at spaces and quotes.
 fn push_escaped(text: &[u8], line: &mut Vec<u8>) {
     if text.iter().copied().all(access_log::is_plain) {
@@ -186,6 +221,36 @@ mod tests {
             line.ends_with(" in=512 out=20480 end=ok id=a%20b%27c"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn paths_have_few_kinds_of_characters_and_512_bytes_at_most() {
+        let pushed = |text: &[u8]| {
+            let mut line = b"x".to_vec();
+            push_path(text, &mut line);
+            String::from_utf8(line).unwrap()
+        };
+        let a = |count: usize| "a".repeat(count);
+        for (text, expected) in [
+            ("/v1/A.b_c~d:e@f!g,h=i&j*k+l-m/%2f%2F".to_owned(), None),
+            (
+                "'\"()$`;<>|\\[]{}^#?".to_owned(),
+                Some("%27%22%28%29%24%60%3B%3C%3E%7C%5C%5B%5D%7B%7D%5E%23%3F".to_owned()),
+            ),
+            (
+                "%%2%zz%é".to_owned(),
+                Some("%25%252%25zz%25%C3%A9".to_owned()),
+            ),
+            (a(512), None),
+            (a(16_000), Some(a(512))),
+            (a(511) + "'", Some(a(511))),
+            (a(510) + "%2f", Some(a(510))),
+            (a(509) + "%2fb", Some(a(509) + "%2f")),
+            ("'".repeat(600), Some("%27".repeat(170))),
+        ] {
+            let expected = expected.unwrap_or_else(|| text.clone());
+            assert_eq!(pushed(text.as_bytes()), format!("x{expected}"));
+        }
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl AccessLog {
         }
     }
 
+    /// Whether the proxy has answered by itself that it does not serve the request.
+    pub fn is_rejection(&self) -> bool {
+        self.error.is_some() && self.attempts == 0
+    }
+
     /// Notes what the request's header fields say about the client.
     pub fn note_client(&mut self, fields: &HeaderBlock) {
         // RFC 9110 section 10.1.5: products are split by blanks, the most significant one first.

@@ -1,12 +1,13 @@
 //! Which API a path belongs to.
 
 /// Which API a path belongs to, as far as their errors differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     /// Anthropic's messages.
     Messages,
     /// OpenAI's responses.
     Responses,
+    #[default]
     Other,
 }
 

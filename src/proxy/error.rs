@@ -107,7 +107,8 @@ fn upstream_response(error: UpstreamError, host: &str) -> (HttpError, ExchangeEn
         ),
         UpstreamError::Broke(why) => (
             HttpError::upstream_broke(format!(
-                "{host} closed the connection or sent no valid answer: {why}. Try again"
+                "{host} closed the connection or sent no valid answer: {why}. It may have worked on the \
+                 request; try again if that may be done twice"
             )),
             ExchangeEnd::UpstreamBroke,
         ),
@@ -167,6 +168,11 @@ impl Api {
                 fields.push((header::UPGRADE, HeaderValue::from_static("HTTP/1.1")));
                 // RFC 9110 section 7.8: Connection names it.
                 fields.push((header::CONNECTION, HeaderValue::from_static("Upgrade")));
+            }
+            // What the upstream has worked on costs money, and SDKs would send it again by themselves.
+            StatusCode::BAD_GATEWAY if error.code == "upstream_broke" => {
+                let name = HeaderName::from_static(headers::SHOULD_RETRY);
+                fields.push((name, HeaderValue::from_static("false")));
             }
             _ => {}
         }

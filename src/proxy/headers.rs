@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::access::cors::Cors;
 use super::api::Api;
 use super::route::TargetForm;
 use crate::config::target::Target;
+use crate::http1::encode::field_lines;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// Ties the log lines of client, proxy and upstream together.
 pub const REQUEST_ID: &str = "x-request-id";
 /// The id that Anthropic's SDKs show.
 pub const ANTHROPIC_ID: &str = "request-id";
+/// Tells the SDKs whether to send a request again by themselves.
+pub const SHOULD_RETRY: &str = "x-should-retry";
 
 /// Whether a field speaks about one connection only (RFC 9110 section 7.6.1, and those that came
 /// before the rule).
@@ -74,7 +78,7 @@ impl<'f> Named<'f> {
 }
 
 /// Authorization, Host and request id that the proxy sets.
-pub type Own<'f> = (&'f HeaderValue, &'f HeaderValue, &'f [u8]);
+pub type Own<'f> = (&'f str, &'f HeaderValue, &'f [u8]);
 
 /// What goes to the upstream: `host` and `authorization` of the target, then all of the client's fields in
 /// their order, except the hop-by-hop ones, the client's credentials and what the proxy sets itself, and
@@ -107,12 +111,38 @@ pub fn for_upstream<'f>(
     own.into_iter().chain(forwarded).chain(own_id)
 }
 
+/// Whether a field is about the upstream's origin, or would let others into the proxy's: cookies, storage,
+/// service workers, other addresses, and which pages may read a response.
+fn is_about_origin(known: KnownHeader, name: &[u8]) -> bool {
+    const CORS: &[u8] = b"access-control-";
+    match known {
+        KnownHeader::AltSvc
+        | KnownHeader::ClearSiteData
+        | KnownHeader::ServiceWorkerAllowed
+        | KnownHeader::SetCookie => true,
+        KnownHeader::Other => {
+            let start = name.get(..CORS.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(CORS))
+        }
+        _ => false,
+    }
+}
+
+/// What of a request the header fields of its response depend on.
+#[derive(Debug, Default)]
+pub struct ResponseRules {
+    pub api: Api,
+    pub form: TargetForm,
+    pub cors: Cors,
+    /// A browser shows the response as a document.
+    pub is_navigation: bool,
+}
+
 /// What the header fields for the client differ in from the upstream's.
 pub struct ClientHeaders<'r> {
     target: &'r Target,
     request_id: &'r [u8],
-    pub api: Api,
-    form: TargetForm,
+    pub rules: &'r ResponseRules,
     replaces_retry_after: bool,
     replaces_location: bool,
     adds_id: bool,
@@ -121,13 +151,12 @@ pub struct ClientHeaders<'r> {
 }
 
 impl<'r> ClientHeaders<'r> {
-    /// For a request with `request_id` to `api`, whose target has this `form`.
-    pub fn new(target: &'r Target, request_id: &'r [u8], api: Api, form: TargetForm) -> Self {
+    /// For the response to a request with `request_id`.
+    pub fn new(target: &'r Target, request_id: &'r [u8], rules: &'r ResponseRules) -> Self {
         ClientHeaders {
             target,
             request_id,
-            api,
-            form,
+            rules,
             replaces_retry_after: false,
             replaces_location: false,
             adds_id: false,
@@ -153,7 +182,7 @@ impl<'r> ClientHeaders<'r> {
 
     /// Tells SDKs not to try again.
     pub fn forbid_retry(&mut self) {
-        self.push("x-should-retry", b"false");
+        self.push(SHOULD_RETRY, b"false");
     }
 
     fn push(&mut self, name: &str, value: &[u8]) {
@@ -169,7 +198,7 @@ impl<'r> ClientHeaders<'r> {
         }
         if let Some(location) = response.value(KnownHeader::Location) {
             // In absolute form the client knows the upstream's own URLs.
-            let is_origin = self.form == TargetForm::Origin;
+            let is_origin = self.rules.form == TargetForm::Origin;
             if is_origin && let Some(own) = own_location(location, self.target) {
                 self.replaces_location = true;
                 self.push("location", own);
@@ -179,13 +208,21 @@ impl<'r> ClientHeaders<'r> {
             |known, name: &str| response.value(known).is_some() && !named.contains(name.as_bytes());
         let id = self.request_id;
         self.adds_id = !has(KnownHeader::XRequestId, REQUEST_ID);
-        if self.api == Api::Messages && !has(KnownHeader::RequestId, ANTHROPIC_ID) {
+        if self.rules.api == Api::Messages && !has(KnownHeader::RequestId, ANTHROPIC_ID) {
             self.push(ANTHROPIC_ID, id);
         }
+        if self.rules.is_navigation {
+            // The document gets an origin of its own: its scripts do not run, least of all as the proxy's.
+            self.push("content-security-policy", b"sandbox");
+            self.push("x-content-type-options", b"nosniff");
+        }
+        let cors = self.rules.cors.fields(Some(response));
+        field_lines(&cors).for_each(|piece| self.extra.extend_from_slice(piece));
     }
 }
 
-/// What goes to the client: the upstream's fields except the hop-by-hop ones, and what `headers` says.
+/// What goes to the client: the upstream's fields except the hop-by-hop ones and those about its origin, and
+/// what `headers` says.
 pub fn for_client<'f>(
     response: &'f HeaderBlock,
     headers: &'f mut ClientHeaders<'_>,
@@ -198,7 +235,9 @@ pub fn for_client<'f>(
             KnownHeader::XFlowProxyError => true,
             KnownHeader::Location => headers.replaces_location,
             KnownHeader::RetryAfter | KnownHeader::RetryAfterMs => headers.replaces_retry_after,
-            _ => false,
+            // Browsers go by the first one.
+            KnownHeader::XContentTypeOptions => headers.rules.is_navigation,
+            _ => is_about_origin(known, name),
         };
         !is_hop_by_hop(known) && !is_rewritten && !named.contains(name)
     });
@@ -243,10 +282,9 @@ mod tests {
     use super::*;
 
     fn forwarded(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-        let value = HeaderValue::from_static;
-        let (ours, host) = (value("Bearer ours"), value("flow.example"));
+        let host = HeaderValue::from_static("flow.example");
         let fields = HeaderBlock::of(fields);
-        let lines: Vec<_> = for_upstream(&fields, (&ours, &host, b"id-1")).collect();
+        let lines: Vec<_> = for_upstream(&fields, ("Bearer ours", &host, b"id-1")).collect();
         pairs(&lines)
     }
 
@@ -256,7 +294,8 @@ mod tests {
 
     fn for_client_of(response: &HeaderBlock) -> Vec<u8> {
         let target = target();
-        let mut headers = ClientHeaders::new(&target, b"ours", Api::Other, TargetForm::Origin);
+        let rules = ResponseRules::default();
+        let mut headers = ClientHeaders::new(&target, b"ours", &rules);
         for_client(response, &mut headers)
             .collect::<Vec<_>>()
             .concat()

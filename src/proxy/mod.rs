@@ -22,13 +22,14 @@ mod headers;
 mod own_response;
 #[cfg(test)]
 mod recorded;
+mod rejection_log;
 mod request_id;
 mod route;
 mod sse;
 mod unpack;
 mod usage;
 
-use self::access::AccessPolicy;
+use self::access::{AccessPolicy, fetch_metadata};
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};
 use self::admin::Readiness;
 use self::api::Api;
@@ -36,6 +37,8 @@ use self::balancer::Balancer;
 use self::error::ProxyError;
 use self::forward::Forwarder;
 use self::forward::in_flight::{Context, InFlight};
+use self::headers::ResponseRules;
+use self::rejection_log::RejectionLog;
 use self::request_id::RequestIds;
 use self::route::Route;
 use crate::config::target::Target;
@@ -49,6 +52,7 @@ pub struct Proxy {
     access: AccessPolicy,
     forwarder: Forwarder,
     ids: RequestIds,
+    rejections: Arc<RejectionLog>,
     is_file_valid: Arc<AtomicBool>,
 }
 
@@ -88,11 +92,14 @@ impl Handler for Proxy {
         let id = self.ids.of_rejected(rejected.id.as_deref());
         let mut log = AccessLog::new(rejected.method.clone(), id, rejected.since);
         log.path = route::path_of(&rejected.target);
-        let api = self.api(log.path.of(&rejected.target));
+        let path = log.path.of(&rejected.target);
+        let api = Api::of(path, &self.forwarder.target.base_path);
         let (mut fields, body) = api.error_response(rejected.error, log.id.as_bytes());
         if let Ok(value) = HeaderValue::from_bytes(log.id.as_bytes()) {
             fields.push((HeaderName::from_static(headers::REQUEST_ID), value));
         }
+        let cors = self.access.cors(rejected.origin.as_deref(), path);
+        fields.extend(cors.fields(None));
         log.status = rejected.error.status.as_u16();
         log.error = Some(rejected.error.code);
         log.end = error::end_of(rejected.error);
@@ -100,7 +107,9 @@ impl Handler for Proxy {
             Method::HEAD => 0,
             _ => body.len() as u64,
         };
-        access_line::write(&log, &rejected.peer, &rejected.target);
+        if self.rejections.admits() {
+            access_line::write(&log, &rejected.peer, &rejected.target);
+        }
         OwnResponse { fields, body }
     }
 }
@@ -136,6 +145,7 @@ impl Proxy {
             access,
             forwarder: Forwarder::new(target, balancer, upstream, limit_wait, workers)?,
             ids: RequestIds::new(),
+            rejections: RejectionLog::new(),
             is_file_valid,
         })
     }
@@ -149,11 +159,24 @@ impl Proxy {
     ) -> Result<Progress, ProxyError> {
         let head = &exchange.head;
         let target = &self.forwarder.target;
-        let route = Route::of(&head.method, &head.target, target).inspect_err(|_| {
-            request.log.path = route::path_of(&head.target);
-        })?;
-        request.log.path = route.path.clone();
-        let path = route.path.of(&head.target);
+        let route = Route::of(&head.method, &head.target, target);
+        request.log.path = match &route {
+            Ok(route) => route.path.clone(),
+            Err(_) => route::path_of(&head.target),
+        };
+        let path = request.log.path.of(&head.target);
+        let origin = head.fields.value(KnownHeader::Origin);
+        request.rules = ResponseRules {
+            api: Api::of(path, &target.base_path),
+            cors: self.access.cors(origin, path),
+            is_navigation: fetch_metadata::is_navigation(&head.fields),
+            ..ResponseRules::default()
+        };
+        let route = route?;
+        request.rules.form = route.form;
+        if !admin::is_open_to_all(path) {
+            self.access.check(&head.fields, path, route.form)?;
+        }
         if path.starts_with(b"/-")
             && let Some(page) = admin::page(path, &head.method, self.readiness(exchange))
         {
@@ -162,10 +185,15 @@ impl Proxy {
             own_response::send_page(exchange, &mut request.log, &page);
             return Ok(Progress::Done);
         }
-        self.access.check(&head.fields, route.form)?;
+        if let Some(fields) = request.rules.cors.preflight(head) {
+            let status = StatusCode::NO_CONTENT;
+            own_response::send(exchange, &mut request.log, status, &fields, b"");
+            return Ok(Progress::Done);
+        }
         if head.method == Method::HEAD && path == b"/" {
             // Claude Code asks so whether the server is there.
-            own_response::send(exchange, &mut request.log, StatusCode::OK, &[], b"");
+            let fields = request.rules.cors.fields(None);
+            own_response::send(exchange, &mut request.log, StatusCode::OK, &fields, b"");
             return Ok(Progress::Done);
         }
         if head.method == Method::GET && asks_for_web_socket(&head.fields) {
@@ -174,8 +202,6 @@ impl Proxy {
             )
             .into());
         }
-        request.api = Api::of(path, &target.base_path);
-        request.form = route.form;
         request.path = route.upstream_path(&head.target, target);
         self.forwarder.start(context, exchange, request)
     }
@@ -204,14 +230,16 @@ impl Proxy {
                 return Progress::AwaitingUpstream;
             }
             Ok(Progress::Done) => {}
-            Err(error) => self.respond_with_error(exchange, &mut request.log, error),
+            Err(error) => self.respond_with_error(exchange, &mut request, error),
         }
         request.note_model(context, exchange);
         context.end_exchange();
         let log = &mut request.log;
         log.bytes_in = exchange.body_bytes_in();
         log.bytes_out = exchange.body_bytes_out();
-        access_line::write(log, exchange.peer(), &exchange.head.target);
+        if !log.is_rejection() || self.rejections.admits() {
+            access_line::write(log, exchange.peer(), &exchange.head.target);
+        }
         if log.status == 404
             && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {
@@ -224,9 +252,10 @@ impl Proxy {
     fn respond_with_error(
         &self,
         exchange: &mut Exchange<'_>,
-        log: &mut AccessLog,
+        request: &mut InFlight,
         error: ProxyError,
     ) {
+        let log = &mut request.log;
         let host = &self.forwarder.target.authority;
         let (response, end) = error.response(host, exchange.is_aborting());
         log.end = end;
@@ -236,16 +265,13 @@ impl Proxy {
                 if error.status == StatusCode::BAD_GATEWAY {
                     log::error!("{}", error.message);
                 }
-                let api = self.api(log.path.of(&exchange.head.target));
-                let (fields, body) = api.error_response(&error, log.id.as_bytes());
+                let ResponseRules { api, cors, .. } = &request.rules;
+                let (mut fields, body) = api.error_response(&error, log.id.as_bytes());
+                fields.extend(cors.fields(None));
                 own_response::send(exchange, log, error.status, &fields, &body);
             }
             _ => log.status = CLIENT_GONE_STATUS,
         }
-    }
-
-    fn api(&self, path: &[u8]) -> Api {
-        Api::of(path, &self.forwarder.target.base_path)
     }
 }
 

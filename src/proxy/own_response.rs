@@ -5,7 +5,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use super::access_log::{AccessLog, ExchangeEnd};
 use super::admin::AdminResponse;
 use super::headers;
-use crate::http1::encode::{ResponseLength, field_lines};
+use crate::http1::body::BodyLength;
+use crate::http1::encode::field_lines;
 use crate::server::{ClientError, Exchange};
 
 /// Sends an admin page.
@@ -33,9 +34,9 @@ pub fn send(
     log.status = status.as_u16();
     log.time_to_first_byte = Some(log.started.elapsed());
     if exchange.head.method == Method::HEAD {
-        exchange.start(status, fields, ResponseLength::None);
+        exchange.start(status, fields, BodyLength::None);
     } else {
-        exchange.start(status, fields, ResponseLength::Length(body.len() as u64));
+        exchange.start(status, fields, BodyLength::Known(body.len() as u64));
         exchange.write(body);
     }
     match exchange.finish() {

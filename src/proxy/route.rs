@@ -80,8 +80,9 @@ pub struct Route {
 }
 
 /// RFC 9112 section 3.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum TargetForm {
+    #[default]
     Origin,
     /// The target's host stands in it, which stands in for the check of Host.
     Absolute,

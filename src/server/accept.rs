@@ -21,12 +21,12 @@ use super::exchange::WritePolicy;
 use super::handler::Handler;
 use super::limits::{BODY_READ_TIMEOUT, QUEUE_TIMEOUT};
 use super::reject::reject;
-use super::serve::{Buffers, Served, needs_permit, serve};
+use super::serve::{Buffers, Served, Serving, needs_permit, serve};
 use super::waiting::{Shed, WaitState, WaitingConnections};
 use super::workers::pool::Workers;
 use crate::http1::error::HttpError;
 use crate::net::socket::ReadTimeout;
-use crate::net::wait;
+use crate::net::wait::{self, NoLeadership};
 
 /// How long accepting pauses when the system has no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -223,9 +223,15 @@ impl<H: Handler> Acceptor<H> {
         let (handler, admission) = (&*self.handler, &*self.admission);
         let context = self.context.take();
         let context = context.unwrap_or_else(|| Box::new(handler.new_context()));
-        let (buffers, policy) = (&mut self.buffers, WritePolicy::NeverWait);
+        let serving = Serving {
+            handler,
+            admission,
+            leadership: &NoLeadership,
+            write_policy: WritePolicy::NeverWait,
+        };
+        let buffers = &mut self.buffers;
         let served = catch_unwind(AssertUnwindSafe(|| {
-            serve(connection, context, policy, buffers, handler, admission)
+            serve(connection, context, buffers, &serving)
         }));
         // With `NeverWait` no request waits for the upstream. The panic hook has logged a panic.
         if let Ok(Served::Done(fate, context)) = served {

@@ -3,7 +3,6 @@
 //! Owns the response: its head, its framing and what has been sent of it. The body of the request is
 //! read in [`request_body`]. Called by the thread that serves the connection.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,11 @@ use http::{Method, StatusCode, Version};
 use super::admission::Admission;
 use super::connection::client::{Client, ClientError};
 use super::connection::request_body::{self, PendingRequest, RequestBody};
-use crate::http1::encode::{BodyCoding, OutputBuffer, ResponseLength};
+use crate::http1::body::BodyLength;
+use crate::http1::encode::{BodyCoding, OutputBuffer};
 use crate::http1::request::{Persistence, RequestHead};
 use crate::net::socket;
-use crate::net::wait::{self, WaitError};
+use crate::net::wait::{CallContext, WaitError};
 
 /// Bytes of a response body that a thread sends while it leads an event loop. More is long work.
 const MAX_BODY_BYTES_AS_LEADER: u64 = 64 * 1024;
@@ -30,6 +30,7 @@ pub struct Exchange<'a> {
     output: &'a mut OutputBuffer,
     admission: &'a Admission,
     write_policy: WritePolicy,
+    call: CallContext<'a>,
     body: &'a mut RequestBody,
     response: ResponseState,
     persistence: &'a mut Persistence,
@@ -73,6 +74,7 @@ impl<'a> Exchange<'a> {
         output: &'a mut OutputBuffer,
         admission: &'a Admission,
         write_policy: WritePolicy,
+        call: CallContext<'a>,
     ) -> Self {
         Exchange {
             head: &mut pending.head,
@@ -80,6 +82,7 @@ impl<'a> Exchange<'a> {
             output,
             admission,
             write_policy,
+            call,
             body: &mut pending.body,
             response: ResponseState::NotStarted,
             persistence: &mut pending.persistence,
@@ -92,7 +95,7 @@ impl<'a> Exchange<'a> {
     pub fn may_wait(&self) -> bool {
         self.write_policy == WritePolicy::MayWait
             && self.response == ResponseState::NotStarted
-            && wait::is_leading()
+            && self.call.is_leading()
     }
 
     /// The client's address, as the log shows it.
@@ -100,9 +103,14 @@ impl<'a> Exchange<'a> {
         &self.client.peer
     }
 
-    /// The client's socket, to watch while the handler waits for the upstream.
-    pub fn client(&self) -> &Arc<TcpStream> {
-        &self.client.socket
+    /// The context for everything that may wait: it watches the client.
+    pub fn call(&self) -> CallContext<'a> {
+        self.call
+    }
+
+    /// Lets the connection end after this exchange.
+    pub fn close_after_response(&mut self) {
+        *self.persistence = Persistence::Close;
     }
 
     /// Whether the server stops. Requests in flight go on during the grace period.
@@ -173,28 +181,32 @@ impl<'a> Exchange<'a> {
             self.output.append_continue();
             self.flush()?;
         }
-        self.body.read(self.client, &self.admission.limits, buffer)
+        let limits = &self.admission.limits;
+        self.body.read(self.client, limits, buffer, self.call)
     }
 
     fn check_declared_length(&self) -> Result<(), ClientError> {
-        request_body::check_declared_length(self.head.framing, &self.admission.limits)
+        request_body::check_declared_length(self.head.body_length, &self.admission.limits)
     }
 
     /// Starts the response. Nothing is sent before [`Exchange::flush`] or [`Exchange::finish`].
     ///
     /// `header_lines` are pieces of whole header lines, each line with its CRLF. Connection and
-    /// Transfer-Encoding must not be among them: they are set here.
+    /// Transfer-Encoding must not be among them: they are set here. A body of unknown length, `Chunked` or
+    /// `UntilClose`, is sent as the client's version understands it.
     pub fn start<'f>(
         &mut self,
         status: StatusCode,
         header_lines: impl Iterator<Item = &'f [u8]>,
-        length: ResponseLength,
+        length: BodyLength,
     ) {
         let coding = match length {
-            ResponseLength::None | ResponseLength::Length(_) => BodyCoding::Plain,
-            ResponseLength::Unknown if self.head.method == Method::HEAD => BodyCoding::Plain,
-            ResponseLength::Unknown if self.head.version == Version::HTTP_11 => BodyCoding::Chunked,
-            ResponseLength::Unknown => BodyCoding::UntilClose,
+            BodyLength::None | BodyLength::Known(_) => BodyCoding::Plain,
+            BodyLength::Chunked | BodyLength::UntilClose => match self.head.version {
+                _ if self.head.method == Method::HEAD => BodyCoding::Plain,
+                Version::HTTP_11 => BodyCoding::Chunked,
+                _ => BodyCoding::UntilClose,
+            },
         };
         self.body.skip_buffered(self.client);
         let is_unread = !self.body.is_done();
@@ -249,9 +261,10 @@ impl<'a> Exchange<'a> {
             WritePolicy::NeverWait => Duration::ZERO,
         };
         let pending = self.output.pending();
-        let result = socket::write_all(&self.client.socket, pending, stall, wait::UNWATCHED);
+        let call = self.call.unwatched();
+        let result = socket::write_all(&self.client.socket, pending, stall, call);
         if self.body_bytes_out > MAX_BODY_BYTES_AS_LEADER {
-            wait::before_blocking();
+            self.call.before_blocking();
         }
         self.output.clear();
         self.is_client_lost |= result.is_err();

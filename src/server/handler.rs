@@ -63,6 +63,8 @@ pub struct RejectedRequest<'a> {
     pub target: Box<[u8]>,
     /// The request id that the client has sent: any bytes.
     pub id: Option<Box<[u8]>>,
+    /// The origin of the web page that asks: any bytes.
+    pub origin: Option<Box<[u8]>>,
     /// When its first bytes arrived.
     pub since: Instant,
     pub error: &'a HttpError,

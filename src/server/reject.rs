@@ -20,6 +20,7 @@ struct ReadablePart {
     method: Method,
     target: Box<[u8]>,
     id: Option<Box<[u8]>>,
+    origin: Option<Box<[u8]>>,
 }
 
 /// Responds with `error` and ends the connection. `since` is when the first bytes of the request arrived.
@@ -34,10 +35,12 @@ pub(super) fn reject<H: Handler>(
     let part = match &connection.request {
         Some(pending) => {
             let head = &pending.head;
+            let value = |header| head.fields.value(header).map(Box::from);
             ReadablePart {
                 method: head.method.clone(),
                 target: head.target.clone(),
-                id: head.fields.value(KnownHeader::XRequestId).map(Box::from),
+                id: value(KnownHeader::XRequestId),
+                origin: value(KnownHeader::Origin),
             }
         }
         None => readable_part(client.input.bytes()),
@@ -49,6 +52,7 @@ pub(super) fn reject<H: Handler>(
         method: part.method,
         target: part.target,
         id: part.id,
+        origin: part.origin,
         since,
         error: &error,
     });
@@ -87,12 +91,17 @@ fn readable_part(bytes: &[u8]) -> ReadablePart {
             (unknown, Box::from(*b"-"))
         }
     };
-    let id = request_id(bytes).map(Box::from);
-    ReadablePart { method, target, id }
+    let value = |header| whole_value(bytes, header).map(Box::from);
+    ReadablePart {
+        method,
+        target,
+        id: value(KnownHeader::XRequestId),
+        origin: value(KnownHeader::Origin),
+    }
 }
 
-/// Returns the request id that the client has sent, if its header line is whole.
-fn request_id(bytes: &[u8]) -> Option<&[u8]> {
+/// Returns the value of the first line of `header` that is whole.
+fn whole_value(bytes: &[u8], header: KnownHeader) -> Option<&[u8]> {
     let lines = bytes.split_inclusive(|&byte| byte == b'\n').skip(1);
     let mut header_lines = lines
         .map_while(|line| line.strip_suffix(b"\r\n"))
@@ -100,7 +109,7 @@ fn request_id(bytes: &[u8]) -> Option<&[u8]> {
     header_lines.find_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        (KnownHeader::of(name) == KnownHeader::XRequestId).then(|| value.trim_ascii())
+        (KnownHeader::of(name) == header).then(|| value.trim_ascii())
     })
 }
 

@@ -4,6 +4,7 @@
 //! requests that need no permit. A request that waits for the upstream returns from it and is served
 //! again later.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Admission;
@@ -16,7 +17,8 @@ use crate::http1::encode::OutputBuffer;
 use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
 use crate::http1::request;
-use crate::net::{socket, wait};
+use crate::net::socket;
+use crate::net::wait::{CallContext, Leadership};
 
 /// Requests of one connection that a thread serves in a row before it hands its event loop over, so that
 /// a client that pipelines does not hold up the other connections.
@@ -36,6 +38,14 @@ pub(super) struct Buffers {
     headers: Vec<HeaderBlock>,
 }
 
+/// Who serves connections, and how.
+pub(super) struct Serving<'a, H> {
+    pub(super) handler: &'a H,
+    pub(super) admission: &'a Admission,
+    pub(super) leadership: &'a dyn Leadership,
+    pub(super) write_policy: WritePolicy,
+}
+
 /// What came of serving a connection.
 pub(super) enum Served<H: Handler> {
     Done(ConnectionFate, Box<H::Context>),
@@ -50,11 +60,11 @@ pub(super) enum Served<H: Handler> {
 pub(super) fn serve<H: Handler>(
     mut connection: Box<Connection>,
     mut context: Box<H::Context>,
-    write_policy: WritePolicy,
     buffers: &mut Buffers,
-    handler: &H,
-    admission: &Admission,
+    serving: &Serving<'_, H>,
 ) -> Served<H> {
+    let socket = Arc::clone(&connection.client.socket);
+    let call = CallContext::new(serving.leadership, &socket);
     let input = &mut connection.client.input;
     input.borrow_storage(&mut buffers.storage);
     // A connection without a request comes here because an event reported input.
@@ -63,15 +73,15 @@ pub(super) fn serve<H: Handler>(
         let has_waited = connection.request.is_some();
         if !has_waited {
             match connection.next_head(&mut buffers.headers) {
-                NextHead::Complete if !admission.is_stopping() => {}
+                NextHead::Complete if !serving.admission.is_stopping() => {}
                 next => {
-                    let fate = without_request(connection, next, buffers, handler);
+                    let fate = without_request(connection, next, buffers, serving.handler);
                     return Served::Done(fate, context);
                 }
             }
         }
-        let exchange = exchange(&mut connection, buffers, admission, write_policy);
-        let (progress, outcome) = handle(handler, &mut context, exchange, has_waited);
+        let exchange = exchange(&mut connection, buffers, serving, call);
+        let (progress, outcome) = handle(serving.handler, &mut context, exchange, has_waited);
         if progress == Progress::AwaitingUpstream {
             let input = &mut connection.client.input;
             input.return_storage(&mut buffers.storage);
@@ -90,12 +100,13 @@ pub(super) fn serve<H: Handler>(
             }
         }
         // While others wait for a permit, a connection queues again even if it has another request.
-        if write_policy == WritePolicy::NeverWait || admission.has_queue() {
+        let waits = serving.write_policy == WritePolicy::MayWait;
+        if !waits || serving.admission.has_queue() {
             let fate = set_aside(connection, buffers, ConnectionFate::Requeue);
             return Served::Done(fate, context);
         }
         if served % MAX_IN_A_ROW == 0 {
-            wait::before_blocking();
+            call.before_blocking();
         }
     }
     unreachable!("2^64 requests in a row")
@@ -118,11 +129,11 @@ pub(super) fn needs_permit<H: Handler>(connection: &mut Connection, handler: &H)
     handler.needs_permit(bytes) || !matches!(request::find_end(bytes, 0), Ok(Some(_)))
 }
 
-fn exchange<'c>(
+fn exchange<'c, H: Handler>(
     connection: &'c mut Connection,
     buffers: &'c mut Buffers,
-    admission: &'c Admission,
-    write_policy: WritePolicy,
+    serving: &Serving<'c, H>,
+    call: CallContext<'c>,
 ) -> Exchange<'c> {
     let Connection {
         client, request, ..
@@ -135,8 +146,9 @@ fn exchange<'c>(
         pending,
         client,
         &mut buffers.output,
-        admission,
-        write_policy,
+        serving.admission,
+        serving.write_policy,
+        call,
     )
 }
 

@@ -2,7 +2,8 @@
 
 use super::connection::Connection;
 use super::*;
-use crate::http1::encode::{ResponseLength, field_lines};
+use crate::http1::body::BodyLength;
+use crate::http1::encode::field_lines;
 use crate::net::socket::ReadTimeout;
 use http::{HeaderName, HeaderValue, StatusCode};
 use std::io::{Read, Write};
@@ -33,11 +34,7 @@ impl Greeter {
             HeaderName::from_static("content-length"),
             HeaderValue::from(5),
         )];
-        exchange.start(
-            StatusCode::OK,
-            field_lines(&headers),
-            ResponseLength::Length(5),
-        );
+        exchange.start(StatusCode::OK, field_lines(&headers), BodyLength::Known(5));
         exchange.write(b"hello");
         exchange.finish().unwrap();
         Progress::Done

@@ -1,44 +1,68 @@
 //! Resolves names and opens TCP connections. Both stop if the client disconnects.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ureq::http::Uri;
-
-use super::call_state::CallState;
+use crate::config::address::localhost_addresses;
 use crate::net::socket::detect_vanished_peer;
-use crate::net::wait::{self, WaitError};
+use crate::net::wait::{self, CallContext, WaitError};
 
 /// How often a thread that waits for the resolver checks the client.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Resolves the host of `uri`, with its port or the default port of its scheme.
+/// A host and a port, not resolved. Its text is that of CONNECT (RFC 9112 section 3.2.3).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// IPv6 without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Endpoint {
+    /// An IPv6 `host` may have its brackets.
+    pub(super) fn new(host: &str, port: u16) -> Endpoint {
+        Endpoint {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { host, port } = self;
+        if host.contains(':') {
+            write!(formatter, "[{host}]:{port}")
+        } else {
+            write!(formatter, "{host}:{port}")
+        }
+    }
+}
+
+/// Resolves `endpoint`.
 ///
 /// # Errors
 /// The name does not resolve, the deadline passes, or the client disconnects.
 pub(super) fn resolve(
-    uri: &Uri,
+    endpoint: &Endpoint,
     deadline: Instant,
-    call: &CallState,
-) -> Result<Vec<SocketAddr>, ureq::Error> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
-    let port = uri.port_u16().unwrap_or(default_port);
-    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = bare_host.parse() {
-        return Ok(vec![SocketAddr::new(address, port)]);
+    call: CallContext<'_>,
+) -> Result<Vec<SocketAddr>, WaitError> {
+    let Endpoint { host, port } = endpoint;
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, *port)]);
     }
-    wait::before_blocking();
+    if let Some(addresses) = localhost_addresses(host, *port) {
+        return Ok(addresses);
+    }
+    call.before_blocking();
     // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.
     let (sender, receiver) = mpsc::sync_channel(1);
-    let name = bare_host.to_owned();
+    let (name, port) = (host.clone(), *port);
     let look_up = move || {
         let addresses = (name.as_str(), port)
             .to_socket_addrs()
@@ -49,16 +73,24 @@ pub(super) fn resolve(
     thread::Builder::new()
         .name("resolver".into())
         .spawn(look_up)
-        .map_err(ureq::Error::Io)?;
+        .map_err(WaitError::Io)?;
     loop {
         match receiver.recv_timeout(CLIENT_CHECK_INTERVAL) {
-            Ok(Ok(addresses)) if addresses.is_empty() => return Err(ureq::Error::HostNotFound),
-            Ok(addresses) => return addresses.map_err(|_| ureq::Error::HostNotFound),
-            Err(_) if Instant::now() >= deadline => return Err(call.stop(WaitError::TimedOut)),
-            Err(_) if call.has_client_closed() => return Err(call.stop(WaitError::ClientClosed)),
-            Err(_) => {}
+            Ok(Ok(addresses)) if !addresses.is_empty() => return Ok(addresses),
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(not_found()),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                return Err(WaitError::TimedOut);
+            }
+            Err(RecvTimeoutError::Timeout) if call.has_client_closed() => {
+                return Err(WaitError::ClientClosed);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+fn not_found() -> WaitError {
+    WaitError::Io(io::Error::other("the name does not resolve"))
 }
 
 /// How long an attempt to connect is alone before the next address is tried beside it (RFC 8305
@@ -75,11 +107,11 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 pub(super) fn connect_any(
     addresses: &[SocketAddr],
     deadline: Instant,
-    call: &CallState,
-) -> Result<TcpStream, ureq::Error> {
+    call: CallContext<'_>,
+) -> Result<TcpStream, WaitError> {
     let mut waiting = families_in_turn(addresses).into_iter();
     let mut pending: Vec<TcpStream> = Vec::new();
-    let mut last_error = ureq::Error::HostNotFound;
+    let mut last_error = not_found();
     let mut next_at = Instant::now();
     loop {
         let now = Instant::now();
@@ -88,7 +120,7 @@ pub(super) fn connect_any(
         {
             match begin_connect(address) {
                 Ok(socket) => pending.push(socket),
-                Err(error) => last_error = ureq::Error::Io(error),
+                Err(error) => last_error = WaitError::Io(error),
             }
             next_at = now + NEXT_ADDRESS_AFTER;
             continue;
@@ -100,19 +132,18 @@ pub(super) fn connect_any(
             0 => deadline,
             _ => next_at.min(deadline),
         };
-        let client = call.client();
-        let ready = match wait::wait_for_any(&pending, until, client.as_deref()) {
+        let ready = match wait::wait_for_any(&pending, until, call) {
             Ok(ready) => ready,
             Err(WaitError::TimedOut) if until < deadline => continue,
-            Err(error) => return Err(call.stop(error)),
+            Err(error) => return Err(error),
         };
         let socket = pending.swap_remove(ready);
         match socket.take_error() {
             Ok(None) => {
-                socket.set_nonblocking(false).map_err(ureq::Error::Io)?;
+                socket.set_nonblocking(false).map_err(WaitError::Io)?;
                 return Ok(socket);
             }
-            Ok(Some(error)) | Err(error) => last_error = ureq::Error::Io(error),
+            Ok(Some(error)) | Err(error) => last_error = WaitError::Io(error),
         }
         next_at = now;
     }

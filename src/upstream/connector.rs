@@ -2,34 +2,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::Uri;
-use ureq::config::Config;
-use ureq::unversioned::resolver::Resolver;
-use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, Transport, time,
-};
-use ureq::{Agent, Timeout};
+use rustix::io::Errno;
+use ureq::{Proxy, ProxyProtocol};
 
-use super::call_state::CallState;
+use super::connect::{Endpoint, connect_any, resolve};
+use super::error::UpstreamError;
 use super::proxy_env::ProxySettings;
-use super::socks::SocksConnector;
-use super::stream::{DeferredResolver, TcpConnector};
-use super::tls::TlsConnector;
+use super::stream::{Stream, StreamIo, Tcp, Wait};
+use super::tls::TlsClient;
+use super::{http_connect, socks};
 use crate::config::target::Target;
+use crate::net::wait::{CallContext, WaitError};
 
 /// The longest time for resolving, connecting and the TLS handshake together.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The size of a connection's input and output buffers, in bytes. A response's head must fit in one.
-const BUFFER_BYTES: usize = 16 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings that all upstream connections share.
 pub struct Upstream {
-    config: Config,
-    tls: TlsConnector,
-    /// Scheme and authority of the target.
-    uri: Uri,
+    target: Endpoint,
+    /// Whether the target speaks TLS.
+    is_https: bool,
+    tls: TlsClient,
+    proxy: Option<Proxy>,
     /// The longest time without a byte from the upstream.
     pub(super) timeout: Duration,
 }
@@ -39,83 +35,89 @@ impl Upstream {
     /// are trusted beside the Mozilla set, each with what messages call its source.
     ///
     /// # Errors
-    /// One line for the user: such a file cannot be read or has no certificate, a variable names a proxy
-    /// whose URL is invalid, or the target's host is not valid in a URL.
+    /// One line for the user: such a file cannot be read or has no certificate, or a variable names a
+    /// proxy whose URL is invalid.
     pub fn new(
         target: &Target,
         timeout: Duration,
         root_files: &[(&str, &Path)],
         proxy_settings: &ProxySettings,
     ) -> Result<Arc<Upstream>, String> {
-        let config = Agent::config_builder()
-            .proxy(proxy_settings.proxy()?)
-            .user_agent("")
-            .input_buffer_size(BUFFER_BYTES)
-            .output_buffer_size(BUFFER_BYTES)
-            .build();
-        let scheme = if target.https { "https" } else { "http" };
-        let uri = format!("{scheme}://{}/", target.authority);
         Ok(Arc::new(Upstream {
-            config,
-            tls: TlsConnector::new(root_files)?,
-            uri: uri
-                .parse()
-                .map_err(|_| format!("'{}' is not a host", target.authority))?,
+            target: Endpoint::new(&target.host, target.port),
+            is_https: target.https,
+            proxy: proxy_settings.proxy()?,
+            tls: TlsClient::new(root_files)?,
             timeout,
         }))
     }
 
-    /// Makes a connection. Not inlined: its stack frames are large, and a page of a worker's stack that
-    /// has once been touched stays in memory.
-    #[inline(never)]
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        call: &Arc<CallState>,
-    ) -> Result<Box<dyn Transport>, ureq::Error> {
-        let (tls, call) = (self.tls.clone(), Arc::clone(call));
-        let run = move |details: &ConnectionDetails| {
-            let tcp = TcpConnector {
-                call: Arc::clone(&call),
-            };
-            let transport = if details.config.proxy().is_none() {
-                let chain = ().chain(tcp).chain(tls.clone());
-                chain.connect(details, None)?.map(Transport::boxed)
-            } else {
-                let socks = SocksConnector {
-                    call: Arc::clone(&call),
-                };
-                let chain =
-                    ().chain(socks)
-                        .chain(ConnectProxyConnector::default())
-                        .chain(tcp)
-                        .chain(tls.clone());
-                chain.connect(details, None)?.map(Transport::boxed)
-            };
-            transport.ok_or(ureq::Error::ConnectionFailed)
+    /// Makes a connection.
+    ///
+    /// # Errors
+    /// There is none, or the client disconnects.
+    pub(super) fn connect(&self, call: CallContext<'_>) -> Result<Stream, UpstreamError> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        self.connect_until(deadline, call)
+            .map_err(|error| match error {
+                WaitError::TimedOut => {
+                    let seconds = CONNECT_TIMEOUT.as_secs();
+                    UpstreamError::Unreachable(format!("no connection within {seconds} s"))
+                }
+                WaitError::ClientClosed => UpstreamError::ClientClosed,
+                WaitError::Io(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE | Errno::NFILE) => UpstreamError::NoDescriptors,
+                    _ => UpstreamError::Unreachable(error.to_string()),
+                },
+            })
+    }
+
+    fn connect_until(&self, deadline: Instant, call: CallContext<'_>) -> Result<Stream, WaitError> {
+        let stream = match &self.proxy {
+            None => connect_tcp(&self.target, deadline, call)?,
+            Some(proxy) => self.connect_through(proxy, deadline, call)?,
         };
-        let run = Arc::new(run);
-        let details = ConnectionDetails {
-            uri: &self.uri,
-            addrs: DeferredResolver.empty(),
-            config: &self.config,
-            request_level: false,
-            resolver: &DeferredResolver,
-            now: time::Instant::now(),
-            timeout: total_timeout(CONNECT_TIMEOUT),
-            current_time: Arc::new(time::Instant::now),
-            run_connector: Arc::clone(&run) as _,
-            // No call is shut down from outside: its waits watch the client.
-            register_shutdown: Arc::new(|_| Ok(())),
+        if !self.is_https {
+            return Ok(stream);
+        }
+        let wait = Wait::Until(deadline);
+        self.tls.connect(&self.target.host, stream, wait, call)
+    }
+
+    /// Makes a connection to the target through `proxy`.
+    fn connect_through(
+        &self,
+        proxy: &Proxy,
+        deadline: Instant,
+        call: CallContext<'_>,
+    ) -> Result<Stream, WaitError> {
+        let endpoint = Endpoint::new(proxy.host(), proxy.port());
+        let wait = Wait::Until(deadline);
+        let mut stream = connect_tcp(&endpoint, deadline, call)?;
+        if proxy.protocol() == ProxyProtocol::Https {
+            stream = self.tls.connect(&endpoint.host, stream, wait, call)?;
+        }
+        let mut io = StreamIo::new(&mut stream, wait, call);
+        let asked = match proxy.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => {
+                http_connect::ask(&mut io, proxy, &self.target)
+            }
+            _ => socks::ask(&mut io, proxy, &self.target),
         };
-        run(&details)
+        match asked {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(io.failure(error)),
+        }
     }
 }
 
-/// Returns a timeout for all steps of making a connection together.
-fn total_timeout(timeout: Duration) -> NextTimeout {
-    NextTimeout {
-        after: timeout.into(),
-        reason: Timeout::Connect,
-        ..NextTimeout::default()
-    }
+/// Connects to `endpoint`, the target or a proxy.
+fn connect_tcp(
+    endpoint: &Endpoint,
+    deadline: Instant,
+    call: CallContext<'_>,
+) -> Result<Stream, WaitError> {
+    let addresses = resolve(endpoint, deadline, call)?;
+    let socket = connect_any(&addresses, deadline, call)?;
+    Tcp::new(socket).map(Stream::Plain).map_err(WaitError::Io)
 }

@@ -1,6 +1,6 @@
 //! Why an exchange with the upstream failed.
 
-use std::fmt;
+use crate::net::wait::WaitError;
 
 /// Why there is no response, or no more of it. The texts are a reason for the user, without secrets.
 #[derive(Debug)]
@@ -9,50 +9,34 @@ pub enum UpstreamError {
     ClientClosed,
     /// The upstream sent nothing for longer than its timeout.
     TimedOut,
-    /// There is no connection, because of DNS, TCP, TLS or a proxy in between.
+    /// There is no connection, because of DNS, TCP, TLS or a proxy in between, or it was closed before
+    /// the request was sent: the upstream has not worked on it.
     Unreachable(String),
     /// There is no connection, because this process may not open more files.
     NoDescriptors,
-    /// The upstream closed too early, or sent something that is not a valid HTTP response.
+    /// The request was sent, and the upstream closed too early, or sent something that is not a valid
+    /// HTTP response. It may have worked on the request.
     Broke(String),
 }
 
-/// What went wrong on the connection. Contains nothing of a request.
-pub(super) enum ExchangeError {
-    /// No connection could be made.
-    Connecting(ureq::Error),
-    /// Reading or writing failed.
-    Exchanging(ureq::Error),
-    /// The response is malformed, for this reason.
-    NotHttp(String),
-    /// The upstream closed in the middle of a response, or before it.
-    ClosedEarly,
-}
-
-impl From<ureq::Error> for ExchangeError {
-    fn from(error: ureq::Error) -> Self {
-        ExchangeError::Exchanging(error)
+impl From<WaitError> for UpstreamError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TimedOut => UpstreamError::TimedOut,
+            WaitError::ClientClosed => UpstreamError::ClientClosed,
+            WaitError::Io(error) => UpstreamError::Broke(error.to_string()),
+        }
     }
 }
 
-impl fmt::Display for ExchangeError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExchangeError::Connecting(ureq::Error::HostNotFound) => {
-                formatter.write_str("the name does not resolve")
-            }
-            ExchangeError::Connecting(ureq::Error::Io(error))
-            | ExchangeError::Exchanging(ureq::Error::Io(error)) => match error.get_ref() {
-                Some(inner) => write!(formatter, "{inner}"),
-                None => write!(formatter, "{error}"),
-            },
-            ExchangeError::Connecting(error) | ExchangeError::Exchanging(error) => {
-                write!(formatter, "{error}")
-            }
-            ExchangeError::NotHttp(reason) => {
-                write!(formatter, "not a valid HTTP response: {reason}")
-            }
-            ExchangeError::ClosedEarly => formatter.write_str("it closed the connection too early"),
-        }
+impl UpstreamError {
+    /// The upstream closed in the middle of a response, or before it.
+    pub(super) fn closed_early() -> UpstreamError {
+        UpstreamError::Broke("it closed the connection too early".into())
+    }
+
+    /// The response is malformed, for this reason.
+    pub(super) fn not_http(reason: &str) -> UpstreamError {
+        UpstreamError::Broke(format!("not a valid HTTP response: {reason}"))
     }
 }

@@ -1,18 +1,16 @@
 //! One HTTP/1.1 connection to the target: connecting, TLS, a proxy in between, and the exchange.
 //!
-//! Reading order: [`connector`] makes a connection, [`connection`] exchanges messages on it. TCP, TLS
-//! and proxies are ureq connectors, some of them our own; `stream` holds the socket and watches the
-//! client during every wait.
+//! Reading order: [`connector`] makes a connection, [`connection`] exchanges messages on it. `stream` holds
+//! the socket and watches the client during every wait.
 //!
 //! Out of scope: the client's side, and what a response means to the proxy. Called by the worker that
 //! serves the request; only [`connector::Upstream`] is shared between threads.
 
-mod buffers;
-mod call_state;
 mod connect;
 pub mod connection;
 pub mod connector;
 pub mod error;
+mod http_connect;
 pub mod proxy_env;
 pub mod request;
 mod socks;

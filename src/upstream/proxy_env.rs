@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ureq::Proxy;
 
 use crate::config::proxy_variables::ProxyVariables;
+use crate::config::shown::shown;
 use crate::config::target::Target;
 
 /// Where the choice of a proxy comes from.
@@ -56,7 +57,7 @@ impl ProxySettings {
     /// One line for the user: the variable names SOCKS version 4 or is not the URL of a proxy.
     pub fn proxy_name(&self) -> Result<Option<String>, String> {
         let proxy = self.proxy()?;
-        Ok(proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())))
+        Ok(proxy.map(|proxy| format!("{}:{}", shown(proxy.host()), proxy.port())))
     }
 }
 

@@ -1,15 +1,11 @@
-//! Sends a request to the upstream: its head, and its body as it becomes available.
-//!
-//! Everything is written into the transport's output buffer, which is sent when it is full, after each
-//! piece of a streamed body, and at the end.
+//! A request for the upstream, and its head as it is sent.
 
 use std::io::Read;
 
 use http::Method;
-use ureq::unversioned::transport::{NextTimeout, Transport};
 
-/// The initial size of a buffer for a head that does not fit in the transport's, in bytes.
-const LONG_HEAD_BYTES: usize = 32 * 1024;
+/// Enough for what a head has beside its method, target and fields, in bytes.
+const FRAMING_BYTES: usize = 128;
 
 /// A request for the upstream.
 pub struct Request<'a, F> {
@@ -35,146 +31,35 @@ pub enum RequestBody<'a> {
     },
 }
 
-/// Writes a request to a transport, through the transport's output buffer.
-pub(super) struct RequestWriter<'t> {
-    transport: &'t mut dyn Transport,
-    /// The number of bytes in the output buffer.
-    filled: usize,
-    timeout: NextTimeout,
-}
-
-impl<'t> RequestWriter<'t> {
-    /// `timeout` is the longest time in which the upstream accepts no byte.
-    pub(super) fn new(transport: &'t mut dyn Transport, timeout: NextTimeout) -> RequestWriter<'t> {
-        RequestWriter {
-            transport,
-            filled: 0,
-            timeout,
+impl<'f, F: Iterator<Item = &'f [u8]> + Clone> Request<'_, F> {
+    /// Writes the head to `output`, which is empty (RFC 9112 sections 3 and 6).
+    pub(super) fn encode_head(&self, output: &mut Vec<u8>) {
+        // All at once: a vector that grows leaves copies of the token behind.
+        let fields: usize = self.fields.clone().map(<[u8]>::len).sum();
+        let line = self.method.as_str().len() + self.target.len();
+        output.reserve(line + fields + FRAMING_BYTES);
+        for piece in [self.method.as_str().as_bytes(), b" ", self.target] {
+            output.extend_from_slice(piece);
         }
-    }
-
-    /// Sends `request`.
-    ///
-    /// # Errors
-    /// Those of the transport, and those of a streamed body's reader.
-    pub(super) fn send<'f>(
-        &mut self,
-        request: &mut Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
-    ) -> Result<(), ureq::Error> {
-        self.write_head(request)?;
-        match &mut request.body {
-            RequestBody::None => {}
-            RequestBody::Buffered(bytes) => self.write(bytes)?,
-            RequestBody::Streamed { reader, length } => self.stream(*reader, length.is_none())?,
+        output.extend_from_slice(b" HTTP/1.1\r\n");
+        for piece in self.fields.clone() {
+            output.extend_from_slice(piece);
         }
-        self.flush()
-    }
-
-    fn write_head<'f>(
-        &mut self,
-        request: &Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
-    ) -> Result<(), ureq::Error> {
-        if let Some(length) = encode_head(self.transport.buffers().output(), request) {
-            self.filled = length;
-            return Ok(());
-        }
-        let mut head = vec![0; LONG_HEAD_BYTES];
-        loop {
-            if let Some(length) = encode_head(&mut head, request) {
-                return self.write(&head[..length]);
+        let length = match &self.body {
+            RequestBody::None => None,
+            RequestBody::Buffered(bytes) => Some(bytes.len() as u64),
+            RequestBody::Streamed { length, .. } => {
+                if length.is_none() {
+                    output.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                }
+                *length
             }
-            // A client's head is limited, so this ends soon.
-            head.resize(2 * head.len(), 0);
+        };
+        if let Some(length) = length {
+            output.extend_from_slice(b"content-length: ");
+            output.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            output.extend_from_slice(b"\r\n");
         }
+        output.extend_from_slice(b"\r\n");
     }
-
-    fn write(&mut self, mut bytes: &[u8]) -> Result<(), ureq::Error> {
-        while !bytes.is_empty() {
-            let space = &mut self.transport.buffers().output()[self.filled..];
-            let length = space.len().min(bytes.len());
-            space[..length].copy_from_slice(&bytes[..length]);
-            self.filled += length;
-            bytes = &bytes[length..];
-            if !bytes.is_empty() {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the body from `reader`, each piece as soon as it is read.
-    fn stream(&mut self, reader: &mut dyn Read, is_chunked: bool) -> Result<(), ureq::Error> {
-        // Bytes before and after the data of a chunk: four digits and CRLF, and CRLF.
-        let (before, after) = if is_chunked { (6, 2) } else { (0, 0) };
-        // The first piece goes out with the head, unless the head has filled half of the buffer.
-        if self.filled > self.transport.buffers().output().len() / 2 {
-            self.flush()?;
-        }
-        loop {
-            let space = &mut self.transport.buffers().output()[self.filled..];
-            let end = space.len() - after;
-            let length = reader
-                .read(&mut space[before..end])
-                .map_err(ureq::Error::Io)?;
-            if length == 0 {
-                break;
-            }
-            if is_chunked {
-                // RFC 9112 section 7.1. The buffer has 16 KiB, so four digits suffice.
-                space[..before].copy_from_slice(format!("{length:04x}\r\n").as_bytes());
-                space[before + length..][..after].copy_from_slice(b"\r\n");
-            }
-            self.filled += before + length + after;
-            self.flush()?;
-        }
-        if is_chunked {
-            self.write(b"0\r\n\r\n")?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), ureq::Error> {
-        let filled = std::mem::take(&mut self.filled);
-        if filled > 0 {
-            self.transport.transmit_output(filled, self.timeout)?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes the head of `request` (RFC 9112 sections 3 and 6) to the start of `buffer`. Returns its length
-/// in bytes, or `None` if it does not fit.
-fn encode_head<'f>(
-    buffer: &mut [u8],
-    request: &Request<'_, impl Iterator<Item = &'f [u8]> + Clone>,
-) -> Option<usize> {
-    let mut filled = 0;
-    let mut append = |piece: &[u8]| {
-        let end = filled + piece.len();
-        buffer.get_mut(filled..end)?.copy_from_slice(piece);
-        filled = end;
-        Some(end)
-    };
-    append(request.method.as_str().as_bytes())?;
-    append(b" ")?;
-    append(request.target)?;
-    append(b" HTTP/1.1\r\n")?;
-    request
-        .fields
-        .clone()
-        .try_for_each(|piece| append(piece).map(drop))?;
-    let length = match &request.body {
-        RequestBody::None => None,
-        RequestBody::Buffered(bytes) => Some(bytes.len() as u64),
-        RequestBody::Streamed { length, .. } => {
-            if length.is_none() {
-                append(b"transfer-encoding: chunked\r\n")?;
-            }
-            *length
-        }
-    };
-    if let Some(length) = length {
-        append(format!("content-length: {length}\r\n").as_bytes())?;
-    }
-    append(b"\r\n")
 }

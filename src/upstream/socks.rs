@@ -1,19 +1,11 @@
 //! Connects through a SOCKS version 5 proxy (RFC 1928, RFC 1929). The proxy resolves the target's name.
-//!
-//! ureq's own connector for this uses a transport that does not watch the client.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use ureq::http::Uri;
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, Either, Transport, TransportAdapter,
-};
-use ureq::{Proxy, ProxyProtocol};
+use ureq::Proxy;
 
-use super::call_state::CallState;
-use super::stream::TcpTransport;
+use super::connect::Endpoint;
 
 const VERSION: u8 = 5;
 // Authentication methods (RFC 1928 section 3).
@@ -25,41 +17,15 @@ const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// Connects through the SOCKS proxy of ureq's configuration, if it has one.
-#[derive(Debug)]
-pub(super) struct SocksConnector {
-    pub(super) call: Arc<CallState>,
-}
-
-impl<In: Transport> Connector<In> for SocksConnector {
-    type Out = Either<In, TcpTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        use ProxyProtocol::{Socks5, Socks5h};
-        let proxy = details.config.proxy();
-        let Some(proxy) = proxy.filter(|proxy| matches!(proxy.protocol(), Socks5 | Socks5h)) else {
-            return Ok(chained.map(Either::A));
-        };
-        if chained.is_some() || proxy.is_no_proxy(details.uri) {
-            return Ok(chained.map(Either::A));
-        }
-        let transport = TcpTransport::connect(proxy.uri(), details, &self.call)?;
-        let mut stream = TransportAdapter::new(transport, Arc::clone(&details.current_time));
-        stream.set_timeout(details.timeout);
-        handshake(&mut stream, proxy, details.uri)?;
-        Ok(Some(Either::B(stream.into_inner())))
-    }
-}
-
 /// Asks `proxy` to connect to `target` (RFC 1928 sections 3 to 6).
 ///
 /// # Errors
 /// The stream fails, or the proxy rejects the request or sends an invalid reply.
-fn handshake(stream: &mut (impl Read + Write), proxy: &Proxy, target: &Uri) -> io::Result<()> {
+pub(super) fn ask(
+    stream: &mut (impl Read + Write),
+    proxy: &Proxy,
+    target: &Endpoint,
+) -> io::Result<()> {
     let credentials = proxy
         .username()
         .map(|user| (user, proxy.password().unwrap_or_default()));
@@ -121,16 +87,10 @@ fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) ->
 }
 
 /// Encodes the request to connect to `target` (RFC 1928 section 4).
-fn connect_request(target: &Uri) -> io::Result<Vec<u8>> {
-    let host = target.host().unwrap_or_default();
-    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-    let default_port = if target.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
+fn connect_request(target: &Endpoint) -> io::Result<Vec<u8>> {
+    let Endpoint { host, port } = target;
     let mut request = vec![VERSION, CONNECT, 0];
-    match bare_host.parse() {
+    match host.parse() {
         Ok(IpAddr::V4(address)) => {
             request.push(IPV4);
             request.extend_from_slice(&address.octets());
@@ -140,13 +100,12 @@ fn connect_request(target: &Uri) -> io::Result<Vec<u8>> {
             request.extend_from_slice(&address.octets());
         }
         Err(_) => {
-            let length = u8::try_from(bare_host.len())
+            let length = u8::try_from(host.len())
                 .map_err(|_| io::Error::other("the target's name is too long for SOCKS"))?;
             request.extend_from_slice(&[NAME, length]);
-            request.extend_from_slice(bare_host.as_bytes());
+            request.extend_from_slice(host.as_bytes());
         }
     }
-    let port = target.port_u16().unwrap_or(default_port);
     request.extend_from_slice(&port.to_be_bytes());
     Ok(request)
 }
@@ -201,7 +160,7 @@ mod tests {
     /// Returns the result of a handshake, and the bytes that the proxy received.
     fn shake_hands(
         proxy_url: &str,
-        target: &'static str,
+        target: (&str, u16),
         replies: &[u8],
     ) -> (io::Result<()>, Vec<u8>) {
         let mut stream = ScriptedProxy {
@@ -209,7 +168,7 @@ mod tests {
             received: Vec::new(),
         };
         let proxy = Proxy::new(proxy_url).unwrap();
-        let result = handshake(&mut stream, &proxy, &Uri::from_static(target));
+        let result = ask(&mut stream, &proxy, &Endpoint::new(target.0, target.1));
         (result, stream.received)
     }
 
@@ -217,7 +176,7 @@ mod tests {
     fn the_proxy_is_asked_to_connect_to_the_name() {
         let replies = [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         let (result, received) =
-            shake_hands("socks5://127.0.0.1:1", "https://flow.example/x", &replies);
+            shake_hands("socks5://127.0.0.1:1", ("flow.example", 443), &replies);
         result.unwrap();
         assert_eq!(
             received,
@@ -228,11 +187,8 @@ mod tests {
     #[test]
     fn user_and_password_of_the_url_are_sent() {
         let replies = [5, 2, 1, 0, 5, 0, 0, 3, 1, b'x', 0, 0];
-        let (result, received) = shake_hands(
-            "socks5://me:fake@127.0.0.1:1",
-            "https://[::1]:8443",
-            &replies,
-        );
+        let (result, received) =
+            shake_hands("socks5://me:fake@127.0.0.1:1", ("[::1]", 8443), &replies);
         result.unwrap();
         let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         let expected = [
@@ -255,7 +211,7 @@ mod tests {
             &[],
         ] {
             assert!(
-                shake_hands("socks5://127.0.0.1:1", "http://a", replies)
+                shake_hands("socks5://127.0.0.1:1", ("a", 80), replies)
                     .0
                     .is_err(),
                 "{replies:?}"

@@ -1,211 +1,306 @@
-//! The TCP transport: every wait for the upstream also watches the client.
+//! A stream of bytes to the upstream: TCP, or TLS over another stream. Every wait for the upstream also
+//! watches the client, and a thread that leads an event loop hands it over before it waits.
 //!
-//! ureq's own TCP transport blocks in a read even if the client has disconnected meanwhile, so tokens
-//! would be generated for a client that is gone. This one waits in [`crate::net::socket`], which ends
-//! the wait when the client disconnects. It can also read without waiting, so that the pieces of a
-//! response are collected while more are available.
-//!
-//! Implements ureq 3.5's `unversioned::transport`, which may change in a minor version.
+//! Called by the worker that serves the request. An operation may do without waiting, so that the pieces
+//! of a response are collected while more are available.
 
-use std::fmt;
-use std::io;
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport,
-};
+use rustix::event::PollFlags;
 
-use super::buffers::TransportBuffers;
-use super::call_state::{CallState, StopReason};
-use super::connect::{connect_any, resolve};
+use super::tls::TlsStream;
 use crate::net::socket::{self, ReadTimeout};
-use crate::net::wait::{WaitError, WaitOptions};
+use crate::net::wait::{self, CallContext, WaitError};
 
 /// How long a read waits for the upstream alone before it watches the client too, which costs another
 /// system call. Tokens usually come faster.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(100);
+/// The most bytes before the head of a response is complete: interim responses (1xx) and the head itself.
+/// Without a limit, endless interim responses would occupy a worker for ever.
+const MAX_BYTES_BEFORE_BODY: usize = 256 * 1024;
+/// The number of reads after which the client is checked.
+///
+/// A read blocks for at most 100 ms before it watches the client too, so a client that disconnects is
+/// noticed within a second. It is also how much a response may bring before the event loop is handed
+/// over, and before its data is passed on, even if the chunks are mostly extensions.
+const READS_PER_CLIENT_CHECK: u32 = 8;
 
-/// Makes TCP connections. Stops if the client disconnects.
-#[derive(Debug)]
-pub(super) struct TcpConnector {
-    pub(super) call: Arc<CallState>,
+/// A stream to the target, or to a proxy on the way to it.
+pub(super) enum Stream {
+    Plain(Tcp),
+    Tls(Box<TlsStream>),
 }
 
-impl<In: Transport> Connector<In> for TcpConnector {
-    type Out = Either<In, TcpTransport>;
+/// How long one operation may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wait {
+    Never,
+    For(Duration),
+    Until(Instant),
+}
 
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        if chained.is_some() {
-            // A connector before this one has connected, through a proxy.
-            return Ok(chained.map(Either::A));
+impl Wait {
+    /// How long to wait from now on; `None`: not at all.
+    fn left(self) -> Option<Duration> {
+        match self {
+            Wait::Never => None,
+            Wait::For(duration) => Some(duration),
+            Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
         }
-        let transport = TcpTransport::connect(details.uri, details, &self.call)?;
-        Ok(Some(Either::B(transport)))
+    }
+}
+
+impl Stream {
+    /// Reads what has arrived; `Some(0)` is the end of the stream. `None`: nothing has arrived, or with
+    /// [`Wait::Never`] it is time to pass on what was read.
+    ///
+    /// # Errors
+    /// The time has passed, the client disconnects, or the stream fails.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        match self {
+            Stream::Plain(tcp) => tcp.read(buffer, wait, call),
+            Stream::Tls(tls) => tls.read(buffer, wait, call),
+        }
+    }
+
+    /// Writes as much of `pieces` as is taken at once; none of them: what was written before. Returns how
+    /// much; `None`: nothing was taken in the time. An upstream that has closed takes everything, since its
+    /// response may have arrived all the same; if there is none, the next read fails.
+    ///
+    /// # Errors
+    /// The client disconnects, or TLS fails.
+    pub(super) fn write(
+        &mut self,
+        pieces: &[IoSlice<'_>],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        match self {
+            Stream::Plain(tcp) => tcp.write(pieces, wait, call),
+            Stream::Tls(tls) => tls.write(pieces, wait, call),
+        }
+    }
+
+    /// Whether the stream is open and has no received bytes: they would be read as the next response.
+    pub(super) fn is_idle_and_open(&mut self) -> bool {
+        match self {
+            Stream::Plain(tcp) => !tcp.drops_output && socket::is_idle_and_open(&tcp.socket),
+            Stream::Tls(tls) => tls.is_idle_and_open(),
+        }
+    }
+
+    /// The TCP connection below.
+    pub(super) fn tcp(&mut self) -> &mut Tcp {
+        match self {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => tls.below.tcp(),
+        }
     }
 }
 
 /// A TCP connection to the target or a proxy.
-pub(super) struct TcpTransport {
+pub(super) struct Tcp {
     socket: Arc<TcpStream>,
-    call: Arc<CallState>,
-    buffers: TransportBuffers,
     read_timeout: ReadTimeout,
     /// Whether the last read took everything that had arrived.
     is_drained: bool,
-    write_state: WriteState,
+    /// Reads since the exchange began.
+    reads: u32,
+    /// Bytes received since the exchange began; `None`: the head of its response is complete.
+    bytes_before_body: Option<usize>,
+    /// The upstream takes no more: what is written is dropped.
+    drops_output: bool,
 }
 
-/// Whether the upstream accepts data. If it does not, the rest of the request is dropped: a response may
-/// have arrived all the same, and the next read tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WriteState {
-    Open,
-    /// A write failed.
-    Closed,
-    /// A write timed out. The response must have arrived already, so reads do not wait for its head.
-    TimedOut,
-}
-
-impl TcpTransport {
-    /// Connects to the host of `uri`, which is the target or a proxy.
-    ///
+impl Tcp {
     /// # Errors
-    /// The name does not resolve, no address accepts, the timeout of `details` passes, or the client
-    /// disconnects.
-    pub(super) fn connect(
-        uri: &Uri,
-        details: &ConnectionDetails,
-        call: &Arc<CallState>,
-    ) -> Result<TcpTransport, ureq::Error> {
-        let deadline = Instant::now() + duration(details.timeout);
-        let addresses = resolve(uri, deadline, call)?;
-        let socket = Arc::new(connect_any(&addresses, deadline, call)?);
-        call.set_upstream(Arc::downgrade(&socket));
-        let config = details.config;
-        Ok(TcpTransport {
-            call: Arc::clone(call),
-            buffers: TransportBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
-            read_timeout: ReadTimeout::set(&socket, UNWATCHED_WAIT).map_err(ureq::Error::Io)?,
-            socket,
+    /// The error of the operating system.
+    pub(super) fn new(socket: TcpStream) -> io::Result<Tcp> {
+        Ok(Tcp {
+            read_timeout: ReadTimeout::set(&socket, UNWATCHED_WAIT)?,
+            socket: Arc::new(socket),
             is_drained: false,
-            write_state: WriteState::Open,
+            reads: 0,
+            bytes_before_body: Some(0),
+            drops_output: false,
         })
     }
-}
 
-impl Transport for TcpTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
+    pub(super) fn socket(&self) -> &Arc<TcpStream> {
+        &self.socket
     }
 
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        // After a failed write rustls tries to write the same record again.
-        match self.call.stop_reason() {
-            StopReason::None if self.write_state != WriteState::Open => return Ok(()),
-            StopReason::None => {}
-            StopReason::TimedOut => return Err(self.call.stop(WaitError::TimedOut)),
-            StopReason::ClientClosed => return Err(self.call.stop(WaitError::ClientClosed)),
-        }
-        let stall = duration(timeout.for_write());
-        let bytes = &self.buffers.output[..amount];
-        match socket::write_all(&self.socket, bytes, stall, &|| self.call.client()) {
-            Ok(()) => Ok(()),
-            // An upstream that rejects a body early closes its receiving side. Its response counts; if
-            // there is none, the next read fails.
-            Err(WaitError::Io(_)) => {
-                self.write_state = WriteState::Closed;
-                Ok(())
-            }
-            // The upstream has stopped reading, but it has sent something or closed.
-            Err(WaitError::TimedOut) if !socket::is_idle_and_open(&self.socket) => {
-                self.write_state = WriteState::TimedOut;
-                Ok(())
-            }
-            Err(error) => Err(self.call.stop(error)),
-        }
+    /// Begins an exchange.
+    pub(super) fn begin_exchange(&mut self) {
+        self.is_drained = false;
+        self.reads = 0;
+        self.bytes_before_body = Some(0);
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let TcpTransport {
-            socket,
-            call,
-            buffers,
-            read_timeout,
-            is_drained,
-            write_state,
-        } = self;
-        let space = buffers.space()?;
-        let capacity = space.len();
-        let received = if call.is_non_blocking() {
-            // A read that did not fill its buffer has drained the socket.
-            if std::mem::replace(is_drained, false) || call.must_pass_on() {
-                return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into()));
-            }
-            match socket::try_read(socket, space) {
-                Ok(Some(length)) => Ok(length),
-                Ok(None) => return Err(ureq::Error::Io(io::ErrorKind::WouldBlock.into())),
-                Err(error) => Err(WaitError::Io(error)),
-            }
+    /// Notes that the head of the final response is complete.
+    pub(super) fn end_head(&mut self) {
+        self.bytes_before_body = None;
+    }
+
+    /// Drops what is still written: the response has come before the request was sent.
+    pub(super) fn drop_output(&mut self) {
+        self.drops_output = true;
+    }
+
+    /// Whether the upstream has taken less than the whole request.
+    pub(super) fn drops_output(&self) -> bool {
+        self.drops_output
+    }
+
+    fn read(
+        &mut self,
+        buffer: &mut [u8],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        let length = if let Some(timeout) = wait.left() {
+            socket::read(&self.socket, buffer, self.read_timeout, timeout, call)?
         } else {
-            let timeout = match write_state {
-                WriteState::TimedOut if !call.is_head_received() => Duration::ZERO,
-                _ => duration(timeout.for_read()),
-            };
-            let options = WaitOptions {
-                timeout,
-                watched: &|| call.client(),
-            };
-            socket::read(socket, space, *read_timeout, options)
+            // A read that did not fill its buffer has drained the socket.
+            if std::mem::take(&mut self.is_drained) || self.must_pass_on() {
+                return Ok(None);
+            }
+            match socket::try_read(&self.socket, buffer).map_err(WaitError::Io)? {
+                Some(length) => length,
+                None => return Ok(None),
+            }
         };
-        let length = received.map_err(|error| call.stop(error))?;
-        call.count_read(length)?;
-        *is_drained = length > 0 && length < capacity;
-        buffers.input_appended(length);
-        Ok(length > 0)
+        self.count_read(length, call)?;
+        self.is_drained = length > 0 && length < buffer.len();
+        Ok(Some(length))
     }
 
-    fn is_open(&mut self) -> bool {
-        self.write_state == WriteState::Open && socket::is_idle_and_open(&self.socket)
+    /// Counts a read that returned `length` bytes.
+    ///
+    /// # Errors
+    /// Too many bytes came before the head was complete, or the client has disconnected.
+    fn count_read(&mut self, length: usize, call: CallContext<'_>) -> Result<(), WaitError> {
+        self.reads = self.reads.wrapping_add(1);
+        let mut is_check_due = self.reads.is_multiple_of(READS_PER_CLIENT_CHECK);
+        if is_check_due {
+            call.before_blocking();
+        }
+        if let Some(bytes) = &mut self.bytes_before_body {
+            // While bytes keep coming there is no wait that would notice the client.
+            is_check_due |= *bytes > 0;
+            *bytes += length;
+            if *bytes > MAX_BYTES_BEFORE_BODY {
+                let message = "over 256 KiB came before the head of a response was complete";
+                return Err(WaitError::Io(io::Error::other(message)));
+            }
+        }
+        if is_check_due && call.has_client_closed() {
+            return Err(WaitError::ClientClosed);
+        }
+        Ok(())
+    }
+
+    /// Whether the received data must be passed on now, before another read that does not wait.
+    fn must_pass_on(&self) -> bool {
+        self.reads % READS_PER_CLIENT_CHECK == READS_PER_CLIENT_CHECK - 1
+    }
+
+    fn write(
+        &mut self,
+        pieces: &[IoSlice<'_>],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            if self.drops_output || all == 0 {
+                return Ok(Some(all));
+            }
+            match socket::try_write_vectored(&self.socket, pieces) {
+                Ok(Some(length)) => return Ok(Some(length)),
+                Ok(None) => {
+                    let Some(timeout) = wait.left() else {
+                        return Ok(None);
+                    };
+                    let deadline = Instant::now() + timeout;
+                    match wait::wait(&self.socket, PollFlags::OUT, deadline, call) {
+                        Ok(()) | Err(WaitError::Io(_)) => {}
+                        Err(WaitError::TimedOut) => return Ok(None),
+                        Err(WaitError::ClientClosed) => return Err(WaitError::ClientClosed),
+                    }
+                }
+                // An upstream that rejects a body early closes its receiving side.
+                Err(error) => {
+                    log::debug!("the upstream takes no more of a request: {error}");
+                    self.drops_output = true;
+                }
+            }
+        }
     }
 }
 
-impl fmt::Debug for TcpTransport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("TcpTransport")
-            .field("socket", &self.socket)
-            .finish()
+/// A stream as `std::io` knows it, for operations that wait in the same way.
+pub(super) struct StreamIo<'a> {
+    stream: &'a mut Stream,
+    wait: Wait,
+    call: CallContext<'a>,
+    /// Why the last operation failed, which an `io::Error` cannot tell.
+    failure: Option<WaitError>,
+}
+
+impl<'a> StreamIo<'a> {
+    pub(super) fn new(stream: &'a mut Stream, wait: Wait, call: CallContext<'a>) -> StreamIo<'a> {
+        StreamIo {
+            stream,
+            wait,
+            call,
+            failure: None,
+        }
+    }
+
+    /// Says why an operation has failed that returned `error`.
+    pub(super) fn failure(&mut self, error: io::Error) -> WaitError {
+        self.failure.take().unwrap_or(WaitError::Io(error))
+    }
+
+    fn result(&mut self, result: Result<Option<usize>, WaitError>) -> io::Result<usize> {
+        match result {
+            Ok(Some(length)) => Ok(length),
+            Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                Err(io::Error::other("the stream has failed"))
+            }
+        }
     }
 }
 
-/// Returns the timeout as a duration.
-fn duration(timeout: NextTimeout) -> Duration {
-    /// Replaces "no timeout": a year, which no clock overflows.
-    const MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-    (*timeout.after).min(MAX)
+impl Read for StreamIo<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer, self.wait, self.call);
+        self.result(read)
+    }
 }
 
-/// Returns no addresses. ureq resolves before it connects, without watching the client, so the names are
-/// resolved in [`TcpTransport::connect`] instead.
-#[derive(Debug)]
-pub(super) struct DeferredResolver;
+impl Write for StreamIo<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
 
-impl Resolver for DeferredResolver {
-    fn resolve(
-        &self,
-        _uri: &Uri,
-        _config: &Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        Ok(self.empty())
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.stream.write(pieces, self.wait, self.call);
+        self.result(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_vectored(&[]).map(drop)
     }
 }

@@ -1,38 +1,36 @@
-//! TLS to the upstream: rustls with the Mozilla roots and those of `--ca-file` and `SSL_CERT_FILE`.
+//! TLS over a stream to the upstream: rustls with the Mozilla roots and those of `--ca-file` and
+//! `SSL_CERT_FILE`.
 //!
-//! All workers share one client configuration, with one set of roots and one store of resumable
-//! sessions. ureq's own connector has a configuration per agent, accepts other roots only instead of the
-//! Mozilla set, and writes zeros to buffers that are hardly used.
+//! All workers share one client configuration, with one set of roots and one store of resumable sessions.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
-};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::buffers::TransportBuffers;
+use super::stream::{Stream, StreamIo, Wait};
 use super::tls_sessions::TicketStore;
+use crate::config::file::{self, PIPE_PATIENCE, Pipes};
 use crate::config::shown::shown_path;
+use crate::net::wait::{CallContext, WaitError};
 
-/// Adds TLS to connections to `https` targets. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct TlsConnector(Arc<ClientConfig>);
+/// The most bytes that are encrypted before they are written, so that a large body takes few writes.
+const MAX_ENCRYPTED: usize = 256 * 1024;
 
-impl TlsConnector {
+/// What all TLS connections share.
+pub(super) struct TlsClient(Arc<ClientConfig>);
+
+impl TlsClient {
     /// `root_files` are PEM files with roots that are trusted beside the Mozilla set, each with what
     /// messages call its source.
     ///
     /// # Errors
     /// One line for the user: a file cannot be read, or has no certificate that can be a root.
-    pub(super) fn new(root_files: &[(&str, &Path)]) -> Result<TlsConnector, String> {
+    pub(super) fn new(root_files: &[(&str, &Path)]) -> Result<TlsClient, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -42,33 +40,122 @@ impl TlsConnector {
         // Some fronts reject a client that offers none; to others HTTP/2 would be the first choice.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::store(Arc::new(TicketStore::new()));
-        Ok(TlsConnector(Arc::new(config)))
+        Ok(TlsClient(Arc::new(config)))
     }
 
-    /// Does the TLS handshake over `transport`. Not inlined: its stack frame is large, and a page of a
-    /// worker's stack that has once been touched stays in memory.
+    /// Does the handshake with `host` over `below`. Not inlined: its stack frame is large, and a page of
+    /// a worker's stack that has once been touched stays in memory.
+    ///
+    /// # Errors
+    /// The certificate is not valid for `host`, the stream fails, the time passes, or the client
+    /// disconnects.
     #[inline(never)]
-    fn handshake(
+    pub(super) fn connect(
         &self,
-        details: &ConnectionDetails,
-        transport: impl Transport,
-    ) -> Result<TlsTransport, ureq::Error> {
-        let host = details.uri.host().unwrap_or_default();
-        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare_host.to_owned())
-            .map_err(|_| ureq::Error::Tls("the target's host is no name for TLS"))?;
-        let mut connection = ClientConnection::new(Arc::clone(&self.0), name)?;
-        let mut socket = TransportAdapter::new(
-            Box::new(transport) as Box<dyn Transport>,
-            Arc::clone(&details.current_time),
-        );
-        socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
-        let config = details.config;
-        Ok(TlsTransport {
-            stream: StreamOwned::new(connection, socket),
-            buffers: TransportBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
-        })
+        host: &str,
+        mut below: Stream,
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Stream, WaitError> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| io::Error::other("the target's host is no name for TLS"));
+        let session = name.and_then(|name| {
+            ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)
+        });
+        let mut session = session.map_err(WaitError::Io)?;
+        session.set_buffer_limit(Some(MAX_ENCRYPTED));
+        let mut io = StreamIo::new(&mut below, wait, call);
+        if let Err(error) = session.complete_io(&mut io) {
+            return Err(io.failure(error));
+        }
+        Ok(Stream::Tls(Box::new(TlsStream { session, below })))
+    }
+}
+
+/// TLS over another stream.
+pub(super) struct TlsStream {
+    session: ClientConnection,
+    pub(super) below: Stream,
+}
+
+impl TlsStream {
+    /// As [`Stream::read`]. A stream that ends without TLS's own end has failed: it may be cut short.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Ok(length) => return Ok(Some(length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(WaitError::Io(error)),
+            }
+            if !self.receive(wait, call)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Receives and decrypts what has arrived. False: nothing has.
+    fn receive(&mut self, wait: Wait, call: CallContext<'_>) -> Result<bool, WaitError> {
+        let mut below = StreamIo::new(&mut self.below, wait, call);
+        match self.session.read_tls(&mut below) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(below.failure(error)),
+        }
+        let processed = self.session.process_new_packets();
+        // An alert, or the response to a change of keys. What cannot be written now waits for later.
+        self.flush(Wait::Never, call)?;
+        processed.map_err(|error| WaitError::Io(io::Error::other(error)))?;
+        Ok(true)
+    }
+
+    /// As [`Stream::write`].
+    pub(super) fn write(
+        &mut self,
+        pieces: &[IoSlice<'_>],
+        wait: Wait,
+        call: CallContext<'_>,
+    ) -> Result<Option<usize>, WaitError> {
+        if !self.flush(wait, call)? {
+            return Ok(None);
+        }
+        let mut writer = self.session.writer();
+        let taken = writer.write_vectored(pieces).map_err(WaitError::Io)?;
+        self.flush(wait, call)?;
+        Ok(Some(taken))
+    }
+
+    /// Writes what is encrypted. False: not all of it was taken.
+    fn flush(&mut self, wait: Wait, call: CallContext<'_>) -> Result<bool, WaitError> {
+        while self.session.wants_write() {
+            let mut below = StreamIo::new(&mut self.below, wait, call);
+            match self.session.write_tls(&mut below) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(below.failure(error)),
+            }
+        }
+        Ok(self.below.write(&[], wait, call)?.is_some())
+    }
+
+    /// As [`Stream::is_idle_and_open`]. Tickets for later sessions are no response.
+    pub(super) fn is_idle_and_open(&mut self) -> bool {
+        let is_empty = |session: &mut ClientConnection| {
+            let decrypted = session.reader().fill_buf().map(|_| ());
+            decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        while is_empty(&mut self.session) {
+            match self.receive(Wait::Never, CallContext::UNWATCHED) {
+                Ok(true) => {}
+                Ok(false) => return self.below.is_idle_and_open(),
+                Err(_) => return false,
+            }
+        }
+        false
     }
 }
 
@@ -85,9 +172,9 @@ fn roots(files: &[(&str, &Path)]) -> Result<RootCertStore, String> {
 }
 
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let pem = file::read(path, Pipes::WaitFor(PIPE_PATIENCE)).map_err(|error| error.to_string())?;
     let mut added = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(&pem.bytes) {
         let certificate = certificate.map_err(|error| format!("not a PEM file: {error:?}"))?;
         roots
             .add(certificate)
@@ -100,71 +187,10 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, ureq::Error> {
-        match chained {
-            Some(transport) if details.needs_tls() && !transport.is_tls() => {
-                let wrapped = self.handshake(details, transport)?;
-                Ok(Some(Either::B(wrapped)))
-            }
-            chained => Ok(chained.map(Either::A)),
-        }
-    }
-}
-
-/// A TLS connection over another transport.
-pub(super) struct TlsTransport {
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: TransportBuffers,
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        self.stream.write_all(&self.buffers.output()[..amount])?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.sock.set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.space()?)?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    /// Whether the connection is open and has no received bytes left: not in the socket, not encrypted
-    /// in the transport below, not decrypted in rustls. They would be read as the next response.
-    fn is_open(&mut self) -> bool {
-        let below = self.stream.sock.get_mut();
-        let is_open_below = below.buffers().input().is_empty() && below.is_open();
-        let decrypted = self.stream.conn.reader().fill_buf().map(|_| ());
-        let is_open = decrypted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        is_open && is_open_below
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("TlsTransport")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -142,6 +142,7 @@ fn a_flood_of_one_byte_chunks_costs_time_and_no_memory() {
     assert_eq!(client.read_response().status, 200);
     let bodies: Vec<usize> = upstream.requests().iter().map(|r| r.body.len()).collect();
     assert_eq!(bodies, [0, 400_000]);
+    drop(client);
     attack.end(4 * KIB_PER_MIB, 1);
 }
 

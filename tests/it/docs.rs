@@ -236,7 +236,12 @@ fn both_languages_have_the_same_code_but_for_comments() {
 #[test]
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in ["README.md", "README.zh-CN.md", "CHANGELOG.md"] {
+    for name in [
+        "README.md",
+        "README.zh-CN.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ] {
         let document = document(&read(name));
         let anchors = document.anchors();
         for link in document.links() {

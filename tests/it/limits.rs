@@ -215,9 +215,13 @@ fn an_answer_that_the_client_does_not_read_is_given_up() {
         .start();
     let before = proxy.rss_kib();
     let mut client = RawClient::connect(proxy.address());
+    let asked = Instant::now();
     client.send_request("GET", "/v1/x", &[], b"");
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("end")), (200, "client_timeout"));
+    let took = asked.elapsed();
+    let expected = Duration::from_millis(900)..Duration::from_secs(5);
+    assert!(expected.contains(&took), "given up after {took:?}");
     assert!(proxy.rss_kib().saturating_sub(before) < 8 * 1024);
     assert!(sent.load(Ordering::SeqCst) < 100 * MIB);
     assert_eq!(get(proxy.address(), "/-/health").status, 200);

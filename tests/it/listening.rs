@@ -1,5 +1,6 @@
 //! The addresses that the proxy listens on (contract section 2).
 
+use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use crate::support::{ProxyProcess, SOON, get, wait_until};
@@ -153,4 +154,54 @@ fn health_asks_the_ipv4_address_first() {
     assert_eq!(health.run_to_end(SOON).code, Some(0));
     v6_listener.set_nonblocking(true).expect("our own listener");
     assert!(v6_listener.accept().is_err(), "nothing was asked at ::1");
+}
+
+#[test]
+fn health_believes_no_other_program_and_shows_nothing_of_it() {
+    let page = |body: &str| {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let closing = "HTTP/1.1 200 hush\r\nX: hush\r\n\r\n".to_owned();
+    for response in [
+        page("hush"),
+        page(r#"{"status":"ok"}"#),
+        page(r#"{"status":"ok","version":"hush"}"#),
+        page(r#"{"status":"hush","version":"1","configurations":{"available":1,"total":1}}"#),
+        page(&" ".repeat(100_000)),
+        "HTTP/1.1 204 hush\r\n\r\n".to_owned(),
+        "HTTP/1.1 302 hush\r\nLocation: /hush\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        closing,
+        "HTTP/1.1 hush\r\n\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nhush\x1b[31m\r\n\r\n".to_owned(),
+        "220 hush \x1b]0;hush\x07 ESMTP\r\n".repeat(10_000),
+        String::new(),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+        let port = port_of(&listener);
+        let answer = response.clone();
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().expect("health asks");
+            let _ = connection.read(&mut [0; 1024]);
+            let _ = connection.write_all(answer.as_bytes());
+        });
+        let health = ProxyProcess::bare()
+            .command("health")
+            .option("--host", "127.0.0.1");
+        let health = health.port(port).run_to_end(SOON);
+        server.join().expect("no panic");
+        let lines = health.stderr.lines().count();
+        assert_eq!(
+            (health.code, lines),
+            (Some(1), 1),
+            "{response:.40} {health:?}"
+        );
+        let shown = health.stdout + &health.stderr;
+        assert!(
+            !shown.contains("hush") && !shown.contains('\x1b'),
+            "{shown}"
+        );
+    }
 }

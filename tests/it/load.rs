@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::attack::Attack;
 use crate::support::{
     CHUNKED_HEAD, Ended, KIB_PER_MIB, OK, ProxyProcess, RawClient, RawUpstream, SOON, SetOnDrop,
-    get, hold_machine, raise_descriptor_limit,
+    get, hold_machine, raise_descriptor_limit, rejections_counted, wait_until,
 };
 
 fn pipelined_request(number: usize) -> String {
@@ -187,12 +187,11 @@ fn a_flood_of_slow_heads_delays_no_request_by_a_second_and_ends_in_408() {
         );
     }
     assert!(started.elapsed() < Duration::from_secs(20));
-    let rejected = proxy
-        .access_lines()
-        .iter()
-        .filter(|l| l.status == 408)
-        .count();
-    assert_eq!(rejected, SLOW);
+    wait_until("each to be in the log", SOON, || {
+        let lines = proxy.access_lines();
+        let with_line = lines.iter().filter(|line| line.status == 408).count();
+        with_line + rejections_counted(&proxy.log()).iter().sum::<usize>() == SLOW
+    });
     drop(slow);
     attack.end(16 * KIB_PER_MIB, 8);
 }

@@ -1,10 +1,11 @@
 //! What the log tells, and what it never tells (contract section 6).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Answer, CHUNKED_POST_HEAD, ClosedPort, FakeFlow, POST_START, ProxyProcess, RawClient,
-    RawUpstream, SOON, chunked, credentials, expected_token, get, post, start_proxy, wait_until,
+    RawUpstream, SOON, chunked, credentials, expected_token, get, post, rejections_counted,
+    start_proxy, wait_until,
 };
 
 /// Tells whether a line is `2024-01-15 10:30:45 - LEVEL - message`.
@@ -550,4 +551,75 @@ fn a_base_url_with_a_slash_or_version_too_many_is_named() {
     get(proxy.address(), "//v1/200");
     proxy.wait_for_access_line(6);
     assert_eq!(proxy.log().matches("A request was answered 404").count(), 2);
+}
+
+#[test]
+fn paths_and_methods_are_escaped_and_cut_to_512_bytes() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    let long = format!("/v1/{}", "'".repeat(10_000));
+    client.request("GET", &long, &[], b"");
+    client.request("G'$`|", "/v1/(x);%2f%zz$y", &[], b"");
+    let lines = [1, 2].map(|count| proxy.wait_for_access_line(count).request);
+    assert!(lines[0].starts_with("GET /v1/%27%27"), "{}", lines[0]);
+    assert!(lines[0].len() <= "GET ".len() + 512, "{}", lines[0].len());
+    assert_eq!(lines[1], "G%27%24%60%7C /v1/%28x%29%3B%2f%25zz%24y");
+    // Those that are rejected before they have come whole, too.
+    for head in [
+        format!("GET /{} HTTP/9.9\r\n\r\n", "'".repeat(10_000)),
+        format!(
+            "{} / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            "X".repeat(10_000)
+        ),
+    ] {
+        let mut bad = RawClient::connect(proxy.address());
+        bad.send(head);
+        bad.read_response();
+    }
+    let lines = [3, 4].map(|count| proxy.wait_for_access_line(count).request);
+    for line in lines {
+        assert!((400..=1_025).contains(&line.len()), "{line}");
+    }
+}
+
+#[test]
+fn rejected_requests_cannot_wash_the_log_away() {
+    const ON_ONE_CONNECTION: usize = 3_000;
+    const ALONE: usize = 100;
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let began = Instant::now();
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..ON_ONE_CONNECTION / 100 {
+        client.send("GET /v1/x HTTP/1.1\r\nHost: evil.example\r\n\r\n".repeat(100));
+        for _ in 0..100 {
+            assert_eq!(client.read_response().status, 403);
+        }
+    }
+    for _ in 0..ALONE {
+        let mut bad = RawClient::connect(proxy.address());
+        bad.send("GET /v1/x HTTP/2.0\r\n\r\n");
+        assert_eq!(bad.read_response().status, 505);
+    }
+    let counts = || rejections_counted(&proxy.log());
+    wait_until("a count of each request", SOON, || {
+        proxy.access_lines().len() + counts().iter().sum::<usize>() == ON_ONE_CONNECTION + ALONE
+    });
+    // The first second that began has 50 lines, and so has each later one.
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("few") + 1;
+    let (lines, counts) = (proxy.access_lines().len(), counts().len());
+    assert!(
+        (50..=50 * seconds).contains(&lines),
+        "{lines} in {seconds} s"
+    );
+    assert!((1..=seconds).contains(&counts), "{counts} in {seconds} s");
+    // What is forwarded is logged in any case.
+    for n in 0..60 {
+        assert_eq!(get(proxy.address(), &format!("/v1/good/{n}")).status, 200);
+    }
+    wait_until("a line of each", SOON, || {
+        let log = proxy.log();
+        log.matches("\"GET /v1/good/").count() == 60
+    });
 }

@@ -1,9 +1,10 @@
 //! When a request that met the end of an idle upstream connection is sent once more, and when that could
 //! make the upstream do its work twice (contract section 4).
 
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::support::{OK, ProxyProcess, RawClient, RawUpstream, get};
+use crate::support::{OK, ProxyProcess, RawClient, RawUpstream, SOON, get};
 
 /// An upstream whose first connection ends `closes_after` its second request was read.
 fn closing_upstream(closes_after: Duration) -> RawUpstream {
@@ -74,12 +75,20 @@ fn an_idempotent_request_is_sent_once_more_however_late_the_end_comes() {
 
 #[test]
 fn a_connection_that_was_closed_while_idle_costs_the_client_nothing() {
-    let upstream = RawUpstream::once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let (closed, was_closed) = channel();
+    let upstream = RawUpstream::start(move |connection| {
+        if connection.read_request().is_some() {
+            connection.send(OK);
+            connection.close();
+            let _ = closed.send(());
+        }
+    });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     for n in 1..=5 {
         let response = client.request("POST", "/v1/x", &[], b"{}");
         assert_eq!((response.status, upstream.requests().len()), (200, n));
+        was_closed.recv_timeout(SOON).expect("the upstream closes");
         // The end of the connection arrives before the next request.
         get(proxy.address(), "/-/health");
     }

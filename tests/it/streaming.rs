@@ -183,6 +183,28 @@ fn a_slow_reader_gets_every_byte_and_does_not_fill_the_proxys_memory() {
     assert_eq!((body.len(), ended), (BODY_BYTES, Ended::Complete));
 }
 
+// The kernel's limit on data that a peer does not acknowledge counts the time in which its window is closed.
+#[test]
+fn a_client_that_reads_nothing_for_45_s_and_then_reads_on_gets_every_byte() {
+    const PAUSE: Duration = Duration::from_secs(45);
+    let body = patterned_bytes(64 * 1024 * 1024);
+    let sent = body.clone();
+    let upstream = FakeFlow::answering(move |_| Answer::new(200, sent.clone()));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send_request("GET", "/v1/x", &[], b"");
+    let asked = Instant::now();
+    wait_until("the client to go on", 2 * PAUSE, || {
+        let ended = proxy.access_lines();
+        assert!(ended.is_empty(), "given up after {:?}", asked.elapsed());
+        asked.elapsed() >= PAUSE
+    });
+    let response = client.read_response();
+    assert_eq!((response.status, response.ended), (200, Ended::Complete));
+    assert!(response.body == body);
+    assert_eq!(proxy.wait_for_access_line(1).field("end"), "ok");
+}
+
 #[test]
 fn a_large_request_and_a_large_answer_pass_each_other() {
     let upstream = FakeFlow::answering(|request| Answer::new(200, request.body.clone()));

@@ -1,6 +1,10 @@
 //! Which targets are accepted (contract section 2).
 
-use crate::support::{ProxyBuilder, ProxyProcess, SOON};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get, wait_for};
 
 fn check(target: &str) -> ProxyBuilder {
     ProxyProcess::to(target).command("check")
@@ -132,4 +136,43 @@ fn an_interface_of_this_machine_is_the_proxy_itself_where_it_listens_everywhere(
     );
     let on_loopback = check(&url).port(4321).run_to_end(SOON);
     assert_eq!(on_loopback.code, Some(0), "{on_loopback:?}");
+}
+
+#[test]
+fn names_of_loopback_are_not_looked_up() {
+    let upstream = FakeFlow::start();
+    let port = upstream.address().port();
+    // No name server knows this one.
+    for host in ["localhost", "a.b.localhost", "A.LocalHost"] {
+        let target = format!("http://{host}:{port}/x");
+        let proxy = ProxyProcess::to(&target).start();
+        assert_eq!(get(proxy.address(), "/v1/models").status, 200, "{host}");
+        let online = check(&target).arg("--online").run_to_end(SOON);
+        let resolves = format!(
+            "{}: resolves to 127.0.0.1, ::1 in ",
+            host.to_ascii_lowercase()
+        );
+        assert!(online.stdout.contains(&resolves), "{online:?}");
+    }
+}
+
+#[test]
+fn a_name_of_loopback_means_ipv6_too() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        eprintln!("skipped: no IPv6 here");
+        return;
+    };
+    let port = listener.local_addr().expect("it is bound").port();
+    let proxy = ProxyProcess::to(&format!("http://a.localhost:{port}/x")).start();
+    let asked = thread::spawn(move || get(proxy.address(), "/v1/models").status);
+    listener.set_nonblocking(true).expect("a listener of ours");
+    let accept = || listener.accept().ok();
+    let (mut connection, _) = wait_for("the proxy to connect", SOON, accept);
+    connection.set_nonblocking(false).expect("a socket of ours");
+    connection.set_read_timeout(Some(SOON)).expect("not 0");
+    let mut head = [0; 4096];
+    assert!(connection.read(&mut head).is_ok_and(|length| length > 0));
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    connection.write_all(response).expect("it is open");
+    assert_eq!(asked.join().expect("no panic"), 200);
 }

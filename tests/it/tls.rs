@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Ended, MIB, ProxyProcess, RawClient, SOON, get, post_head};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use crate::support::{Ended, MIB, OK, ProxyProcess, RawClient, SOON, get, post_head, tls_server};
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 /// A TLS server that answers each request and counts its handshakes.
@@ -26,15 +25,7 @@ impl TlsUpstream {
 
     /// Gives each client so many session tickets; until it reads them it has something to read.
     fn with_tickets(tickets: usize) -> TlsUpstream {
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key.into())
-            .unwrap();
+        let (mut config, certificate_pem) = tls_server("localhost");
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.send_tls13_tickets = tickets;
         // All is in the ticket: a store would forget sessions.
@@ -43,7 +34,7 @@ impl TlsUpstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = TlsUpstream {
             address: listener.local_addr().unwrap(),
-            certificate_pem: certified.cert.pem(),
+            certificate_pem,
             full: Arc::default(),
             resumed: Arc::default(),
         };
@@ -82,7 +73,8 @@ impl TlsUpstream {
 type Stream = StreamOwned<ServerConnection, std::net::TcpStream>;
 
 /// Answers each request: `/close` without a close_notify, `/doubled` with one response too many,
-/// `/trickled` in pieces of one record. The body for `/deaf` is never read.
+/// `/trickled` in pieces of one record. The body for `/deaf` is never read, nor is
+/// that for `/early`, which is answered at once.
 fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
@@ -101,6 +93,12 @@ fn answer(mut stream: Stream, full: &AtomicUsize, resumed: &AtomicUsize) {
             };
         }
         if request.starts_with(b"POST /flow-llm-proxy/deaf ") {
+            thread::sleep(HELD);
+            return;
+        }
+        if request.starts_with(b"POST /flow-llm-proxy/early ") {
+            let early = "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\ntoo large";
+            stream.write_all(early.as_bytes()).unwrap();
             thread::sleep(HELD);
             return;
         }
@@ -282,5 +280,98 @@ fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
         // Twice the timeout would be a second one.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_is_sent_is_told_from_session_tickets() {
+    for tickets in [0, 2] {
+        let upstream = TlsUpstream::with_tickets(tickets);
+        let proxy = upstream.start_trusting_proxy(&[("--upstream-timeout", "60")]);
+        let mut client = RawClient::connect(proxy.address());
+        let begun = Instant::now();
+        client.send(post_head(16 * MIB).replace("/v1/x", "/early"));
+        client.try_send(vec![b'x'; 16 * MIB]);
+        client.read_response().assert_text(413, "too large");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(3), "{tickets} tickets: {took:?}");
+    }
+}
+
+/// Serves as a proxy over TLS, and behind its tunnel as an upstream over TLS. Returns its address.
+fn start_tls_in_tls(outer: ServerConfig, inner: ServerConfig) -> SocketAddr {
+    let (outer, inner) = (Arc::new(outer), Arc::new(inner));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let outer = ServerConnection::new(Arc::clone(&outer)).expect("a configuration");
+            let inner = ServerConnection::new(Arc::clone(&inner)).expect("a configuration");
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut proxy = StreamOwned::new(outer, socket);
+                let head = read_head(&mut proxy)?;
+                assert!(
+                    head.starts_with("CONNECT flow.example:443 HTTP/1.1\r\n"),
+                    "{head}"
+                );
+                assert!(
+                    head.contains("\r\nProxy-Authorization: Basic bWU6ZmFrZQ==\r\n"),
+                    "{head}"
+                );
+                proxy.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+                let mut upstream = StreamOwned::new(inner, proxy);
+                loop {
+                    let head = read_head(&mut upstream)?;
+                    assert!(head.contains("\r\nhost: flow.example\r\n"), "{head}");
+                    upstream.write_all(OK.as_bytes())?;
+                }
+            });
+        }
+    });
+    address
+}
+
+fn read_head(stream: &mut impl Read) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+#[test]
+fn a_proxy_over_tls_is_verified_and_the_upstream_behind_it_too() {
+    let (outer, outer_pem) = tls_server("localhost");
+    let (inner, inner_pem) = tls_server("flow.example");
+    let address = start_tls_in_tls(outer, inner);
+    let start = |outer_pem: &str, inner_pem: &str| {
+        ProxyProcess::to("https://flow.example/flow-llm-proxy")
+            .with_file("outer.pem", outer_pem)
+            .with_file("inner.pem", inner_pem)
+            .option("--ca-file", "inner.pem")
+            .env("SSL_CERT_FILE", "outer.pem")
+            .env(
+                "HTTPS_PROXY",
+                &format!("https://me:fake@localhost:{}", address.port()),
+            )
+            .start()
+    };
+    let proxy = start(&outer_pem, &inner_pem);
+    let mut client = RawClient::connect(proxy.address());
+    for _ in 0..3 {
+        let response = client.request("POST", "/v1/x", &[], b"");
+        response.assert_text(200, "ok");
+    }
+    for (outer_pem, inner_pem) in [(&outer_pem, &outer_pem), (&inner_pem, &inner_pem)] {
+        let proxy = start(outer_pem, inner_pem);
+        let response = get(proxy.address(), "/v1/models");
+        response.assert_error(502, "upstream_unreachable");
+        let text = response.text();
+        assert!(
+            text.contains("certificate") && text.contains("--ca-file"),
+            "{text}"
+        );
     }
 }

@@ -153,6 +153,77 @@ fn no_proxy_names_the_targets_that_are_reached_directly() {
     }
 }
 
+/// Asserts what `check` says about the way to `target` with these variables, a proxy's name or `None`.
+fn assert_way(target: &str, variables: &[(&str, &str)], expected: Option<&str>) {
+    let set = |builder: ProxyBuilder, (name, value): &(&str, &str)| builder.env(name, value);
+    let builder = ProxyProcess::to(target).arg("--allow-http-target");
+    let check = variables.iter().fold(builder, set).command("check");
+    let check = check.run_to_end(SOON);
+    assert_eq!(check.code, Some(0), "{check:?}");
+    let expected = match expected {
+        Some(proxy) => format!("The upstream is reached through the proxy {proxy}"),
+        None => "The upstream is reached directly".to_owned(),
+    };
+    let is_told = check.stdout.lines().any(|line| line == expected);
+    assert!(is_told, "{target} {variables:?}: {}", check.stdout);
+    assert!(!check.output().contains("fake-password"), "{check:?}");
+}
+
+#[test]
+fn the_variables_name_the_proxy_as_curl_reads_them() {
+    const OWN: &str = "http://me:fake-password@own.example:3128";
+    const ALL: &str = "socks5://me:fake-password@all.example";
+    let (own, all) = (Some("own.example:3128"), Some("all.example:1080"));
+    let (http, https) = ("http://flow.example", "https://flow.example");
+    for (target, variables, expected) in [
+        (https, &[("HTTPS_PROXY", OWN)][..], own),
+        (https, &[("https_proxy", OWN)], own),
+        (https, &[("HTTP_PROXY", OWN)], None),
+        (https, &[("http_proxy", OWN)], None),
+        (https, &[("HTTP_PROXY", OWN), ("ALL_PROXY", ALL)], all),
+        (https, &[("all_proxy", ALL), ("HTTPS_PROXY", OWN)], own),
+        (https, &[("ALL_PROXY", ALL)], all),
+        (https, &[("HTTPS_PROXY", ""), ("ALL_PROXY", ALL)], None),
+        (https, &[("ALL_PROXY", "")], None),
+        (https, &[("HTTPS_PROXY", "own.example:3128")], own),
+        (http, &[("HTTP_PROXY", OWN)], own),
+        (http, &[("http_proxy", OWN), ("all_proxy", ALL)], own),
+        (http, &[("HTTPS_PROXY", OWN)], None),
+        (http, &[("HTTPS_PROXY", OWN), ("all_proxy", ALL)], all),
+        (http, &[("HTTP_PROXY", ""), ("ALL_PROXY", ALL)], None),
+    ] {
+        assert_way(target, variables, expected);
+    }
+}
+
+#[test]
+fn no_proxy_covers_what_curl_takes_it_to_cover() {
+    for (target, hosts, is_direct) in [
+        ("https://flow.corp.example", "corp.example", true),
+        ("https://corp.example", "corp.example", true),
+        ("https://flow.corp.example", ".corp.example", true),
+        ("https://FLOW.corp.example", "Corp.Example", true),
+        ("https://flow.corp.example", "x.example, corp.example", true),
+        ("https://flow.corp.example", "x.example corp.example", true),
+        ("https://flow.corp.example", "x.example, *", true),
+        ("https://flowcorp.example", "corp.example", false),
+        ("https://corp.example", "flow.corp.example", false),
+        ("https://flow.corp.example", "", false),
+        ("https://flow.corp.example", " , ", false),
+        ("https://10.1.2.3", "10.0.0.0/8", true),
+        ("https://10.1.2.3", "192.168.0.0/16,10.1.2.3", true),
+        ("https://11.1.2.3", "10.0.0.0/8", false),
+        ("https://[fd12::1]", "fd00::/8", true),
+        ("https://[fe80::1]", "fd00::/8", false),
+    ] {
+        let expected = (!is_direct).then_some("proxy.example:3128");
+        for name in ["NO_PROXY", "no_proxy"] {
+            let variables = [("HTTPS_PROXY", "http://proxy.example:3128"), (name, hosts)];
+            assert_way(target, &variables, expected);
+        }
+    }
+}
+
 #[test]
 fn a_loopback_target_is_never_reached_through_a_proxy() {
     let upstream = FakeFlow::start();

@@ -99,6 +99,7 @@ fn no_message_quotes_a_secret_or_a_long_value() {
             &["--shutdown-timeout", value],
             &["--max-body", value],
             &["--allow-host", &format!("{value} {value}")],
+            &["--allow-origin", value],
             &[&format!("--allow-http-target={value}")],
             &[&format!("--online={value}")],
             &[&format!("--{value}")],

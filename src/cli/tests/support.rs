@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cli::{Invocation, UsageErrors, parse};
 
-/// A `.env` file for one test, removed when dropped.
+/// A `.env` file for one test in a directory of its own, removed when dropped.
 pub(super) struct DotEnv(pub(super) PathBuf);
 
 impl DotEnv {
@@ -12,15 +12,33 @@ impl DotEnv {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("flow-proxy-dotenv-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(".env");
         std::fs::write(&path, text).unwrap();
         DotEnv(path)
+    }
+
+    /// Like [`holding`](Self::holding), with a line that names a secrets file beside it, so that all
+    /// other lines count.
+    pub(super) fn with_secrets_file(text: &str) -> DotEnv {
+        let dotenv = DotEnv::holding("");
+        let secrets = dotenv.secrets_file();
+        std::fs::write(&secrets, "").unwrap();
+        let line = format!("FLOW_PROXY_SECRETS_FILE={}\n", secrets.display());
+        std::fs::write(&dotenv.0, line + text).unwrap();
+        dotenv
+    }
+
+    pub(super) fn secrets_file(&self) -> PathBuf {
+        self.0.with_file_name("secrets.json")
     }
 }
 
 impl Drop for DotEnv {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let directory = self.0.parent().unwrap();
+        let _ = std::fs::remove_dir_all(directory);
     }
 }
 

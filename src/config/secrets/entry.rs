@@ -1,6 +1,6 @@
 //! Checks one entry of the secrets array. No message quotes a value.
 
-use super::json::Json;
+use super::json::{Element, Json};
 use crate::config::suggest::distance;
 
 /// The longest name of a configuration: every access line of the log contains one.
@@ -34,16 +34,16 @@ pub(super) struct Entry<'a> {
 /// `warnings` what is probably wrong.
 pub(super) fn read<'a>(
     number: usize,
-    entry: &'a Json,
+    Element(entry): &'a Element,
     problems: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Option<Entry<'a>> {
-    let Json::Object(fields) = entry else {
-        problems.push(format!(
-            "entry {number}: must be an object, not {}",
-            entry.kind()
-        ));
-        return None;
+    let fields = match entry {
+        Ok(fields) => fields,
+        Err(kind) => {
+            problems.push(format!("entry {number}: must be an object, not {kind}"));
+            return None;
+        }
     };
     let mut text = |field: &str, need: Need| {
         let text = field_text(fields, field, need).unwrap_or_else(|problem| {

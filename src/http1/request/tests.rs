@@ -1,5 +1,9 @@
 use super::*;
 
+fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, HttpError> {
+    super::parse_head(bytes, 0, &mut Vec::new())
+}
+
 /// The code of the error for `head`.
 fn rejected(head: &[u8]) -> &'static str {
     match parse_head(head) {
@@ -24,7 +28,7 @@ fn a_head_is_parsed() {
     assert_eq!(head.version, Version::HTTP_11);
     let lines = [("Host", "localhost"), ("X-A", "1"), ("x-a", "2")];
     assert_eq!(head.fields, HeaderBlock::of(&lines));
-    assert_eq!(head.framing, RequestFraming::None);
+    assert_eq!(head.body_length, BodyLength::None);
     assert_eq!(head.persistence, Persistence::KeepAlive);
 }
 

@@ -1,10 +1,8 @@
 use super::*;
-use crate::net::wait::{Leadership, UNWATCHED, peer_closed, set_leadership};
+use crate::net::wait::{Leadership, NoLeadership, peer_closed};
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
-use std::rc::Rc;
-use std::sync::Arc;
 
 /// Two connected sockets; reads of the near one do not block.
 fn pair() -> (TcpStream, TcpStream) {
@@ -18,25 +16,9 @@ fn pair() -> (TcpStream, TcpStream) {
 /// Never reached unless a test fails.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn unwatched(timeout: Duration) -> WaitOptions<'static> {
-    WaitOptions {
-        timeout,
-        watched: UNWATCHED,
-    }
-}
-
-fn watching(watched: Watched<'_>) -> WaitOptions<'_> {
-    WaitOptions {
-        watched,
-        ..unwatched(TIMEOUT)
-    }
-}
-
-/// A client to watch, and its far end.
-fn watched_client() -> (impl Fn() -> Option<Arc<TcpStream>>, TcpStream) {
-    let (near, far) = pair();
-    let near = Arc::new(near);
-    (move || Some(Arc::clone(&near)), far)
+/// A context that watches `client`.
+fn watching(client: &TcpStream) -> CallContext<'_> {
+    CallContext::new(&NoLeadership, client)
 }
 
 #[test]
@@ -48,7 +30,8 @@ fn a_read_returns_what_arrives() {
         &near,
         &mut buffer,
         ReadTimeout::default(),
-        unwatched(TIMEOUT),
+        TIMEOUT,
+        CallContext::UNWATCHED,
     )
     .unwrap();
     assert_eq!(&buffer[..length], b"hello");
@@ -62,7 +45,8 @@ fn a_read_gives_up_after_its_timeout() {
         &near,
         &mut [0; 4],
         ReadTimeout::default(),
-        unwatched(timeout),
+        timeout,
+        CallContext::UNWATCHED,
     );
     assert!(matches!(result, Err(WaitError::TimedOut)));
     assert!(started.elapsed() >= timeout);
@@ -74,27 +58,41 @@ fn a_read_that_blocks_first_keeps_its_timeout_and_watches_the_client() {
     near.set_nonblocking(false).unwrap();
     let read_timeout = ReadTimeout::set(&near, Duration::from_millis(20)).unwrap();
     let (started, timeout) = (Instant::now(), Duration::from_millis(60));
-    let result = read(&near, &mut [0; 4], read_timeout, unwatched(timeout));
+    let result = read(
+        &near,
+        &mut [0; 4],
+        read_timeout,
+        timeout,
+        CallContext::UNWATCHED,
+    );
     assert!(matches!(result, Err(WaitError::TimedOut)));
     assert!(started.elapsed() >= timeout);
-    let (client, client_far) = watched_client();
+    let (client, client_far) = pair();
     drop(client_far);
-    let result = read(&near, &mut [0; 4], read_timeout, watching(&client));
+    let result = read(&near, &mut [0; 4], read_timeout, TIMEOUT, watching(&client));
     assert!(matches!(result, Err(WaitError::ClientClosed)));
     far.write_all(b"late").unwrap();
-    let length = read(&near, &mut [0; 4], read_timeout, unwatched(TIMEOUT)).unwrap();
+    let length = read(
+        &near,
+        &mut [0; 4],
+        read_timeout,
+        TIMEOUT,
+        CallContext::UNWATCHED,
+    )
+    .unwrap();
     assert_eq!(length, 4);
 }
 
 #[test]
 fn a_wait_ends_when_the_watched_client_disconnects() {
     let (near, _far) = pair();
-    let (client, client_far) = watched_client();
+    let (client, client_far) = pair();
     drop(client_far);
     let result = read(
         &near,
         &mut [0; 4],
         ReadTimeout::default(),
+        TIMEOUT,
         watching(&client),
     );
     assert!(matches!(result, Err(WaitError::ClientClosed)));
@@ -103,7 +101,7 @@ fn a_wait_ends_when_the_watched_client_disconnects() {
 #[test]
 fn bytes_from_the_watched_client_do_not_end_the_wait() {
     let (near, mut far) = pair();
-    let (client, mut client_far) = watched_client();
+    let (client, mut client_far) = pair();
     client_far.write_all(b"a pipelined request").unwrap();
     far.write_all(b"response").unwrap();
     let mut buffer = [0; 16];
@@ -111,6 +109,7 @@ fn bytes_from_the_watched_client_do_not_end_the_wait() {
         &near,
         &mut buffer,
         ReadTimeout::default(),
+        TIMEOUT,
         watching(&client),
     )
     .unwrap();
@@ -133,7 +132,12 @@ fn a_peer_that_shuts_down_its_sending_side_counts_as_closed() {
 fn a_write_gives_up_on_a_peer_that_reads_nothing() {
     let (near, _far) = pair();
     let flood = vec![0; 64 << 20];
-    let result = write_all(&near, &flood, Duration::from_millis(30), UNWATCHED);
+    let result = write_all(
+        &near,
+        &flood,
+        Duration::from_millis(30),
+        CallContext::UNWATCHED,
+    );
     assert!(matches!(result, Err(WaitError::TimedOut)));
 }
 
@@ -158,26 +162,24 @@ impl Leadership for CountedLeadership {
 
 #[test]
 fn leadership_is_handed_over_before_a_wait_and_kept_where_bytes_have_arrived() {
-    let leadership = Rc::new(CountedLeadership::default());
+    let leadership = CountedLeadership::default();
     leadership.leads.set(true);
-    set_leadership(Rc::<CountedLeadership>::clone(&leadership));
     let (near, mut far) = pair();
+    let call = CallContext::new(&leadership, &near).unwatched();
     far.write_all(b"hello").unwrap();
-    wait(&near, PollFlags::IN, Instant::now(), None).unwrap();
-    let length = read(
-        &near,
-        &mut [0; 16],
-        ReadTimeout::default(),
-        unwatched(TIMEOUT),
-    )
-    .unwrap();
-    assert_eq!((length, leadership.is_leading()), (5, true));
+    wait(&near, PollFlags::IN, Instant::now(), call).unwrap();
+    let length = read(&near, &mut [0; 16], ReadTimeout::default(), TIMEOUT, call).unwrap();
+    assert_eq!((length, call.is_leading()), (5, true));
     let result = read(
         &near,
         &mut [0; 16],
         ReadTimeout::default(),
-        unwatched(Duration::from_millis(1)),
+        Duration::from_millis(1),
+        call,
     );
     assert!(matches!(result, Err(WaitError::TimedOut)));
-    assert_eq!((leadership.handed_over.get(), is_leading()), (1, false));
+    assert_eq!(
+        (leadership.handed_over.get(), call.is_leading()),
+        (1, false)
+    );
 }

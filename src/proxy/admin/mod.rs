@@ -1,5 +1,4 @@
-//! The proxy's own pages under `/-/`, which is never forwarded. Open to all: they tell nothing secret, and
-//! health checks come from elsewhere.
+//! The proxy's own pages under `/-/`, which is never forwarded. They tell nothing secret.
 
 use http::{Method, StatusCode};
 
@@ -40,6 +39,12 @@ const ROUTES: &[Route] = &[
         show: ready,
     },
 ];
+
+/// Whether `path` is a page that is open to all: health checks come from elsewhere, under any name.
+pub fn is_open_to_all(path: &[u8]) -> bool {
+    let name = path.strip_prefix(b"/-/");
+    name.is_some_and(|name| ROUTES.iter().any(|route| route.name.as_bytes() == name))
+}
 
 /// The page at `path`; `None` where the path is not under `/-/`.
 ///

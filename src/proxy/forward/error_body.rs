@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::http1::headers::HeaderBlock;
+use crate::net::wait::CallContext;
 use crate::proxy::balancer::verdict::ErrorObject;
 use crate::proxy::unpack::Unpacker;
 use crate::upstream::connection::UpstreamConnection;
@@ -26,7 +27,7 @@ pub struct ErrorBody {
 
 /// Reads the beginning of the body that follows on `connection`. A body that breaks off does so again
 /// when the rest of it is read.
-pub fn read(connection: &mut UpstreamConnection) -> ErrorBody {
+pub fn read(connection: &mut UpstreamConnection, call: CallContext<'_>) -> ErrorBody {
     let deadline = Instant::now() + MAX_WAIT;
     let mut body = ErrorBody {
         bytes: vec![0; MAX_BODY],
@@ -35,7 +36,7 @@ pub fn read(connection: &mut UpstreamConnection) -> ErrorBody {
     let mut filled = 0;
     while filled < MAX_BODY {
         let left = deadline.saturating_duration_since(Instant::now());
-        match connection.read_within(&mut body.bytes[filled..], left) {
+        match connection.read_within(&mut body.bytes[filled..], left, call) {
             Ok(BodyRead::Data(length)) => filled += length,
             Ok(BodyRead::End) => {
                 body.is_whole = true;
@@ -54,11 +55,11 @@ pub fn read(connection: &mut UpstreamConnection) -> ErrorBody {
 /// Reads what is left of a response that is not passed on, if it is short and has arrived, so that its
 /// connection can be reused. Apart from its caller, whose stack frame lasts as long as a response.
 #[inline(never)]
-pub fn skip_rest(connection: &mut UpstreamConnection) {
+pub fn skip_rest(connection: &mut UpstreamConnection, call: CallContext<'_>) {
     let mut scratch = [0; 4096];
     let mut skipped = 0;
     while skipped <= MAX_SKIPPED_BODY {
-        match connection.try_read(&mut scratch) {
+        match connection.try_read(&mut scratch, call) {
             Ok(BodyRead::Data(length)) => skipped += length,
             Ok(BodyRead::NotYet | BodyRead::End) | Err(_) => return,
         }

@@ -8,8 +8,8 @@ use super::kept_response::Kept;
 use super::model;
 use super::request_body::{Body, BodyBuffer};
 use crate::proxy::access_log::AccessLog;
-use crate::proxy::api::Api;
-use crate::proxy::route::{TargetForm, TargetSlice};
+use crate::proxy::headers::ResponseRules;
+use crate::proxy::route::TargetSlice;
 use crate::server::Exchange;
 use crate::upstream::connection::UpstreamConnection;
 
@@ -26,8 +26,8 @@ pub struct InFlight {
     pub log: AccessLog,
     /// Path and query for the upstream.
     pub path: TargetSlice,
-    pub api: Api,
-    pub form: TargetForm,
+    /// What its response's header fields depend on.
+    pub rules: ResponseRules,
     pub(super) body: Body,
     /// Its model, once that was looked for.
     pub(super) model: Option<Option<String>>,
@@ -41,8 +41,7 @@ impl InFlight {
         InFlight {
             log,
             path: TargetSlice::In(0..0),
-            api: Api::Other,
-            form: TargetForm::Origin,
+            rules: ResponseRules::default(),
             body: Body::None,
             model: None,
             attempts: Attempts::default(),

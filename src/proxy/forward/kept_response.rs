@@ -2,7 +2,7 @@
 //! for a limit or a provider, and such a response says more than what another credential lacks.
 
 use super::error_body::ErrorBody;
-use super::relay::{Relayed, response_length};
+use super::relay::Relayed;
 use crate::http1::response::ResponseHead;
 use crate::proxy::balancer::verdict::Verdict;
 use crate::proxy::headers::{self, ClientHeaders};
@@ -43,7 +43,7 @@ impl Kept {
         exchange.start(
             self.response.status,
             headers::for_client(&self.response.fields, headers),
-            response_length(&self.response),
+            self.response.body_length,
         );
         exchange.write(&self.body.bytes);
         match exchange.finish() {

@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::net::wait;
 use crate::proxy::balancer::Balancer;
 use crate::server::{ClientError, Exchange};
 
@@ -68,14 +67,12 @@ impl LimitWait {
             return Ok(false);
         }
         let generation = balancer.generation();
-        wait::before_blocking();
         while is_worth_it(Instant::now())
             && !exchange.is_stopping()
             && balancer.generation() == generation
         {
-            if wait::closes_within(exchange.client(), LOOK) {
-                return Err(ClientError::Closed);
-            }
+            let waited = exchange.call().sleep(LOOK);
+            waited.map_err(|_| ClientError::Closed)?;
         }
         drop(place);
         Ok(true)

@@ -169,7 +169,10 @@ impl Forwarder {
         exchange: &mut Exchange<'_>,
         request: &mut InFlight,
     ) -> Result<bool, ProxyError> {
-        let response = match context.connection.receive(&exchange.head.method) {
+        let response = match context
+            .connection
+            .receive(&exchange.head.method, exchange.call())
+        {
             Ok(Some(response)) => response,
             // An idle connection was closed before the request reached it.
             Ok(None) => {
@@ -184,7 +187,7 @@ impl Forwarder {
         let mut body = ErrorBody::default();
         let mut error = ErrorObject::default();
         if verdict::needs_body(response.status, &response.fields) {
-            body = error_body::read(&mut context.connection);
+            body = error_body::read(&mut context.connection, exchange.call());
             error = body.error(&response.fields);
             request.find_model(context, exchange);
         } else if self.balancer.has_model_rests(request.log.started) {
@@ -207,7 +210,7 @@ impl Forwarder {
             let is_whole = body.is_whole;
             Kept::keep(&mut request.kept, verdict, response, body);
             if !is_whole {
-                error_body::skip_rest(&mut context.connection);
+                error_body::skip_rest(&mut context.connection, exchange.call());
             }
             return Ok(false);
         }
@@ -216,7 +219,7 @@ impl Forwarder {
             && self.limit_wait.is_on()
             && self.wait_for_limit(context, exchange, request)?
         {
-            error_body::skip_rest(&mut context.connection);
+            error_body::skip_rest(&mut context.connection, exchange.call());
             request.kept = None;
             self.choose(context, exchange, request);
             return Ok(false);
@@ -265,7 +268,7 @@ impl Forwarder {
             ),
         };
         if kept.is_some() && !body.is_whole {
-            error_body::skip_rest(&mut context.connection);
+            error_body::skip_rest(&mut context.connection, exchange.call());
         }
         relay::note_end(exchange, &mut request.log, status.as_u16(), &relayed);
         if let Some(observer) = observer {
@@ -283,7 +286,7 @@ impl Forwarder {
     ) -> ClientHeaders<'r> {
         let model = request.model.as_ref().and_then(Option::as_deref);
         let id = request.log.id.as_bytes();
-        let mut headers = ClientHeaders::new(&self.target, id, request.api, request.form);
+        let mut headers = ClientHeaders::new(&self.target, id, &request.rules);
         if verdict.is_limit() {
             let rest = self.balancer.first_available_in(model, Instant::now());
             headers.set_retry_after(rest);
@@ -361,7 +364,7 @@ impl Forwarder {
         };
         context
             .connection
-            .send(message, Some(exchange.client()))
+            .send(message, exchange.call())
             .map_err(ProxyError::Upstream)
     }
 }

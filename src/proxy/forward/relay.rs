@@ -1,8 +1,8 @@
 //! Copies the response to the client as it arrives.
 
 use super::error_body::ErrorBody;
-use crate::http1::encode::ResponseLength;
-use crate::http1::response::{ResponseFraming, ResponseHead};
+use crate::http1::body::BodyLength;
+use crate::http1::response::ResponseHead;
 use crate::proxy::access_log::{AccessLog, CLIENT_GONE_STATUS, ExchangeEnd};
 use crate::proxy::api::Api;
 use crate::proxy::error::AnthropicError;
@@ -67,13 +67,16 @@ pub fn relay(
 ) -> Relayed {
     let events = has_error_frame(response).then(|| Events {
         scanner: EventScanner::default(),
-        sequence: (headers.api == Api::Responses).then(SequenceScanner::default),
+        sequence: (headers.rules.api == Api::Responses).then(SequenceScanner::default),
     });
+    if connection.has_dropped_output() {
+        exchange.close_after_response();
+    }
     let mut watchers = Watchers { events, observer };
     exchange.start(
         response.status,
         headers::for_client(&response.fields, headers),
-        response_length(response),
+        response.body_length,
     );
     if !body.bytes.is_empty() {
         exchange.write(&body.bytes);
@@ -119,15 +122,6 @@ pub fn note_end(exchange: &mut Exchange<'_>, log: &mut AccessLog, status: u16, r
     }
 }
 
-/// How the client learns where the body of `response` ends.
-pub fn response_length(response: &ResponseHead) -> ResponseLength {
-    match response.framing {
-        ResponseFraming::None => ResponseLength::None,
-        ResponseFraming::Length(length) => ResponseLength::Length(length),
-        ResponseFraming::Chunked | ResponseFraming::UntilClose => ResponseLength::Unknown,
-    }
-}
-
 /// Copies the body. This is the main loop of a response.
 fn copy_body(
     exchange: &mut Exchange<'_>,
@@ -156,12 +150,13 @@ fn next_piece(
     connection: &mut UpstreamConnection,
     watchers: &mut Watchers<'_>,
 ) -> Result<BodyRead, Relayed> {
+    let call = exchange.call();
     let mut space = exchange.space()?;
-    let mut read = connection.try_read(space);
+    let mut read = connection.try_read(space, call);
     if let Ok(BodyRead::NotYet) = read {
         exchange.flush()?;
         space = exchange.space()?;
-        read = connection.read(space);
+        read = connection.read(space, call);
     }
     if let Ok(BodyRead::Data(length)) = read {
         watchers.feed(&space[..length]);
@@ -212,8 +207,8 @@ fn responses_error(sequence_number: u64, code: &str, message: &str) -> String {
 /// Whether an error frame can be put into this body.
 fn has_error_frame(response: &ResponseHead) -> bool {
     let has_open_end = matches!(
-        response.framing,
-        ResponseFraming::Chunked | ResponseFraming::UntilClose
+        response.body_length,
+        BodyLength::Chunked | BodyLength::UntilClose
     );
     has_open_end && response.fields.is_event_stream() && response.fields.is_uncompressed()
 }

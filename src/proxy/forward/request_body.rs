@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::http1::body::RequestFraming;
+use crate::http1::body::BodyLength;
 use crate::server::{ClientError, Exchange};
 
 /// Bodies up to this size are held, in bytes: images and long histories fit.
@@ -14,7 +14,7 @@ const MAX_HELD: usize = 32 << 20;
 const MAX_HELD_TOGETHER: usize = 64 << 20;
 /// The part of the memory limit that held bodies may take.
 const MEMORY_SHARE: usize = 4;
-/// What a buffer grows by at first, in bytes; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
+/// What a buffer grows by at first, in bytes, where no length is declared; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
 /// from a declared length.
 const FIRST_STEP: usize = 16 * 1024;
 /// What a buffer grows by at most, in bytes, so that a body takes hardly more memory than it has bytes.
@@ -121,22 +121,24 @@ pub fn read_body(
 ) -> Result<Body, ClientError> {
     buffer.clear();
     let mut declared = None;
-    match exchange.head.framing {
-        RequestFraming::None => return Ok(Body::None),
-        RequestFraming::Length(length) if length > MAX_HELD as u64 => {
+    match exchange.head.body_length {
+        BodyLength::None => return Ok(Body::None),
+        BodyLength::Known(length) if length > MAX_HELD as u64 => {
             exchange.admit_body()?;
             return Ok(Body::Streamed(Some(length)));
         }
         // It bounds what is allocated, but is not the reason for allocating it.
-        RequestFraming::Length(length) => declared = Some(length),
-        RequestFraming::Chunked => {}
+        BodyLength::Known(length) => declared = Some(length),
+        BodyLength::Chunked | BodyLength::UntilClose => {}
     }
     let most = declared.map_or(MAX_HELD + 1, |length| length as usize);
+    // As much as is kept anyway, where so much is to come: fewer and larger reads.
+    let first_step = declared.map_or(FIRST_STEP, |_| KEPT);
     let mut filled = 0;
     let body = loop {
         if filled == buffer.bytes.len() {
             let left = most.saturating_sub(filled).max(1);
-            let step = filled.clamp(FIRST_STEP, LAST_STEP).min(left);
+            let step = filled.clamp(first_step, LAST_STEP).min(left);
             if !buffer.grow(filled, step) {
                 break Body::Streamed(declared);
             }

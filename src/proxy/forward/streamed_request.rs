@@ -1,10 +1,8 @@
 //! A request whose body is not held, because it is too large: it is sent while it comes, and once only.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use super::in_flight::Context;
-use crate::net::wait;
 use crate::proxy::error::ProxyError;
 use crate::proxy::headers;
 use crate::proxy::route::TargetSlice;
@@ -21,9 +19,9 @@ pub fn send_streamed(
     own: headers::Own<'_>,
 ) -> Result<bool, ProxyError> {
     // A long computation, even where neither side makes it wait.
-    wait::before_blocking();
+    let call = exchange.call();
+    call.before_blocking();
     // The exchange itself is needed for reading the body.
-    let client = Arc::clone(exchange.client());
     let path = path.of(&exchange.head.target).to_vec();
     let method = exchange.head.method.clone();
     let fields = std::mem::take(&mut exchange.head.fields);
@@ -37,7 +35,7 @@ pub fn send_streamed(
             length,
         },
     };
-    let sent = context.connection.send(request, Some(&client));
+    let sent = context.connection.send(request, call);
     match reader.error.take() {
         Some(error) => Err(ProxyError::Client(error)),
         None => sent.map_err(ProxyError::Upstream),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::http1::error::HttpError;
 use crate::net::buffer::ReadBuffer;
 use crate::net::socket::{self, ReadTimeout};
-use crate::net::wait::{self, WaitError, WaitOptions};
+use crate::net::wait::{CallContext, WaitError};
 
 /// The client's end of a connection.
 pub(crate) struct Client {
@@ -81,6 +81,7 @@ impl Client {
         &mut self,
         direct: Option<&mut [u8]>,
         timeout: Duration,
+        call: CallContext<'_>,
     ) -> Result<usize, WaitError> {
         let Client {
             socket,
@@ -93,12 +94,8 @@ impl Client {
         let length = match socket::try_read(socket, space).map_err(WaitError::Io)? {
             Some(length) => length,
             None => {
-                wait::before_blocking();
-                let options = WaitOptions {
-                    timeout,
-                    watched: wait::UNWATCHED,
-                };
-                socket::read(socket, space, *read_timeout, options)?
+                call.before_blocking();
+                socket::read(socket, space, *read_timeout, timeout, call.unwatched())?
             }
         };
         if !is_direct {

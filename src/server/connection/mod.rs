@@ -156,11 +156,10 @@ impl Connection {
             }
         }
         let bytes = self.client.input.bytes();
-        let Some(end) = request::find_end(bytes, self.searched)? else {
+        let Some((end, head)) = request::parse_head(bytes, self.searched, spare)? else {
             self.searched = bytes.len();
             return Ok(None);
         };
-        let head = request::parse_whole(&bytes[..end], spare.pop().unwrap_or_default())?;
         self.client.input.consume(end);
         self.searched = 0;
         self.empty_line_passed = false;

@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientError};
-use crate::http1::body::{ChunkDecoder, Decoded, RequestFraming};
+use crate::http1::body::{BodyDecoder, BodyLength};
 use crate::http1::error::HttpError;
 use crate::http1::headers::HeaderBlock;
 use crate::http1::request::{Persistence, RequestHead};
-use crate::net::wait::{self, WaitError};
+use crate::net::wait::{CallContext, WaitError};
 use crate::server::limits::{BODY_GRACE, Limits, MIN_BODY_RATE};
 
 /// Reads of one body that a thread makes while it leads an event loop, of 16 KiB each at most. A body
@@ -27,7 +27,7 @@ pub(crate) struct PendingRequest {
 
 /// A request body, as far as it has been read.
 pub(crate) struct RequestBody {
-    state: BodyState,
+    decoder: BodyDecoder,
     /// The client waits for a 100 (Continue) before it sends the body.
     owes_continue: bool,
     /// Decoded bytes so far.
@@ -38,24 +38,13 @@ pub(crate) struct RequestBody {
     waited: Duration,
 }
 
-enum BodyState {
-    /// How many bytes remain to be read.
-    Remaining(u64),
-    Chunked(ChunkDecoder),
-    Done,
-}
-
 impl PendingRequest {
     pub(crate) fn new(head: RequestHead) -> PendingRequest {
-        let state = match head.framing {
-            RequestFraming::None | RequestFraming::Length(0) => BodyState::Done,
-            RequestFraming::Length(length) => BodyState::Remaining(length),
-            RequestFraming::Chunked => BodyState::Chunked(ChunkDecoder::default()),
-        };
-        let owes_continue = head.expects_continue && !matches!(state, BodyState::Done);
+        let decoder = BodyDecoder::of_request(head.body_length);
+        let owes_continue = head.expects_continue && !matches!(decoder, BodyDecoder::Ended);
         PendingRequest {
             body: RequestBody {
-                state,
+                decoder,
                 owes_continue,
                 bytes: 0,
                 reads: 0,
@@ -79,7 +68,7 @@ impl RequestBody {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.state, BodyState::Done)
+        matches!(self.decoder, BodyDecoder::Ended)
     }
 
     /// Whether a 100 (Continue) has to be sent now. True only once.
@@ -87,7 +76,7 @@ impl RequestBody {
         std::mem::take(&mut self.owes_continue)
     }
 
-    /// Reads a piece of the body; 0 is its end.
+    /// Reads a piece of the body into `buffer`, which is not empty; 0 is the end of the body.
     ///
     /// # Errors
     /// [`ClientError::Rejected`] if the body stalls, is too slow, too large or malformed,
@@ -97,14 +86,9 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         buffer: &mut [u8],
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
-        let length = match self.state {
-            BodyState::Remaining(remaining) => {
-                self.read_sized(remaining, client, limits, buffer)?
-            }
-            BodyState::Chunked(_) => self.read_chunked(client, limits, buffer)?,
-            BodyState::Done => 0,
-        };
+        let length = self.read_piece(client, limits, buffer, call)?;
         self.bytes += length as u64;
         match limits.max_body {
             Some(limit) if self.bytes > limit => Err(too_large(limit)),
@@ -115,72 +99,38 @@ impl RequestBody {
     /// Skips a body that has arrived as a whole, so that an unread body need not end the connection.
     pub(crate) fn skip_buffered(&mut self, client: &mut Client) {
         let buffered = client.input.bytes().len();
-        if let BodyState::Remaining(remaining) = self.state
+        if let BodyDecoder::Remaining(remaining) = self.decoder
             && usize::try_from(remaining).is_ok_and(|remaining| remaining <= buffered)
         {
             client.input.consume(remaining as usize);
-            self.state = BodyState::Done;
+            self.decoder = BodyDecoder::Ended;
         }
-    }
-
-    fn read_sized(
-        &mut self,
-        remaining: u64,
-        client: &mut Client,
-        limits: &Limits,
-        buffer: &mut [u8],
-    ) -> Result<usize, ClientError> {
-        let most = usize::try_from(remaining)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let mut length = client.input.take_into(&mut buffer[..most]);
-        if length == 0 {
-            length = self.receive(client, limits, Some(&mut buffer[..most]))?;
-        }
-        self.state = match remaining - length as u64 {
-            0 => BodyState::Done,
-            remaining => BodyState::Remaining(remaining),
-        };
-        Ok(length)
     }
 
     /// Decodes what has arrived until `buffer` is full. Waits only while it has no data at all.
-    fn read_chunked(
+    fn read_piece(
         &mut self,
         client: &mut Client,
         limits: &Limits,
         buffer: &mut [u8],
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let BodyState::Chunked(decoder) = &mut self.state else {
-                break;
-            };
-            let input = &mut client.input;
-            // No more than fits: the decoder counts the data that it reports as taken.
-            let most = input.bytes().len().min(buffer.len() - filled);
-            if most == 0 {
-                if filled > 0 {
-                    break;
-                }
-                self.receive(client, limits, None)?;
-                continue;
+        loop {
+            let decoded = self.decoder.decode(client.input.bytes(), buffer);
+            let malformed = |reason| ClientError::Rejected(HttpError::bad_request(reason));
+            let (used, filled) = decoded.map_err(malformed)?;
+            client.input.consume(used);
+            if filled > 0 || self.is_done() {
+                return Ok(filled);
             }
-            let bytes = &input.bytes()[..most];
-            match decoder.decode(bytes).map_err(ClientError::Rejected)? {
-                Decoded::Data { start, end } => {
-                    buffer[filled..filled + end - start].copy_from_slice(&bytes[start..end]);
-                    filled += end - start;
-                    input.consume(end);
-                }
-                Decoded::End { end } => {
-                    input.consume(end);
-                    self.state = BodyState::Done;
-                }
-                Decoded::More => input.consume(most),
+            let direct = self.decoder.unframed(buffer.len());
+            if direct > 0 {
+                let length = self.receive(client, limits, Some(&mut buffer[..direct]), call)?;
+                self.decoder.advance(length);
+                return Ok(length);
             }
+            self.receive(client, limits, None, call)?;
         }
-        Ok(filled)
     }
 
     /// Receives bytes of the body, into `direct` or else into the connection's buffer. Waits if none
@@ -190,14 +140,15 @@ impl RequestBody {
         client: &mut Client,
         limits: &Limits,
         direct: Option<&mut [u8]>,
+        call: CallContext<'_>,
     ) -> Result<usize, ClientError> {
         self.reads = self.reads.saturating_add(1);
         if self.reads > MAX_READS_AS_LEADER {
-            wait::before_blocking();
+            call.before_blocking();
         }
         let timeout = limits.client_timeout;
         let started = Instant::now();
-        let result = client.read_body(direct, timeout);
+        let result = client.read_body(direct, timeout, call);
         self.waited += started.elapsed();
         match result {
             Ok(0) => Err(ClientError::Closed),
@@ -225,11 +176,11 @@ impl RequestBody {
 /// # Errors
 /// [`ClientError::Rejected`] if it is too large.
 pub(crate) fn check_declared_length(
-    framing: RequestFraming,
+    length: BodyLength,
     limits: &Limits,
 ) -> Result<(), ClientError> {
-    match (framing, limits.max_body) {
-        (RequestFraming::Length(length), Some(limit)) if length > limit => Err(too_large(limit)),
+    match (length, limits.max_body) {
+        (BodyLength::Known(length), Some(limit)) if length > limit => Err(too_large(limit)),
         _ => Ok(()),
     }
 }

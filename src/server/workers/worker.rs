@@ -2,19 +2,18 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use super::leader::Leader;
 use super::pool::{Task, Workers};
-use crate::net::wait::{self, Leadership};
+use crate::net::wait::Leadership;
 use crate::server::connection::client::ReadOutcome;
 use crate::server::connection::{CloseReason, Connection, ConnectionFate};
 use crate::server::event_loops::slots::Work;
 use crate::server::exchange::WritePolicy;
 use crate::server::handler::Handler;
-use crate::server::serve::{Buffers, Served, needs_permit, serve};
+use crate::server::serve::{Buffers, Served, Serving, needs_permit, serve};
 
 /// The stack of a worker thread, in bytes. Its deepest work is a TLS handshake, for which debug builds
 /// need more.
@@ -51,8 +50,7 @@ pub(crate) fn start_all<H: Handler>(workers: &Arc<Workers<H>>) -> io::Result<()>
 
 /// The main loop of a worker thread. Ends with the process.
 fn run<H: Handler>(workers: &Arc<Workers<H>>, thread: usize) {
-    let leader = Rc::new(Leader::new(Arc::clone(workers), thread));
-    wait::set_leadership(Rc::<Leader<H>>::clone(&leader));
+    let leader = Leader::new(Arc::clone(workers), thread);
     loop {
         let task = workers.next_task(thread);
         // A worker for each task, so that idle threads hold no buffers.
@@ -199,18 +197,14 @@ impl<'w, H: Handler> Worker<'w, H> {
         write_policy: WritePolicy,
     ) -> Served<H> {
         let (workers, context) = (self.workers, self.context_or(context));
-        let (handler, admission) = (&*workers.handler, &*workers.admission);
-        let buffers = &mut self.buffers;
-        let work = || {
-            serve(
-                connection,
-                context,
-                write_policy,
-                buffers,
-                handler,
-                admission,
-            )
+        let serving = Serving {
+            handler: &*workers.handler,
+            admission: &workers.admission,
+            leadership: self.leader,
+            write_policy,
         };
+        let buffers = &mut self.buffers;
+        let work = || serve(connection, context, buffers, &serving);
         catch_unwind(AssertUnwindSafe(work)).unwrap_or(Served::Panicked)
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::target::Target;
+use crate::http1::body::BodyDecoder;
 use crate::net::socket::peek;
 use crate::upstream::connection::open::{MAX_AGE, MAX_IDLE_TIME};
 use crate::upstream::proxy_env::ProxySettings;
@@ -45,7 +46,7 @@ fn send_get(target: &Target) -> UpstreamConnection {
         fields: std::iter::empty(),
         body: RequestBody::None,
     };
-    connection.send(request, None).unwrap();
+    connection.send(request, CallContext::UNWATCHED).unwrap();
     connection
 }
 
@@ -65,10 +66,18 @@ fn data_is_passed_on_after_some_reads_even_if_more_has_arrived() {
         thread::yield_now();
     }
 
-    assert!(connection.receive(&Method::GET).unwrap().is_some());
+    assert!(
+        connection
+            .receive(&Method::GET, CallContext::UNWATCHED)
+            .unwrap()
+            .is_some()
+    );
     let mut buffer = [0; 16 * 1024];
     let mut received = 0;
-    while let BodyRead::Data(length) = connection.try_read(&mut buffer).unwrap() {
+    while let BodyRead::Data(length) = connection
+        .try_read(&mut buffer, CallContext::UNWATCHED)
+        .unwrap()
+    {
         received += length;
     }
     assert!(
@@ -76,7 +85,10 @@ fn data_is_passed_on_after_some_reads_even_if_more_has_arrived() {
         "{received} without a pause"
     );
     while received < CHUNKS {
-        match connection.read(&mut buffer).unwrap() {
+        match connection
+            .read(&mut buffer, CallContext::UNWATCHED)
+            .unwrap()
+        {
             BodyRead::Data(length) => received += length,
             other => panic!("{other:?} after {received}"),
         }
@@ -94,7 +106,12 @@ fn idle_time_after_own_response(change: impl FnOnce(&mut OpenConnection)) -> Opt
     socket
         .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
         .unwrap();
-    assert!(connection.receive(&Method::GET).unwrap().is_some());
+    assert!(
+        connection
+            .receive(&Method::GET, CallContext::UNWATCHED)
+            .unwrap()
+            .is_some()
+    );
     connection.end_exchange();
     change(connection.open.as_mut().unwrap());
     connection.end_exchange();

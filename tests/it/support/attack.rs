@@ -13,7 +13,8 @@ pub struct Attack<'a> {
     name: &'static str,
     proxy: &'a ProxyProcess,
     rss_before_kib: u64,
-    descriptors_before: usize,
+    /// `None` where they cannot be counted.
+    descriptors_before: Option<usize>,
 }
 
 impl<'a> Attack<'a> {
@@ -29,8 +30,9 @@ impl<'a> Attack<'a> {
         }
     }
 
-    /// Asserts that the next request is served, that no thread panicked, that memory grew by
-    /// `growth_kib` at most, and the descriptors by those of `upstreams` idle connections.
+    /// Asserts that the next request is served, that no thread panicked, that no client's connection is
+    /// left, that memory grew by `growth_kib` at most, and the descriptors by those of `upstreams` idle
+    /// connections.
     pub fn end(self, growth_kib: u64, upstreams: usize) {
         let peak = self.proxy.peak_rss_kib();
         println!(
@@ -47,9 +49,15 @@ impl<'a> Attack<'a> {
             self.name,
             self.rss_before_kib
         );
-        let most = self.descriptors_before + upstreams + SPARE_DESCRIPTORS;
+        wait_until("the clients' connections to be closed", SOON, || {
+            self.proxy.client_count() == 0
+        });
+        let Some(before) = self.descriptors_before else {
+            return;
+        };
+        let most = before + upstreams + SPARE_DESCRIPTORS;
         wait_until("the descriptors to be given back", SOON, || {
-            self.proxy.fd_count() <= most
+            self.proxy.fd_count().is_some_and(|count| count <= most)
         });
     }
 }

@@ -51,3 +51,13 @@ impl AccessLine {
             .unwrap_or_else(|_| panic!("{name}='{value}' is not a number in {self:?}"))
     }
 }
+
+/// Reads the lines that count rejected requests which have no access line: how many each counts.
+pub fn rejections_counted(log: &str) -> Vec<usize> {
+    let count = |line: &str| {
+        let (_, rest) = line.split_once(" - WARNING - ")?;
+        let count = rest.strip_suffix(" more requests were rejected within 1 s")?;
+        count.parse().ok()
+    };
+    log.lines().filter_map(count).collect()
+}

@@ -20,6 +20,7 @@ mod response;
 mod seen;
 mod streams;
 mod temp_dir;
+mod tls;
 mod waits;
 mod work_dir;
 
@@ -29,7 +30,7 @@ pub use credentials::{
 };
 pub use fake_flow::{Answer, FakeFlow};
 pub use jwt::{expected_token, verified_client_id};
-pub use log_lines::AccessLine;
+pub use log_lines::{AccessLine, rejections_counted};
 pub use machine::{ClosedPort, hold_machine, raise_descriptor_limit};
 pub use messages::{
     CHUNKED_HEAD, CHUNKED_POST_HEAD, EMPTY_OK, GET_REQUEST, HELD_BODY_LIMIT_BYTES, KIB_PER_MIB,
@@ -44,5 +45,6 @@ pub use response::{Ended, Framing, Response};
 pub use seen::{SeenRequest, Upstream};
 pub use streams::{start_request, start_stream};
 pub use temp_dir::TempDir;
+pub use tls::tls_server;
 pub use waits::{SOON, SetOnDrop, wait_for, wait_until};
 pub use work_dir::{Finished, WorkDir};

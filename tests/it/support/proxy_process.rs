@@ -1,8 +1,9 @@
 //! The built binary as a child process, killed on drop.
 
 use std::fs::File;
-use std::io::Read;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::machine::raise_descriptor_limit;
-use super::{AccessLine, Finished, SOON, TempDir, credentials, wait_for};
+use super::{AccessLine, Finished, SOON, TempDir, credentials, wait_for, wait_until};
 
 /// What to start: arguments, environment and files of a fresh working directory.
 pub struct ProxyBuilder {
@@ -22,6 +23,7 @@ pub struct ProxyBuilder {
     env: Vec<(String, String)>,
     stdin: Option<File>,
     shell: Option<String>,
+    uid: Option<u32>,
 }
 
 /// A running flow-proxy.
@@ -50,6 +52,7 @@ impl ProxyProcess {
             env: vec![],
             stdin: None,
             shell: None,
+            uid: None,
         }
     }
 
@@ -151,15 +154,25 @@ impl ProxyProcess {
         self.status_number("Threads:")
     }
 
-    /// Counts the open file descriptors.
-    pub fn fd_count(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(path).expect("the process runs").count()
+    /// Counts the open file descriptors. `None` where the kernel does not tell: to root only, since nothing
+    /// may attach to the process.
+    pub fn fd_count(&self) -> Option<usize> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        entries.ok().map(Iterator::count)
     }
 
-    /// Counts the open sockets.
-    pub fn socket_count(&self) -> usize {
-        sockets_of(self.pid()).len()
+    /// Counts the open connections to clients.
+    pub fn client_count(&self) -> usize {
+        let port = self.address.port();
+        let own = |socket: &TcpSocket| socket.local_port == port && socket.is_connected;
+        tcp_sockets().filter(own).count()
+    }
+
+    /// Counts the open connections to the upstream that listens there.
+    pub fn upstream_count(&self, upstream: SocketAddr) -> usize {
+        let port = upstream.port();
+        let own = |socket: &TcpSocket| socket.remote_port == port && socket.is_connected;
+        tcp_sockets().filter(own).count()
     }
 
     fn status_number(&self, field: &str) -> u64 {
@@ -176,26 +189,31 @@ impl ProxyProcess {
     }
 }
 
-/// Lists the sockets of a process by their inodes: `socket:[1234]`.
-fn sockets_of(pid: u32) -> Vec<String> {
-    std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("the process runs")
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .map(|target| target.to_string_lossy().into_owned())
-        .filter(|target| target.starts_with("socket:"))
-        .collect()
+/// A TCP socket that a process has open. Which process the kernel tells to root only.
+struct TcpSocket {
+    local_port: u16,
+    remote_port: u16,
+    is_connected: bool,
 }
 
-/// Finds the loopback port on which a process listens, without a word from the process itself.
-fn listening_port_of(pid: u32) -> Option<u16> {
-    let sockets = sockets_of(pid);
-    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
-    table.lines().skip(1).find_map(|line| {
+/// Lists the machine's sockets over IPv4 and IPv6.
+fn tcp_sockets() -> impl Iterator<Item = TcpSocket> {
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/net/{table}")));
+    let lines = tables.into_iter().flatten().flat_map(|table| {
+        let lines = table.lines().skip(1).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    });
+    lines.filter_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        let (local, state, inode) = (*columns.get(1)?, *columns.get(3)?, columns.get(9)?);
-        let is_listening = state == "0A" && sockets.contains(&format!("socket:[{inode}]"));
-        let (_, port) = local.rsplit_once(':')?;
-        is_listening.then_some(u16::from_str_radix(port, 16).ok()?)
+        let (local, remote) = (columns.get(1)?, columns.get(2)?);
+        let (state, inode) = (*columns.get(3)?, *columns.get(9)?);
+        let port = |end: &str| u16::from_str_radix(end.rsplit_once(':')?.1, 16).ok();
+        Some(TcpSocket {
+            local_port: port(local)?,
+            remote_port: port(remote)?,
+            // 0A: it listens. Without an inode, the socket was closed by its process.
+            is_connected: state != "0A" && inode != "0",
+        })
     })
 }
 
@@ -251,6 +269,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// Runs the process as another user, which only root can.
+    pub fn uid(mut self, uid: u32) -> ProxyBuilder {
+        self.uid = Some(uid);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> ProxyBuilder {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -289,14 +313,16 @@ impl ProxyBuilder {
         process
     }
 
-    /// Starts the process at a log level that hides its line, and waits until it listens.
-    pub fn start_silent(self) -> ProxyProcess {
+    /// Starts the process at a log level that hides its line, on a port that is free now, and waits until
+    /// it listens.
+    pub fn start_silent(mut self) -> ProxyProcess {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        self.port = Some(free.expect("a free loopback port").port());
         let mut process = self.spawn();
-        let port = wait_for("a port to listen on", SOON, || {
+        wait_until("the process to listen", SOON, || {
             process.panic_at_end();
-            listening_port_of(process.pid())
+            TcpStream::connect(process.address).is_ok()
         });
-        process.address.set_port(port);
         process
     }
 
@@ -317,6 +343,14 @@ impl ProxyBuilder {
         raise_descriptor_limit();
         let program = env!("CARGO_BIN_EXE_flow-proxy");
         let mut command = match &self.shell {
+            None if self.uid.is_some() => {
+                // Where the binary lies, another user may have no access.
+                let copy = self.dir.join("flow-proxy");
+                std::fs::copy(program, &copy).expect("our own directory is writable");
+                let mut command = Command::new(copy);
+                command.uid(self.uid.unwrap_or_default());
+                command
+            }
             None => Command::new(program),
             Some(commands) => {
                 let mut shell = Command::new("sh");
@@ -335,7 +369,13 @@ impl ProxyBuilder {
             .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the built binary starts");
+        let mut child = wait_for("the built binary to start", SOON, || {
+            match command.spawn() {
+                // Another test's child may have inherited the copy of the binary while it was written.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+                spawned => Some(spawned.expect("the built binary starts")),
+            }
+        });
         let output = Output::drain(&mut child);
         ProxyProcess {
             child,

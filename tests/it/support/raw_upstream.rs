@@ -217,7 +217,7 @@ impl UpstreamConnection {
         request.body = if chunked {
             self.read_chunked()?
         } else {
-            self.take(length)?
+            self.read_bytes(length)?
         };
         self.upstream.record(request.clone());
         Some(request)
@@ -302,7 +302,7 @@ impl UpstreamConnection {
                 while !self.take_line()?.is_empty() {} // trailers
                 return Some(body);
             }
-            body.extend_from_slice(&self.take(size)?);
+            body.extend_from_slice(&self.read_bytes(size)?);
             assert_eq!(self.take_line()?, "", "CRLF after a chunk");
         }
     }
@@ -316,7 +316,8 @@ impl UpstreamConnection {
         }
     }
 
-    fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+    /// Reads this many bytes. `None` at the connection's end.
+    pub fn read_bytes(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.buffered.len() < length {
             self.read_more()?;
         }

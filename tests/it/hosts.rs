@@ -1,5 +1,4 @@
-//! Which requests are let in: Host against DNS rebinding, Origin against web pages (contract
-//! section 9).
+//! Which names the proxy has: Host against DNS rebinding (contract section 9).
 
 use crate::support::{FakeFlow, ProxyProcess, RawClient, Response, SOON, get};
 
@@ -82,6 +81,8 @@ fn other_hosts_are_forbidden() {
         "169.254.169.254.example.com",
         "[2001:db8::1]",
         "[2606:4700::1111]:8899",
+        "[::ffff:127.0.0.1]:8899",
+        "[::ffff:7f00:1]",
         "0x7f.example",
     ];
     for host in hosts {
@@ -97,95 +98,6 @@ fn an_empty_host_is_not_served() {
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let response = request_with(&proxy, "Host:\r\n");
     assert!(matches!(response.status, 400 | 403), "{}", response.status);
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
-fn local_origins_and_those_of_applications_are_served() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let origins = [
-        "http://localhost",
-        "http://localhost:3000",
-        "https://localhost:3000",
-        "http://app.localhost:5173",
-        "http://127.0.0.1:8080",
-        "http://[::1]:8080",
-        "http://192.168.1.20:8080",
-        "vscode-webview://1a2b3c",
-        "app://obsidian.md",
-        "tauri://localhost",
-        "file://",
-    ];
-    for origin in origins {
-        let response = request_with(&proxy, &format!("Host: localhost\r\nOrigin: {origin}\r\n"));
-        assert_eq!(response.status, 200, "{origin}");
-        let seen = upstream.requests().pop().expect("a request");
-        assert_eq!(seen.header("origin"), Some(origin), "forwarded unchanged");
-    }
-}
-
-#[test]
-fn web_origins_are_forbidden() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let origins = [
-        "https://example.com",
-        "http://example.com:8899",
-        "HTTPS://EXAMPLE.COM",
-        "http://localhost.example.com",
-        "http://127.0.0.1.example.com",
-        "http://example.com#localhost",
-        "http://localhost@example.com",
-        "http://8.8.8.8",
-        "https://[2606:4700::1111]",
-        // What a sandboxed frame of any web page sends.
-        "null",
-        "https://",
-        "ws://example.com",
-    ];
-    for origin in origins {
-        let lines = format!("Host: localhost\r\nOrigin: {origin}\r\n");
-        assert_forbidden(&request_with(&proxy, &lines), origin);
-    }
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
-fn one_web_origin_among_several_is_forbidden() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let lines = "Host: localhost\r\nOrigin: http://localhost\r\nOrigin: https://example.com\r\n";
-    let response = request_with(&proxy, lines);
-    assert!(matches!(response.status, 400 | 403), "{}", response.status);
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
-fn a_web_origin_is_forbidden_in_absolute_form_too() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    let host = upstream.address();
-    client.send(format!(
-        "GET http://{host}/v1/models HTTP/1.1\r\nHost: {host}\r\nOrigin: https://example.com\r\n\r\n"
-    ));
-    assert_forbidden(&client.read_response(), "absolute form");
-    assert_eq!(upstream.requests().len(), 0);
-}
-
-#[test]
-fn a_preflight_of_a_web_page_is_forbidden() {
-    let upstream = FakeFlow::start();
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    let mut client = RawClient::connect(proxy.address());
-    client.send(
-        "OPTIONS /v1/models HTTP/1.1\r\nHost: localhost\r\nOrigin: https://example.com\r\n\
-         Access-Control-Request-Method: POST\r\n\r\n",
-    );
-    let response = client.read_response();
-    assert_forbidden(&response, "preflight");
-    assert_eq!(response.header("access-control-allow-origin"), None);
     assert_eq!(upstream.requests().len(), 0);
 }
 
@@ -281,21 +193,10 @@ fn a_host_list_that_is_none_stops_the_start() {
 fn a_rejection_names_what_was_seen_and_the_way_in() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    let message = |response: Response| {
-        let body = response.json();
-        body["error"]["message"]
-            .as_str()
-            .expect("a text")
-            .to_owned()
-    };
-    let told = message(request_with(&proxy, "Host: llm.example:8899\r\n"));
+    let response = request_with(&proxy, "Host: llm.example:8899\r\n");
+    let told = response.text();
     assert!(told.contains("'llm.example:8899'"), "{told}");
     assert!(told.contains("--allow-host llm.example"), "{told}");
-    let told = message(request_with(
-        &proxy,
-        "Host: localhost\r\nOrigin: https://x.example\r\n",
-    ));
-    assert!(told.contains("'https://x.example'"), "{told}");
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("error")), (403, "forbidden"));
 }

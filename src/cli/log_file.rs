@@ -1,0 +1,42 @@
+//! Which files the log is never written to: those that the program reads. Looks at the file system.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::options::Options;
+use crate::config::secrets::SecretsSource;
+use crate::config::shown::quoted;
+
+/// Returns what is wrong with the log file, which messages call `place`: it is a file that is read.
+pub(super) fn problem(options: &Options, dotenv_path: &Path, place: &str) -> Option<String> {
+    let log_file = &options.log_file.as_ref()?.path;
+    let mut read = vec![("the .env file", dotenv_path)];
+    if let SecretsSource::File(path) = &options.secrets {
+        read.push(("the secrets file", path));
+    }
+    let roots = options.root_files().into_iter();
+    read.extend(roots.map(|(_, path)| ("a file of certificates", path)));
+    let (kind, _) = read.into_iter().find(|(_, path)| is_same(log_file, path))?;
+    let shown = quoted(&log_file.to_string_lossy());
+    Some(format!(
+        "{place}: {shown} is {kind}: name another file for the log"
+    ))
+}
+
+/// Whether both paths lead to the same file, which need not be there yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => resolved(one).is_some_and(|one| resolved(other) == Some(one)),
+    }
+}
+
+/// Returns the path of a file in its real directory.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let directory = match path.parent()? {
+        empty if empty == Path::new("") => Path::new("."),
+        parent => parent,
+    };
+    Some(fs::canonicalize(directory).ok()?.join(path.file_name()?))
+}

@@ -1,0 +1,126 @@
+//! Which files the log is written to, and which it is not (contract section 6).
+
+use std::os::unix::fs::{chown, symlink};
+use std::path::Path;
+
+use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get};
+
+const DEFAULT: &str = "flow_proxy_plugin.log";
+
+/// Starts a proxy whose directory was prepared, and asserts that it serves and warns of its default log
+/// file.
+fn assert_logs_to_stderr_only(prepare: impl FnOnce(&ProxyBuilder), why: &str) -> ProxyProcess {
+    let upstream = FakeFlow::start();
+    let builder = ProxyProcess::to(&upstream.url());
+    prepare(&builder);
+    let proxy = builder.start();
+    let line = proxy.wait_for_log(&format!("Cannot open log file {DEFAULT}: {why}"));
+    assert!(line.contains(" - WARNING - "), "{line}");
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    proxy.signal("HUP");
+    let again = proxy.wait_for_log("the log goes on where it went before");
+    assert!(again.contains(why), "{again}");
+    proxy
+}
+
+fn is_untouched(path: &Path, content: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text == content)
+}
+
+#[test]
+fn the_default_log_file_is_no_symlink() {
+    let proxy = assert_logs_to_stderr_only(
+        |builder| {
+            std::fs::write(builder.path("precious"), "mine\n").expect("our own directory");
+            symlink("precious", builder.path(DEFAULT)).expect("our own directory");
+        },
+        "it is a symbolic link",
+    );
+    assert!(is_untouched(&proxy.file("precious"), "mine\n"));
+    let proxy = assert_logs_to_stderr_only(
+        |builder| symlink("nothing", builder.path(DEFAULT)).expect("our own directory"),
+        "it is a symbolic link",
+    );
+    assert!(!proxy.file("nothing").exists());
+}
+
+#[test]
+fn the_default_log_file_is_a_file_of_this_user_s() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give files away");
+        return;
+    }
+    let proxy = assert_logs_to_stderr_only(
+        |builder| {
+            let file = builder.path(DEFAULT);
+            std::fs::write(&file, "theirs\n").expect("our own directory");
+            chown(file, Some(12_345), None).expect("root may");
+        },
+        "it is no regular file of this user's",
+    );
+    assert!(is_untouched(&proxy.file(DEFAULT), "theirs\n"));
+}
+
+#[test]
+fn a_log_file_that_was_asked_for_may_be_a_symlink() {
+    let upstream = FakeFlow::start();
+    let builder = ProxyProcess::to(&upstream.url()).option("--log-file", DEFAULT);
+    symlink("real.log", builder.path(DEFAULT)).expect("our own directory");
+    let mut proxy = builder.start();
+    proxy.signal("TERM");
+    proxy.wait_for_exit(SOON);
+    let text = std::fs::read_to_string(proxy.file("real.log")).expect("the log file");
+    assert!(text.contains("Listening on"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_read_is_no_log_file() {
+    let secrets = "the secrets file";
+    let roots = "a file of certificates";
+    for (log_file, kind) in [
+        ("secrets.json", secrets),
+        ("./d/../secrets.json", secrets),
+        ("symlink", secrets),
+        ("hardlink", secrets),
+        ("ca.pem", roots),
+        ("no-such-ca.pem", roots),
+        ("d/../.env", "the .env file"),
+    ] {
+        let ca_file = if log_file.starts_with("no") {
+            log_file
+        } else {
+            "ca.pem"
+        };
+        let builder = ProxyProcess::to("http://127.0.0.1:9/x")
+            .with_file("ca.pem", "")
+            .option("--log-file", log_file)
+            .env("SSL_CERT_FILE", ca_file);
+        let secrets_file = builder.path("secrets.json");
+        std::fs::create_dir(builder.path("d")).expect("our own directory");
+        symlink("secrets.json", builder.path("symlink")).expect("our own directory");
+        std::fs::hard_link(&secrets_file, builder.path("hardlink")).expect("our own directory");
+        let finished = builder.command("check").run_to_end(SOON);
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        let line = format!("flow-proxy: --log-file: '{log_file}' is {kind}");
+        let mut lines = finished.stderr.lines();
+        assert!(
+            lines.any(|one| one.starts_with(&line)),
+            "{line} in {finished:?}"
+        );
+    }
+}
+
+#[test]
+fn a_secrets_file_that_is_named_as_log_file_is_left_alone() {
+    let builder = ProxyProcess::bare()
+        .with_file(
+            ".env",
+            "FLOW_PROXY_LOG_FILE=own.json\nFLOW_PROXY_SECRETS_FILE=own.json\n",
+        )
+        .with_file("own.json", "[]");
+    let mut proxy = builder.spawn();
+    assert_eq!(proxy.wait_for_exit(SOON).code(), Some(2));
+    let line = "flow-proxy: .env: FLOW_PROXY_LOG_FILE: 'own.json' is the secrets file";
+    proxy.wait_for_log(line);
+    assert!(is_untouched(&proxy.file("own.json"), "[]"));
+}
