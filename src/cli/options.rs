@@ -2,6 +2,7 @@
 //! all read it. To add an option, add a row here and a field with its default to [`Options`]. Pure.
 
 use super::values;
+use crate::config::address::Block;
 use crate::config::options::Options;
 use crate::config::secrets::SecretsSource;
 use crate::config::target::Target;
@@ -10,7 +11,7 @@ use crate::config::target::Target;
 pub(super) const PREFIX: &str = "FLOW_PROXY_";
 
 /// The options that hold a list: they may be repeated.
-pub(super) const LISTS: [&str; 2] = ["allow-host", "allow-origin"];
+pub(super) const LISTS: [&str; 3] = ["allow-host", "allow-origin", "admin-from"];
 
 /// The variables that count in the environment only: a `.env` file that came with a directory must not
 /// make the secrets travel in clear text.
@@ -21,7 +22,14 @@ pub(super) const SECRETS_FILE: &str = "secrets-file";
 
 /// The options by which a `.env` file could hand out the secrets and prompts, let others in or write where
 /// it likes. Those whose names begin with `allow-` are among them.
-const TRUSTED: [&str; 5] = ["host", SECRETS_FILE, "log-file", "target-url", "ca-file"];
+const TRUSTED: [&str; 6] = [
+    "host",
+    SECRETS_FILE,
+    "log-file",
+    "target-url",
+    "ca-file",
+    "admin-from",
+];
 
 /// An option that takes a value.
 pub(super) struct OptionSpec {
@@ -234,5 +242,18 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         complete: Complete::Nothing,
         set: |options, text| values::origins(text).map(|list| options.allow_origin = list),
         show: |options| values::show_list(&options.allow_origin),
+    },
+    OptionSpec {
+        long: "admin-from",
+        env: "FLOW_PROXY_ADMIN_FROM",
+        value_name: "ADDRESSES",
+        bare: None,
+        help: "further addresses and blocks whose callers may see /-/, its status and metrics",
+        complete: Complete::Nothing,
+        set: |options, text| values::blocks(text).map(|blocks| options.admin_from = blocks),
+        show: |options| {
+            let blocks = options.admin_from.iter().map(Block::to_string);
+            values::show_list(&blocks.collect::<Vec<_>>())
+        },
     },
 ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::address::Host;
+use crate::config::address::{Block, Host};
 use crate::config::options::LogFile;
 use crate::config::origin;
 use crate::config::shown::quoted;
@@ -95,6 +95,19 @@ pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
             format!(
                 "{} is not an origin (such as https://app.example:8443: scheme, host in ASCII and \
                  port, without path and wildcards)",
+                quoted(text)
+            )
+        })
+    };
+    text.split(',').map(str::trim).map(read).collect()
+}
+
+/// Reads addresses and blocks of addresses, comma-separated.
+pub(super) fn blocks(text: &str) -> Result<Vec<Block>, String> {
+    let read = |text: &str| {
+        Block::parse(text).ok_or_else(|| {
+            format!(
+                "{} is not an address or a block of them (such as 172.17.0.1 or 10.0.0.0/8)",
                 quoted(text)
             )
         })

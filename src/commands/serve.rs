@@ -211,12 +211,14 @@ impl Service<'_> {
                 options.host.first(),
                 &options.allow_host,
                 &options.allow_origin,
+                &options.admin_from,
             ),
             balancer,
             upstream,
             limit_wait: options.limit_wait,
             workers: options.workers,
             is_file_valid,
+            log_lines_dropped: logging::lines_dropped,
         };
         Proxy::new(options.target.clone(), proxy_options).map_err(Failure::configuration)
     }

@@ -115,6 +115,55 @@ pub fn connectable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+/// An address, or a block of addresses (RFC 4632 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    network: IpAddr,
+    /// The bits of `network` that count.
+    bits: u32,
+}
+
+impl Block {
+    /// Reads an address or `network/bits`; an IPv6 address may stand in brackets.
+    pub fn parse(text: &str) -> Option<Block> {
+        let (network, bits) = match text.split_once('/') {
+            Some((network, bits)) => (network, Some(bits.parse().ok()?)),
+            None => (text, None),
+        };
+        let network: IpAddr = network.trim_matches(['[', ']']).parse().ok()?;
+        let width = width(network);
+        let bits = bits.unwrap_or(width);
+        (bits <= width).then_some(Block { network, bits })
+    }
+
+    /// Whether `address` is in it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let bits = |address| match address {
+            IpAddr::V4(v4) => u128::from(Ipv4Addr::to_bits(v4)),
+            IpAddr::V6(v6) => Ipv6Addr::to_bits(v6),
+        };
+        let ignored = width(address) - self.bits.min(width(address));
+        self.network.is_ipv4() == address.is_ipv4()
+            && (bits(address) ^ bits(self.network))
+                .checked_shr(ignored)
+                .unwrap_or(0)
+                == 0
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.bits == width(self.network) {
+            return self.network.fmt(formatter);
+        }
+        write!(formatter, "{}/{}", self.network, self.bits)
+    }
+}
+
+fn width(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::address::Host;
+use super::address::{Block, Host};
 use super::proxy_variables::ProxyVariables;
 use super::secrets::SecretsSource;
 use super::target::Target;
@@ -28,6 +28,8 @@ pub struct Options {
     pub allow_host: Vec<String>,
     /// Further origins whose pages may call, as browsers write them.
     pub allow_origin: Vec<String>,
+    /// Callers beside loopback that may see the pages.
+    pub admin_from: Vec<Block>,
     /// Where the credentials come from.
     pub secrets: SecretsSource,
     /// The directory that the secrets file must not leave, whatever replaces it: that of a `.env` file with
@@ -87,6 +89,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             allow_host: Vec::new(),
             allow_origin: Vec::new(),
+            admin_from: Vec::new(),
             secrets: SecretsSource::File(PathBuf::from("secrets.json")),
             secrets_within: None,
             log_file: Some(LogFile {

@@ -92,6 +92,8 @@ known_headers! {
     XFlowProxyError = b"x-flow-proxy-error",
     XGoogApiKey = b"x-goog-api-key",
     XLitellmApiKey = b"x-litellm-api-key",
+    XLitellmKeyMaxBudget = b"x-litellm-key-max-budget",
+    XLitellmKeySpend = b"x-litellm-key-spend",
     XLitellmResponseCost = b"x-litellm-response-cost",
     XRequestId = b"x-request-id",
 }

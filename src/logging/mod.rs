@@ -27,6 +27,8 @@ use simplelog::{CombinedLogger, Config, SharedLogger};
 mod line;
 mod sink;
 
+pub use sink::lines_dropped;
+
 use sink::Sink;
 
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.

@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,6 +77,14 @@ enum Destination {
     Next(File),
 }
 
+/// Lines that any sink has lost since the process started.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many lines were lost since the process started.
+pub fn lines_dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
 impl Sink {
     pub(super) fn new(name: String, has_destination: bool) -> Self {
         let queue = Queue {
@@ -107,6 +116,7 @@ impl Sink {
         let length: usize = line.iter().map(|part| part.len()).sum();
         if queue.pending.len() + length > MAX_PENDING_BYTES {
             queue.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         for part in line {
@@ -269,6 +279,9 @@ impl Writer {
     /// level, because the log itself is concerned.
     fn note_health(&mut self, result: Result<(), Failure>) {
         let name = &self.sink.name;
+        if let Err(failure) = &result {
+            DROPPED.fetch_add(failure.lost, Ordering::Relaxed);
+        }
         match (result, &mut self.health) {
             (Ok(()), Health::Works) => {}
             (Err(failure), Health::Fails { lost }) => *lost += failure.lost,

@@ -134,7 +134,7 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// Appends a path or a method: as few kinds of characters as are usual in them, the others
 /// percent-encoded, so that no shell, terminal or viewer of the log takes them for something else.
-fn push_path(text: &[u8], line: &mut Vec<u8>) {
+pub fn push_path(text: &[u8], line: &mut Vec<u8>) {
     if text.len() <= MAX_PATH && text.iter().copied().all(is_usual_in_path) {
         return line.extend_from_slice(text);
     }

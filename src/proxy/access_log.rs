@@ -10,6 +10,7 @@ use log::Level;
 
 use super::request_id::RequestId;
 use super::route::TargetSlice;
+use super::usage::facts;
 use super::usage::observer::Observed;
 use super::usage::tokens::Usage;
 use super::usage::totals::BadEnd;
@@ -37,7 +38,7 @@ pub enum ExchangeEnd {
 }
 
 /// What the access line says about one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AccessLog {
     pub method: Method,
     /// Without its query.
@@ -62,6 +63,9 @@ pub struct AccessLog {
     pub usage: Usage,
     /// In US dollars, finite and not negative.
     pub cost: Option<f64>,
+    /// What the upstream says that the credential has spent, and may spend, in US dollars.
+    pub spend: Option<f64>,
+    pub budget: Option<f64>,
     /// The client's program.
     pub agent: Option<Box<str>>,
     /// The session of a coding tool that the request belongs to.
@@ -95,6 +99,8 @@ impl AccessLog {
             model: None,
             usage: Usage::None,
             cost: None,
+            spend: None,
+            budget: None,
             agent: None,
             session: None,
             id,
@@ -143,14 +149,30 @@ impl AccessLog {
         };
     }
 
+    /// Notes what the upstream says of the credential's budget.
+    pub fn note_budget(&mut self, fields: &HeaderBlock) {
+        let amount = |field| fields.value(field).and_then(facts::cost);
+        self.spend = amount(KnownHeader::XLitellmKeySpend);
+        self.budget = amount(KnownHeader::XLitellmKeyMaxBudget);
+    }
+
+    /// Whether something went wrong other than that the client left.
+    pub fn is_error(&self) -> bool {
+        let has_bad_status = self.status >= 400 && self.status != CLIENT_GONE_STATUS;
+        has_bad_status || !self.ends_well()
+    }
+
+    fn ends_well(&self) -> bool {
+        matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone)
+    }
+
     /// The level of its line.
     pub fn level(&self) -> Level {
-        let ends_well = matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone);
         match self.status {
             _ if self.is_probe => Level::Debug,
             500.. => Level::Error,
             400.. => Level::Warn,
-            _ if !ends_well => Level::Warn,
+            _ if !self.ends_well() => Level::Warn,
             _ => Level::Info,
         }
     }

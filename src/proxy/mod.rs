@@ -6,9 +6,9 @@
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 pub mod access;
 mod access_line;
@@ -19,6 +19,7 @@ pub mod balancer;
 pub mod error;
 mod forward;
 mod headers;
+mod ledger;
 mod own_response;
 #[cfg(test)]
 mod recorded;
@@ -31,16 +32,18 @@ mod usage;
 
 use self::access::{AccessPolicy, fetch_metadata};
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};
-use self::admin::Readiness;
+use self::admin::look::Look;
 use self::api::Api;
 use self::balancer::Balancer;
 use self::error::ProxyError;
 use self::forward::Forwarder;
 use self::forward::in_flight::{Context, InFlight};
 use self::headers::ResponseRules;
+use self::ledger::Ledger;
+use self::ledger::recent::Ended;
 use self::rejection_log::RejectionLog;
 use self::request_id::RequestIds;
-use self::route::Route;
+use self::route::{Route, TargetForm};
 use crate::config::target::Target;
 use crate::http1::error::HttpError;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
@@ -53,7 +56,9 @@ pub struct Proxy {
     forwarder: Forwarder,
     ids: RequestIds,
     rejections: Arc<RejectionLog>,
+    ledger: Ledger,
     is_file_valid: Arc<AtomicBool>,
+    log_lines_dropped: fn() -> u64,
 }
 
 impl Handler for Proxy {
@@ -110,6 +115,8 @@ impl Handler for Proxy {
         if self.rejections.admits() {
             access_line::write(&log, &rejected.peer, &rejected.target);
         }
+        let attempts = std::iter::empty();
+        self.ledger.add(Ended::of(log, &rejected.target), attempts);
         OwnResponse { fields, body }
     }
 }
@@ -125,6 +132,8 @@ pub struct Options {
     pub workers: usize,
     /// Whether the secrets file on disk could be loaded.
     pub is_file_valid: Arc<AtomicBool>,
+    /// Returns how many lines the log has lost.
+    pub log_lines_dropped: fn() -> u64,
 }
 
 impl Proxy {
@@ -140,13 +149,16 @@ impl Proxy {
             limit_wait,
             workers,
             is_file_valid,
+            log_lines_dropped,
         } = options;
         Ok(Proxy {
             access,
             forwarder: Forwarder::new(target, balancer, upstream, limit_wait, workers)?,
             ids: RequestIds::new(),
             rejections: RejectionLog::new(),
+            ledger: Ledger::new(),
             is_file_valid,
+            log_lines_dropped,
         })
     }
 
@@ -178,7 +190,12 @@ impl Proxy {
             self.access.check(&head.fields, path, route.form)?;
         }
         if path.starts_with(b"/-")
-            && let Some(page) = admin::page(path, &head.method, self.readiness(exchange))
+            && let Some(page) = admin::page(
+                path,
+                &head.method,
+                || self.access.check_admin(exchange.peer(), &head.fields),
+                &self.look(exchange),
+            )
         {
             let page = page?;
             request.log.is_probe = true;
@@ -188,6 +205,18 @@ impl Proxy {
         if let Some(fields) = request.rules.cors.preflight(head) {
             let status = StatusCode::NO_CONTENT;
             own_response::send(exchange, &mut request.log, status, &fields, b"");
+            return Ok(Progress::Done);
+        }
+        if path == b"/" && self.is_led_to_the_page(exchange, route.form) {
+            let page = (header::LOCATION, HeaderValue::from_static("/-/"));
+            let empty = (header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            own_response::send(
+                exchange,
+                &mut request.log,
+                StatusCode::FOUND,
+                &[page, empty],
+                b"",
+            );
             return Ok(Progress::Done);
         }
         if head.method == Method::HEAD && path == b"/" {
@@ -206,14 +235,32 @@ impl Proxy {
         self.forwarder.start(context, exchange, request)
     }
 
-    fn readiness(&self, exchange: &Exchange<'_>) -> Readiness {
-        let balancer = &self.forwarder.balancer;
-        Readiness {
-            available: balancer.available(Instant::now()),
-            is_degraded: balancer.is_degraded(),
+    fn look(&self, exchange: &Exchange<'_>) -> Look<'_> {
+        Look {
+            balancer: &self.forwarder.balancer,
+            ledger: &self.ledger,
+            target: &self.forwarder.target,
+            server: exchange.server_load(),
             is_file_valid: self.is_file_valid.load(Ordering::Relaxed),
             is_stopping: exchange.is_stopping(),
+            log_lines_dropped: (self.log_lines_dropped)(),
+            now: Instant::now(),
+            at: SystemTime::now(),
         }
+    }
+
+    /// Whether a browser asks for `/` whose user may see the page. The upstream's own start page is of
+    /// no use to it: it could load nothing.
+    fn is_led_to_the_page(&self, exchange: &Exchange<'_>, form: TargetForm) -> bool {
+        let head = &exchange.head;
+        let accept = head.fields.find(b"accept").unwrap_or_default();
+        head.method == Method::GET
+            && form == TargetForm::Origin
+            && memchr::memmem::find(accept, b"text/html").is_some()
+            && self
+                .access
+                .check_admin(exchange.peer(), &head.fields)
+                .is_ok()
     }
 
     /// Ends the request, unless it waits for the upstream.
@@ -244,6 +291,10 @@ impl Proxy {
             && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {
             log::warn!("A request was answered 404: {hint}");
+        }
+        if !log.is_probe {
+            let ended = Ended::of(request.log, &exchange.head.target);
+            self.ledger.add(ended, request.attempts.outcomes());
         }
         Progress::Done
     }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::access_log::{AccessLog, ExchangeEnd};
-use super::admin::AdminResponse;
+use super::admin::look::AdminResponse;
 use super::headers;
 use crate::http1::body::BodyLength;
 use crate::http1::encode::field_lines;
@@ -11,14 +11,18 @@ use crate::server::{ClientError, Exchange};
 
 /// Sends an admin page.
 pub fn send_page(exchange: &mut Exchange<'_>, log: &mut AccessLog, page: &AdminResponse) {
-    let fields = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
+    let kind = HeaderValue::from_static(page.content_type);
+    let mut fields = vec![
+        (header::CONTENT_TYPE, kind),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_LENGTH, HeaderValue::from(page.body.len())),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
     ];
+    let policy = page.policy.clone();
+    fields.extend(policy.map(|policy| (header::CONTENT_SECURITY_POLICY, policy)));
     send(exchange, log, page.status, &fields, page.body.as_bytes());
 }
 

@@ -37,6 +37,17 @@ pub(crate) struct Admission {
     open: Arc<AtomicUsize>,
 }
 
+/// How busy the server is.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLoad {
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// The most requests in flight.
+    pub workers: usize,
+    /// Open connections of clients.
+    pub connections: usize,
+}
+
 /// A connection in the queue, and since when.
 type Queued = (Box<Connection>, Instant);
 
@@ -200,6 +211,14 @@ impl Admission {
 
     pub(super) fn is_aborting(&self) -> bool {
         self.aborting.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn load(&self) -> ServerLoad {
+        ServerLoad {
+            in_flight: self.in_flight.0.load(Ordering::Relaxed),
+            workers: self.limits.workers,
+            connections: self.open_connections(),
+        }
     }
 
     pub(super) fn open_connections(&self) -> usize {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
-use super::admission::Admission;
+use super::admission::{Admission, ServerLoad};
 use super::connection::client::{Client, ClientError};
 use super::connection::request_body::{self, PendingRequest, RequestBody};
 use crate::http1::body::BodyLength;
@@ -111,6 +111,17 @@ impl<'a> Exchange<'a> {
     /// Lets the connection end after this exchange.
     pub fn close_after_response(&mut self) {
         *self.persistence = Persistence::Close;
+    }
+
+    /// How busy the server is with other requests.
+    pub fn server_load(&self) -> ServerLoad {
+        let load = self.admission.load();
+        // Only with a permit may this one wait.
+        let own = usize::from(self.write_policy == WritePolicy::MayWait);
+        ServerLoad {
+            in_flight: load.in_flight.saturating_sub(own),
+            ..load
+        }
     }
 
     /// Whether the server stops. Requests in flight go on during the grace period.

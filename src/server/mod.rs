@@ -27,6 +27,7 @@ mod tests;
 mod waiting;
 mod workers;
 
+pub use self::admission::ServerLoad;
 pub use self::connection::client::ClientError;
 pub use self::exchange::Exchange;
 pub use self::handler::{Handler, OwnResponse, Progress, RejectedRequest};

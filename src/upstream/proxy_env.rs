@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ureq::Proxy;
 
+use crate::config::address::Block;
 use crate::config::proxy_variables::ProxyVariables;
 use crate::config::shown::shown;
 use crate::config::target::Target;
@@ -94,7 +95,7 @@ fn excepts(hosts: &str, host: &str) -> bool {
         .filter(|entry| !entry.is_empty())
         .any(|entry| match address {
             _ if entry == "*" => true,
-            Some(address) => is_in_block(address, entry),
+            Some(address) => Block::parse(entry).is_some_and(|block| block.contains(address)),
             None => is_in_domain(host, entry),
         })
 }
@@ -108,30 +109,6 @@ fn is_in_domain(host: &str, domain: &str) -> bool {
     !domain.is_empty()
         && end.eq_ignore_ascii_case(domain.as_bytes())
         && (before.is_empty() || before.ends_with(b"."))
-}
-
-/// Whether `address` is the one in `block`, or in the block `network/bits` (RFC 4632 section 3.1).
-fn is_in_block(address: IpAddr, block: &str) -> bool {
-    let (network, bits) = match block.split_once('/') {
-        Some((network, bits)) => (network, bits.parse().ok()),
-        None => (block, Some(u32::MAX)),
-    };
-    let network = network.trim_matches(['[', ']']).parse();
-    let (address, network, width) = match (address, network) {
-        (IpAddr::V4(address), Ok(IpAddr::V4(network))) => (
-            u128::from(address.to_bits()),
-            u128::from(network.to_bits()),
-            32,
-        ),
-        (IpAddr::V6(address), Ok(IpAddr::V6(network))) => {
-            (address.to_bits(), network.to_bits(), 128)
-        }
-        _ => return false,
-    };
-    bits.is_some_and(|bits: u32| {
-        let ignored = width - bits.min(width);
-        (address ^ network).checked_shr(ignored).unwrap_or(0) == 0
-    })
 }
 
 #[cfg(test)]
@@ -253,6 +230,7 @@ mod tests {
             ("2.3", "10.1.2.3"),
             ("10.0.0.0/16", "10.1.2.3"),
             ("10.0.0.0/x", "10.0.0.0"),
+            ("10.0.0.0/33", "10.0.0.0"),
             ("fd00::/16", "[fd12::1]"),
             ("10.0.0.0/8", "[fd12::1]"),
             ("10.0.0.0/8", "a.example"),

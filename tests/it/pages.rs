@@ -103,7 +103,7 @@ fn health_answers_head_without_a_body() {
 fn an_unknown_page_is_not_found_and_never_forwarded() {
     let upstream = FakeFlow::start();
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    for path in ["/-/", "/-/x", "/-/health/x", "/-/v1/models", "/-/healthy"] {
+    for path in ["/-", "/-/x", "/-/health/x", "/-/v1/models", "/-/healthy"] {
         let response = get(proxy.address(), path);
         response.assert_error_to(path, 404, "not_found");
         assert!(response.json()["error"]["message"].is_string());

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+mod admin;
 pub mod cors;
 pub mod fetch_metadata;
 pub mod host;
@@ -16,6 +17,7 @@ use self::cors::Cors;
 use self::host::AllowedHosts;
 use self::origin::AllowedOrigins;
 use super::route::TargetForm;
+use crate::config::address::Block;
 use crate::http1::error::HttpError;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 
@@ -24,15 +26,24 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 pub struct AccessPolicy {
     hosts: AllowedHosts,
     origins: AllowedOrigins,
+    /// Callers beside loopback that may see the pages.
+    admin_from: Vec<Block>,
 }
 
 impl AccessPolicy {
     /// The policy of a proxy that is bound to `address`, with further names that Host may have, and
-    /// further origins whose pages may call, as browsers write them.
-    pub fn new(address: IpAddr, hosts: &[String], origins: &[String]) -> AccessPolicy {
+    /// further origins whose pages may call, as browsers write them. Callers of `admin_from` may see the
+    /// pages.
+    pub fn new(
+        address: IpAddr,
+        hosts: &[String],
+        origins: &[String],
+        admin_from: &[Block],
+    ) -> AccessPolicy {
         AccessPolicy {
             hosts: AllowedHosts::new(address, hosts),
             origins: AllowedOrigins::new(origins),
+            admin_from: admin_from.to_vec(),
         }
     }
 
@@ -61,6 +72,14 @@ impl AccessPolicy {
         }
     }
 
+    /// Checks the caller of a page that is not open to all; `peer` is its address and port.
+    ///
+    /// # Errors
+    /// 403: it may not see it.
+    pub fn check_admin(&self, peer: &str, fields: &HeaderBlock) -> Result<(), HttpError> {
+        admin::check(&self.admin_from, peer, fields)
+    }
+
     /// Whether the page of this origin may read the response to a request for `path`. The proxy's own
     /// pages are for themselves alone.
     pub fn cors(&self, origin: Option<&[u8]>, path: &[u8]) -> Cors {
@@ -79,7 +98,7 @@ mod tests {
     #[test]
     fn web_pages_are_rejected_on_whatever_address_the_proxy_listens() {
         for address in ["127.0.0.1", "::1", "0.0.0.0", "::", "192.168.1.20"] {
-            let policy = AccessPolicy::new(address.parse().unwrap(), &[], &[]);
+            let policy = AccessPolicy::new(address.parse().unwrap(), &[], &[], &[]);
             let is_let_in = |name, value| {
                 let fields = HeaderBlock::of(&[("Host", "localhost"), (name, value)]);
                 policy

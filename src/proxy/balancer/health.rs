@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::verdict::Verdict;
 use crate::config::secrets::Credential;
 
 /// How long a failed credential rests the first time; each repeat doubles it.
@@ -26,8 +27,10 @@ const MAX_MODEL_RESTS: usize = 64;
 /// A rest, and when it began: a response to an earlier request says nothing about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rest {
-    began: Instant,
+    pub began: Instant,
     pub until: Instant,
+    /// The status and the meaning of the response that it began with.
+    pub reason: (u16, &'static str),
 }
 
 /// Why a credential rests for one model.
@@ -47,14 +50,14 @@ pub struct Health {
     pub credential: Arc<Credential>,
     /// Failures in a row; 0: it has not failed.
     failures: u32,
-    failed: Option<Rest>,
+    pub failed: Option<Rest>,
     /// When an accepted response ended the last failure.
     restored_at: Option<Instant>,
-    limited: Option<Rest>,
+    pub limited: Option<Rest>,
     /// Budget responses in a row.
     budget_repeats: u32,
-    budget: Option<Rest>,
-    models: Vec<(Box<str>, ModelRest, Rest)>,
+    pub budget: Option<Rest>,
+    pub models: Vec<(Box<str>, ModelRest, Rest)>,
     pub shared: Arc<Shared>,
 }
 
@@ -185,6 +188,20 @@ impl Health {
         was_failed
     }
 
+    /// Notes what the response with this status said that a rest has begun with.
+    pub fn note_reason(&mut self, verdict: Verdict, status: u16) {
+        let (rest, meaning) = match verdict {
+            Verdict::Dead => (&mut self.failed, "expired or deleted"),
+            Verdict::Credential => (&mut self.failed, "rejected"),
+            Verdict::Limit { .. } => (&mut self.limited, "rate limit"),
+            Verdict::Budget => (&mut self.budget, "budget spent"),
+            _ => return,
+        };
+        if let Some(rest) = rest {
+            rest.reason = (status, meaning);
+        }
+    }
+
     /// Ends the rests for limits, budgets and models, not that of a failed credential.
     pub fn end_rests(&mut self) {
         self.limited = None;
@@ -257,7 +274,7 @@ impl Health {
         self.models.iter().map(|(_, _, rest)| rest.until).max()
     }
 
-    fn busy_until(&self, start: Instant) -> Option<Instant> {
+    pub fn busy_until(&self, start: Instant) -> Option<Instant> {
         match self.shared.busy_until_ms.load(Ordering::Relaxed) {
             0 => None,
             until => Some(start + Duration::from_millis(until)),
@@ -275,6 +292,7 @@ fn rest(now: Instant, length: Duration) -> Rest {
     Rest {
         began: now,
         until: now + length,
+        reason: (0, ""),
     }
 }
 

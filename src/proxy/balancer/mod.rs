@@ -15,6 +15,7 @@ pub mod event;
 pub mod health;
 mod retry_after;
 pub mod selection;
+pub mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub mod verdict;
 use self::event::Event;
 use self::health::{Health, millis};
 use self::selection::{Selection, Wanted, is_tried};
+use self::snapshot::EntryStatus;
 use self::state::{Entry, State};
 use self::verdict::{Judgement, Verdict};
 use crate::config::secrets::Configuration;
@@ -159,6 +161,19 @@ impl Balancer {
             state.entries.iter().filter(is_available).count(),
             state.entries.len(),
         )
+    }
+
+    /// How each configuration is, in the order of the file.
+    pub fn snapshot(&self, now: Instant) -> Vec<EntryStatus> {
+        let state = self.lock();
+        let entries = state.entries.iter();
+        entries
+            .map(|entry| {
+                let in_flight = entry.in_flight.load(Ordering::Relaxed);
+                let name = &entry.configuration.name;
+                EntryStatus::of((name, in_flight), state.health(entry), (now, self.start))
+            })
+            .collect()
     }
 
     /// Whether no credential was accepted lately.

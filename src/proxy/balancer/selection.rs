@@ -1,8 +1,10 @@
 //! A configuration that was chosen for one attempt, and what the choice depended on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use http::StatusCode;
 
 use super::health::{Health, Shared};
 use super::verdict::{Judgement, Verdict};
@@ -17,11 +19,24 @@ pub struct Selection {
     pub(super) has_marks: bool,
     /// What the response said, once it has come.
     pub judgement: Option<Judgement>,
+    /// The status of the response.
+    pub status: Option<StatusCode>,
+    pub(super) in_flight: Option<InFlight>,
     pub(super) probe: Option<Probe>,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Selection {
+    /// The status of the response; 0 before it has come.
+    pub(super) fn status(&self) -> u16 {
+        self.status.map_or(0, |status| status.as_u16())
+    }
+
+    /// The request goes on with another credential.
+    pub fn leave(&mut self) {
+        self.in_flight = None;
+    }
+
     /// Ends the probe of a failed credential; others may try it from now on.
     pub fn end_probe(&mut self) {
         self.probe = None;
@@ -35,6 +50,23 @@ impl Drop for Selection {
         if !self.judgement.is_some_and(is_busy) {
             self.shared.end_busy();
         }
+    }
+}
+
+/// Counts a request in flight until it is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    pub(super) fn of(count: &Arc<AtomicUsize>) -> InFlight {
+        count.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,12 +1,12 @@
 //! Turns and healths: what the balancer's mutex guards.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::event::{Event, EventKind};
 use super::health::{FORBIDDEN_COOLDOWN, Health, MODEL_COOLDOWN, ModelRest};
-use super::selection::{Probe, Selection, Wanted, is_tried};
+use super::selection::{InFlight, Probe, Selection, Wanted, is_tried};
 use super::verdict::{Judgement, Verdict};
 use crate::config::secrets::Configuration;
 
@@ -23,7 +23,9 @@ pub(super) struct State {
 /// One turn in the round-robin.
 #[derive(Debug)]
 pub(super) struct Entry {
-    configuration: Arc<Configuration>,
+    pub(super) configuration: Arc<Configuration>,
+    /// Requests that wait for its response or pass it on.
+    pub(super) in_flight: Arc<AtomicUsize>,
     /// Index into `State::credentials`.
     credential: usize,
     /// The number of its last turn; 0: it has had none.
@@ -87,6 +89,8 @@ impl State {
             sent_at: now,
             has_marks: health.has_marks(),
             judgement: None,
+            status: None,
+            in_flight: Some(InFlight::of(&entry.in_flight)),
             probe,
             shared,
         }
@@ -147,6 +151,11 @@ impl State {
                 .map(|rest| EventKind::Limited { rest }),
             _ => None,
         };
+        if let Some(EventKind::Failed | EventKind::Limited { .. } | EventKind::BudgetSpent { .. }) =
+            kind
+        {
+            health.note_reason(verdict, selection.status());
+        }
         let kind = kind.or(is_restored.then_some(EventKind::Restored))?;
         Some(self.event(selection, kind, model, (now, start)))
     }
@@ -173,6 +182,9 @@ impl State {
                 .map(|rest| EventKind::ModelDenied { rest }),
             _ => None,
         };
+        if kind == Some(EventKind::Failed) {
+            health.note_reason(verdict, selection.status());
+        }
         Some(self.event(selection, kind?, model, (now, start)))
     }
 
@@ -196,10 +208,12 @@ impl State {
                     && entry.configuration.credential == configuration.credential
             };
             let old = old_entries.iter().position(is_same);
+            let old = old.map(|index| old_entries.remove(index));
             self.entries.push(Entry {
                 configuration: Arc::new(configuration.clone()),
                 credential,
-                last_turn: old.map_or(0, |index| old_entries.remove(index).last_turn),
+                last_turn: old.as_ref().map_or(0, |old| old.last_turn),
+                in_flight: old.map_or_else(Arc::default, |old| old.in_flight),
             });
         }
         assert!(

@@ -10,6 +10,7 @@ use crate::config::secrets::Configuration;
 use crate::proxy::balancer::Balancer;
 use crate::proxy::balancer::selection::{Selection, Wanted};
 use crate::proxy::balancer::verdict::{Judgement, Verdict};
+use crate::proxy::ledger::recent::Attempt;
 
 /// No attempt begins later than this after the first response that called for one, but for the second.
 const MAX_FAILOVER_TIME: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub struct Attempts {
     selections: Vec<Selection>,
     /// Attempts in all, those before a wait for a limit included.
     count: usize,
+    /// Attempts before a wait for a limit, and their verdicts.
+    earlier: Vec<(Arc<Configuration>, Option<Verdict>, Option<StatusCode>)>,
     /// When the first response came that called for another attempt.
     called_at: Option<Instant>,
 }
@@ -37,7 +40,11 @@ impl Attempts {
 
     /// Chooses the configuration of the first attempt.
     pub fn begin(&mut self, balancer: &Balancer, now: Instant, wanted: Wanted<'_>) {
-        self.selections.clear();
+        let earlier = self.selections.drain(..);
+        self.earlier.extend(earlier.map(|one| {
+            let verdict = verdict_of(&one);
+            (Arc::clone(&one.configuration), verdict, one.status)
+        }));
         self.called_at = None;
         self.select(balancer, now, wanted);
     }
@@ -73,6 +80,9 @@ impl Attempts {
             return false;
         };
         log::info!("Using configuration '{}'", selection.configuration.name);
+        if let Some(last) = self.selections.last_mut() {
+            last.leave();
+        }
         self.selections.push(selection);
         self.count += 1;
         true
@@ -89,6 +99,7 @@ impl Attempts {
         let Some(selection) = self.selections.last_mut() else {
             return;
         };
+        selection.status = Some(status);
         if let Verdict::Credential | Verdict::Dead | Verdict::Forbidden = judgement.verdict {
             log::error!(
                 "Authentication failed for config '{}': upstream answered {}",
@@ -147,10 +158,36 @@ impl Attempts {
             && balancer.is_exhausted(&self.selections, model, Instant::now())
     }
 
+    /// What each attempt came to.
+    pub fn outcomes(&self) -> impl Iterator<Item = Attempt<'_>> {
+        let earlier = self.earlier.iter();
+        let earlier = earlier.map(|(config, verdict, status)| outcome(config, *verdict, *status));
+        let selections = self.selections.iter();
+        let last = selections.map(|one| outcome(&one.configuration, verdict_of(one), one.status));
+        earlier.chain(last)
+    }
+
     /// The configuration of the current attempt.
     pub fn configuration(&self) -> Option<Arc<Configuration>> {
         let current = self.current()?;
         Some(Arc::clone(&current.configuration))
+    }
+}
+
+fn outcome(
+    config: &Configuration,
+    verdict: Option<Verdict>,
+    status: Option<StatusCode>,
+) -> Attempt<'_> {
+    let is_good = status.is_some_and(|status| status.as_u16() < 400);
+    Attempt {
+        config: &config.name,
+        verdict: match verdict {
+            None => "none",
+            Some(Verdict::Request) if is_good => "ok",
+            Some(verdict) => verdict.name(),
+        },
+        is_rejected: verdict.is_some_and(Verdict::concerns_credential),
     }
 }
 

@@ -31,7 +31,7 @@ pub struct InFlight {
     pub(super) body: Body,
     /// Its model, once that was looked for.
     pub(super) model: Option<Option<String>>,
-    pub(super) attempts: Attempts,
+    pub attempts: Attempts,
     /// A response of an earlier attempt that says more to the client than the last one may.
     pub(super) kept: Option<Kept>,
 }

@@ -248,6 +248,7 @@ impl Forwarder {
         self.conclude(request, Some((verdict, status)));
         let shown = kept.as_ref().map_or(&response, |kept| &kept.response);
         note_ids(&mut request.log, shown);
+        request.log.note_budget(&response.fields);
         if status.as_u16() >= 400 {
             request.log.reason = Some(verdict.name());
         }
