@@ -175,7 +175,8 @@ impl Proxy {
         let route = route?;
         request.rules.form = route.form;
         if !admin::is_open_to_all(path) {
-            self.access.check(&head.fields, path, route.form)?;
+            self.access
+                .check(&head.method, &head.fields, path, route.form)?;
         }
         if path.starts_with(b"/-")
             && let Some(page) = admin::page(path, &head.method, self.readiness(exchange))
