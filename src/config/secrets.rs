@@ -25,6 +25,9 @@ mod json;
 /// What precedes the token in the Authorization header (RFC 6750 section 2.1).
 const SCHEME: &str = "Bearer ";
 
+/// The shortest clientSecret that is looked for in texts from outside, in bytes.
+const MIN_TOLD_SECRET: usize = 8;
+
 /// Where the secrets come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretsSource {
@@ -255,6 +258,12 @@ impl Credential {
     /// is neither logged nor displayed.
     pub fn authorization(&self) -> &str {
         self.authorization.expose()
+    }
+
+    /// Whether `text` holds the clientSecret. One that is short stands in many a text by chance.
+    pub fn has_secret_in(&self, text: &[u8]) -> bool {
+        let secret = self.client_secret.expose().as_bytes();
+        secret.len() >= MIN_TOLD_SECRET && memchr::memmem::find(text, secret).is_some()
     }
 
     fn identity(&self) -> (&str, &str, &str) {

@@ -35,9 +35,9 @@ impl fmt::Display for AccessLine<'_> {
         let mut line = Vec::with_capacity(USUAL_LINE + path.len().min(MAX_PATH));
         line.extend_from_slice(peer.as_bytes());
         line.extend_from_slice(b" \"");
-        push_path(log.method.as_str().as_bytes(), &mut line);
+        push_path(log.shown(log.method.as_str().as_bytes()), &mut line);
         line.push(b' ');
-        push_path(path, &mut line);
+        push_path(log.shown(path), &mut line);
         line.extend_from_slice(b"\" ");
         let mut digits = itoa::Buffer::new();
         line.extend_from_slice(digits.format(log.status).as_bytes());
@@ -68,17 +68,17 @@ impl fmt::Display for AccessLine<'_> {
             line.extend_from_slice(digits.format(log.resent).as_bytes());
         }
         push_response(log, &mut line);
-        push_name(b" agent='", log.agent.as_deref(), &mut line);
-        push_name(b" session='", log.session.as_deref(), &mut line);
+        push_name(log, b" agent='", log.agent.as_deref(), &mut line);
+        push_name(log, b" session='", log.session.as_deref(), &mut line);
         line.extend_from_slice(b" id=");
-        push_id(log.id.as_bytes(), &mut line);
+        push_id(log.shown(log.id.as_bytes()), &mut line);
         for (label, id) in [
             (&b" upstream_id="[..], &log.upstream_id),
             (b" call_id=", &log.call_id),
         ] {
             if let Some(id) = id {
                 line.extend_from_slice(label);
-                push_id(id, &mut line);
+                push_id(log.shown(id), &mut line);
             }
         }
         formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
@@ -88,7 +88,7 @@ impl fmt::Display for AccessLine<'_> {
 /// Appends what is known of the model and of what it used.
 fn push_response(log: &AccessLog, line: &mut Vec<u8>) {
     let mut digits = itoa::Buffer::new();
-    push_name(b" model='", log.model.as_deref(), line);
+    push_name(log, b" model='", log.model.as_deref(), line);
     if let Usage::Known(tokens) = log.usage {
         for (label, number) in [
             (&b" input_tokens="[..], tokens.input),
@@ -105,10 +105,10 @@ fn push_response(log: &AccessLog, line: &mut Vec<u8>) {
     }
 }
 
-fn push_name(label: &[u8], name: Option<&str>, line: &mut Vec<u8>) {
+fn push_name(log: &AccessLog, label: &[u8], name: Option<&str>, line: &mut Vec<u8>) {
     if let Some(name) = name {
         line.extend_from_slice(label);
-        line.extend_from_slice(name.as_bytes());
+        line.extend_from_slice(log.shown(name.as_bytes()));
         line.push(b'\'');
     }
 }

@@ -143,6 +143,18 @@ impl AccessLog {
         };
     }
 
+    /// A text from outside as the log shows it: `-` where it holds a token or the clientSecret, which an
+    /// upstream or a client may send back.
+    pub fn shown<'t>(&self, text: &'t [u8]) -> &'t [u8] {
+        // A JWT's header is a JSON object, in base64url.
+        let is_secret = memchr::memmem::find(text, b"eyJ").is_some()
+            || self
+                .config
+                .as_ref()
+                .is_some_and(|config| config.credential.has_secret_in(text));
+        if is_secret { b"-" } else { text }
+    }
+
     /// The level of its line.
     pub fn level(&self) -> Level {
         let ends_well = matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone);
