@@ -3,7 +3,7 @@
 //! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -15,7 +15,7 @@ use super::process::{log_panics, max_connections, raise_descriptor_limit, signal
 use super::report::{Failure, print_problem};
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
-use crate::config::options::Options;
+use crate::config::options::{DOTENV, Options};
 use crate::config::secrets::{self, Configuration, Loaded, SecretsSource};
 use crate::config::shown::{shown, shown_path};
 use crate::config::watch::{FileVersion, SecretsWatcher};
@@ -125,6 +125,11 @@ impl Service<'_> {
             path: file.path.clone(),
             name: shown_path(&file.path),
             is_required: file.is_required,
+            read_files: options
+                .read_files(Path::new(DOTENV))
+                .into_iter()
+                .map(|(kind, path)| (kind, path.to_owned()))
+                .collect(),
         });
         let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();

@@ -10,7 +10,7 @@
 //! them secrets.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -44,6 +44,8 @@ pub struct LogFile {
     /// that is a WARNING, and it must be a regular file of this user's: a symlink or a file that lies in
     /// the directory may be there to have something else overwritten.
     pub is_required: bool,
+    /// The files that it must not be, whatever replaces it, each with what messages call it.
+    pub read_files: Vec<(&'static str, PathBuf)>,
 }
 
 /// Installs the logger for the whole process and starts its writer threads. Without a file, the log goes
@@ -106,7 +108,18 @@ impl LogFile {
         if !self.is_required && !is_own_file {
             return Err(io::Error::other("it is no regular file of this user's"));
         }
+        self.check_not_read(&metadata)?;
         Ok(file)
+    }
+
+    /// Checks that what was opened is none of the files that are read.
+    fn check_not_read(&self, opened: &fs::Metadata) -> io::Result<()> {
+        let id = |file: &fs::Metadata| (file.dev(), file.ino());
+        let is_opened = |path| fs::metadata(path).is_ok_and(|file| id(&file) == id(opened));
+        match self.read_files.iter().find(|(_, path)| is_opened(path)) {
+            Some((kind, _)) => Err(io::Error::other(format!("it is {kind}"))),
+            None => Ok(()),
+        }
     }
 
     fn cannot_open(&self, error: &io::Error) -> String {

@@ -1,7 +1,7 @@
 //! Which files the log is written to, and which it is not (contract section 6).
 
 use std::os::unix::fs::{chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get};
 
@@ -123,4 +123,29 @@ fn a_secrets_file_that_is_named_as_log_file_is_left_alone() {
     let line = "flow-proxy: .env: FLOW_PROXY_LOG_FILE: 'own.json' is the secrets file";
     proxy.wait_for_log(line);
     assert!(is_untouched(&proxy.file("own.json"), "[]"));
+}
+
+#[test]
+fn a_log_file_that_has_become_a_file_that_is_read_is_not_reopened() {
+    let upstream = FakeFlow::start();
+    for (other, kind) in [
+        ("secrets.json", "it is the secrets file"),
+        (".env", "it is the .env file"),
+    ] {
+        for link in [symlink::<PathBuf, PathBuf>, std::fs::hard_link] {
+            let proxy = ProxyProcess::to(&upstream.url())
+                .with_file(".env", "# mine\n")
+                .option("--log-file", "own.log")
+                .start();
+            let before = std::fs::read_to_string(proxy.file(other)).expect("our own file");
+            std::fs::remove_file(proxy.file("own.log")).expect("the log file");
+            link(proxy.file(other), proxy.file("own.log")).expect("our own directory");
+            proxy.signal("HUP");
+            let line = proxy.wait_for_log("the log goes on where it went before");
+            assert!(line.contains(kind), "{line}");
+            assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+            proxy.wait_for_access_line(1);
+            assert!(is_untouched(&proxy.file(other), &before), "{other}");
+        }
+    }
 }
