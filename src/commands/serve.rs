@@ -15,6 +15,7 @@ use super::process::{log_panics, max_connections, raise_descriptor_limit, signal
 use super::report::{Failure, print_problem};
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
+use crate::config::file::Pipes;
 use crate::config::options::{DOTENV, Options};
 use crate::config::secrets::{self, Configuration, Loaded, SecretsSource};
 use crate::config::shown::{shown, shown_path};
@@ -69,7 +70,7 @@ fn load_secrets(
     thread::Builder::new()
         .name("secrets".into())
         // Fails where the main thread has stopped waiting.
-        .spawn(move || drop(sender.send(secrets::load(&source))))
+        .spawn(move || drop(sender.send(secrets::load(&source, Pipes::Wait))))
         .map_err(|error| Failure::Running(format!("cannot start a thread: {error}")))?;
     loop {
         match receiver.recv_timeout(SIGNAL_INTERVAL) {

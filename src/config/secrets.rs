@@ -17,16 +17,13 @@ use zeroize::Zeroizing;
 
 use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
-use super::shown::{may_hold_secret, shown_path};
+use super::shown::{holds_client_secret, may_hold_secret, shown_path};
 mod entry;
 mod exposure;
 mod json;
 
 /// What precedes the token in the Authorization header (RFC 6750 section 2.1).
 const SCHEME: &str = "Bearer ";
-
-/// The shortest clientSecret that is looked for in texts from outside, in bytes.
-const MIN_TOLD_SECRET: usize = 8;
 
 /// Where the secrets come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +78,14 @@ impl fmt::Display for SecretsSource {
     }
 }
 
-/// Reads the secrets. Blocks while a file that is a pipe has no writer or no data.
+/// Reads the secrets; a file that is a pipe, as `pipes` says.
 ///
 /// # Errors
 ///
 /// All problems at once. Each begins with the source; none quotes a value.
-pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
+pub fn load(source: &SecretsSource, pipes: Pipes) -> Result<Loaded, SecretsErrors> {
     match source {
-        SecretsSource::File(path) => load_file(path, Pipes::Wait),
+        SecretsSource::File(path) => load_file(path, pipes),
         SecretsSource::Array(array) => load_text(&array.text, &array.place, false),
     }
 }
@@ -260,10 +257,9 @@ impl Credential {
         self.authorization.expose()
     }
 
-    /// Whether `text` holds the clientSecret. One that is short stands in many a text by chance.
+    /// Whether `text` holds the clientSecret.
     pub fn has_secret_in(&self, text: &[u8]) -> bool {
-        let secret = self.client_secret.expose().as_bytes();
-        secret.len() >= MIN_TOLD_SECRET && memchr::memmem::find(text, secret).is_some()
+        holds_client_secret(text, self.client_secret.expose())
     }
 
     fn identity(&self) -> (&str, &str, &str) {

@@ -14,6 +14,7 @@ use super::usage::observer::Observed;
 use super::usage::tokens::Usage;
 use super::usage::totals::BadEnd;
 use crate::config::secrets::Configuration;
+use crate::config::shown::holds_token;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// The logged status of a request whose client left before its response; nginx has the same.
@@ -146,8 +147,7 @@ impl AccessLog {
     /// A text from outside as the log shows it: `-` where it holds a token or the clientSecret, which an
     /// upstream or a client may send back.
     pub fn shown<'t>(&self, text: &'t [u8]) -> &'t [u8] {
-        // A JWT's header is a JSON object, in base64url.
-        let is_secret = memchr::memmem::find(text, b"eyJ").is_some()
+        let is_secret = holds_token(text)
             || self
                 .config
                 .as_ref()
