@@ -264,9 +264,17 @@ impl Service<'_> {
         logger: &logging::Handle,
     ) {
         loop {
-            if let SignalRequest::Stop(signal) = signals.wait() {
-                log::info!("{}, stopping", stop_reason(signal));
-                return;
+            match signals.wait() {
+                SignalRequest::Stop(signal) => {
+                    log::info!("{}, stopping", stop_reason(signal));
+                    return;
+                }
+                SignalRequest::ReopenLog => {
+                    logger.reopen();
+                    continue;
+                }
+                SignalRequest::Ignore => continue,
+                SignalRequest::Reload => {}
             }
             log::info!("Received SIGHUP: reloading the secrets, reopening the log");
             logger.reopen();

@@ -126,6 +126,27 @@ fn a_secrets_file_that_is_named_as_log_file_is_left_alone() {
 }
 
 #[test]
+fn sigusr1_reopens_the_log_and_further_signals_do_not_end_the_proxy() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-file", "own.log")
+        .start();
+    let rotated = proxy.file("own.log.1");
+    std::fs::rename(proxy.file("own.log"), &rotated).expect("our own directory");
+    for signal in ["ALRM", "USR2", "USR1"] {
+        proxy.signal(signal);
+    }
+    proxy.wait_for_log("Log file own.log reopened");
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    proxy.wait_for_access_line(1);
+    assert!(!proxy.log().contains("Received"), "{}", proxy.log());
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_exit(SOON).code(), Some(0));
+    let new = std::fs::read_to_string(proxy.file("own.log")).expect("the new file");
+    assert!(new.contains("\"GET /v1/models\" 200"), "{new}");
+}
+
+#[test]
 fn a_log_file_that_has_become_a_file_that_is_read_is_not_reopened() {
     let upstream = FakeFlow::start();
     for (other, kind) in [
