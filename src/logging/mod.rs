@@ -73,6 +73,7 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
+    let is_exposed = file.as_ref().is_some_and(can_be_written_by_others);
     let name = log_file.as_ref().map_or("", |file| &file.name);
     let sinks = Sinks::start(stderr, file, name)?;
     let logger = Logger {
@@ -84,6 +85,11 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         .map_err(|_| String::from("another logger is installed already"))?;
     if let (Some(file), Some(error)) = (&log_file, open_error) {
         log::warn!("{}; logging to stderr only", file.cannot_open(&error));
+    }
+    if is_exposed {
+        log::warn!(
+            "Log file {name} can be written by all users of this machine: run chmod 600 {name}"
+        );
     }
     Ok(Handle { sinks, log_file })
 }
@@ -125,6 +131,12 @@ impl LogFile {
     fn cannot_open(&self, error: &io::Error) -> String {
         format!("Cannot open log file {}: {error}", self.name)
     }
+}
+
+/// Whether all users of the machine may write a file, as they may the null device.
+fn can_be_written_by_others(file: &File) -> bool {
+    let metadata = file.metadata();
+    metadata.is_ok_and(|file| file.is_file() && file.mode() & 0o002 != 0)
 }
 
 /// Flushes the log and reopens its file. Used by the main thread.

@@ -1,6 +1,7 @@
 //! Which files the log is written to, and which it is not (contract section 6).
 
-use std::os::unix::fs::{chown, symlink};
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get};
@@ -123,6 +124,19 @@ fn a_secrets_file_that_is_named_as_log_file_is_left_alone() {
     let line = "flow-proxy: .env: FLOW_PROXY_LOG_FILE: 'own.json' is the secrets file";
     proxy.wait_for_log(line);
     assert!(is_untouched(&proxy.file("own.json"), "[]"));
+}
+
+#[test]
+fn a_log_file_that_all_users_may_write_gets_a_warning() {
+    for (mode, is_told) in [(0o666, true), (0o602, true), (0o664, false), (0o600, false)] {
+        let builder = ProxyProcess::to("http://127.0.0.1:9/x").option("--log-file", "own.log");
+        let file = builder.path("own.log");
+        std::fs::write(&file, "").expect("our own directory");
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).expect("our own file");
+        let proxy = builder.start();
+        let line = "WARNING - Log file own.log can be written by all users of this machine: run chmod 600 own.log";
+        assert_eq!(proxy.log().contains(line), is_told, "{mode:o}");
+    }
 }
 
 #[test]
