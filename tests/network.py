@@ -336,7 +336,8 @@ def an_upstream_that_vanishes_in_mid_request_is_an_error(lab):
     listener = lab.listen()
     client = lab.connect()
     post(client)
-    read_message(accept(listener))
+    upstream = accept(listener)  # Open until the end: without a name Python would close it at once.
+    read_message(upstream)
     lab.drop(UPSTREAM)
     clock = Clock()
     response = read_message(client)

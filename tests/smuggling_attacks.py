@@ -184,7 +184,7 @@ HEADS = {
     "1.0 and TE": ("POST /v1/carrier HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n{hidden}", "400"),
     "1.0, no keep-alive": ("GET /v1/carrier HTTP/1.0\r\nHost: localhost\r\n\r\n{hidden}", "200"),
     "Connection: close": ("GET /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n{hidden}", "200"),
-    "websocket, no upgrade": ("GET /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: RkFLRS1mYWtlLUZBS0UtMQ==\r\n\r\n{hidden}", "200"),
+    "websocket": ("GET /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: RkFLRS1mYWtlLUZBS0UtMQ==\r\n\r\n{hidden}", "426"),
     "Connection: Transfer-Encoding": ("POST /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n", "200"),
     "Connection: Host": ("POST /v1/carrier HTTP/1.1\r\nHost: localhost\r\nConnection: Host\r\nContent-Length: {n}\r\n\r\n{hidden}", "200"),
 }
@@ -196,7 +196,7 @@ UNREAD = {
     "HEAD": ("HEAD", "/v1/carrier", "200"),
     "DELETE": ("DELETE", "/v1/carrier", "200"),
     "OPTIONS": ("OPTIONS", "/v1/carrier", "200"),
-    "TRACE": ("TRACE", "/v1/carrier", "200"),
+    "TRACE": ("TRACE", "/v1/carrier", "405"),
     "own page": ("GET", "/-/health", "200"),
     "own page, unknown": ("POST", "/-/unknown", "404"),
     "dot segment": ("POST", "/v1/%2e%2e/x", "400"),

@@ -5,19 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::options::Options;
-use crate::config::secrets::SecretsSource;
 use crate::config::shown::quoted;
 
 /// Returns what is wrong with the log file, which messages call `place`: it is a file that is read.
 pub(super) fn problem(options: &Options, dotenv_path: &Path, place: &str) -> Option<String> {
     let log_file = &options.log_file.as_ref()?.path;
-    let mut read = vec![("the .env file", dotenv_path)];
-    if let SecretsSource::File(path) = &options.secrets {
-        read.push(("the secrets file", path));
-    }
-    let roots = options.root_files().into_iter();
-    read.extend(roots.map(|(_, path)| ("a file of certificates", path)));
-    let (kind, _) = read.into_iter().find(|(_, path)| is_same(log_file, path))?;
+    let mut read = options.read_files(dotenv_path).into_iter();
+    let (kind, _) = read.find(|(_, path)| is_same(log_file, path))?;
     let shown = quoted(&log_file.to_string_lossy());
     Some(format!(
         "{place}: {shown} is {kind}: name another file for the log"

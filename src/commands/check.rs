@@ -1,19 +1,25 @@
 //! The command `check`: validates the configuration and prints it. With `--online` it also asks the
 //! target (`online`).
 
+use std::time::Duration;
+
 use super::online;
 use super::report::{Failure, print, print_warning};
 use super::serve::{clear_text_warning, route};
 use crate::cli::{Invocation, Setting};
+use crate::config::file::Pipes;
 use crate::config::secrets::{self, Configuration};
 use crate::upstream::connector::Upstream;
 use crate::upstream::proxy_env::ProxySettings;
+
+/// How long a pipe with the secrets is waited for: a secret manager may ask its user first.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints the configuration, or reports every problem of it.
 pub(super) fn run(invocation: &Invocation, online: bool) -> Result<(), Failure> {
     let options = &invocation.options;
     let mut problems = Vec::new();
-    let loaded = secrets::load(&options.secrets)
+    let loaded = secrets::load(&options.secrets, Pipes::WaitFor(PATIENCE))
         .map_err(|errors| problems.extend_from_slice(errors.problems()))
         .ok();
     let (target, variables) = (options.target.clone(), options.proxy_variables.clone());

@@ -3,7 +3,7 @@
 //! Runs on the main thread. Requests run on the threads of [`crate::server`].
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -15,7 +15,8 @@ use super::process::{log_panics, max_connections, raise_descriptor_limit, signal
 use super::report::{Failure, print_problem};
 use super::signals::{ServiceSignals, SignalRequest, stop_reason};
 use crate::cli::Invocation;
-use crate::config::options::Options;
+use crate::config::file::Pipes;
+use crate::config::options::{DOTENV, Options};
 use crate::config::secrets::{self, Configuration, Loaded, SecretsSource};
 use crate::config::shown::{shown, shown_path};
 use crate::config::watch::{FileVersion, SecretsWatcher};
@@ -69,7 +70,7 @@ fn load_secrets(
     thread::Builder::new()
         .name("secrets".into())
         // Fails where the main thread has stopped waiting.
-        .spawn(move || drop(sender.send(secrets::load(&source))))
+        .spawn(move || drop(sender.send(secrets::load(&source, Pipes::Wait))))
         .map_err(|error| Failure::Running(format!("cannot start a thread: {error}")))?;
     loop {
         match receiver.recv_timeout(SIGNAL_INTERVAL) {
@@ -125,6 +126,11 @@ impl Service<'_> {
             path: file.path.clone(),
             name: shown_path(&file.path),
             is_required: file.is_required,
+            read_files: options
+                .read_files(Path::new(DOTENV))
+                .into_iter()
+                .map(|(kind, path)| (kind, path.to_owned()))
+                .collect(),
         });
         let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();
@@ -260,9 +266,17 @@ impl Service<'_> {
         logger: &logging::Handle,
     ) {
         loop {
-            if let SignalRequest::Stop(signal) = signals.wait() {
-                log::info!("{}, stopping", stop_reason(signal));
-                return;
+            match signals.wait() {
+                SignalRequest::Stop(signal) => {
+                    log::info!("{}, stopping", stop_reason(signal));
+                    return;
+                }
+                SignalRequest::ReopenLog => {
+                    logger.reopen();
+                    continue;
+                }
+                SignalRequest::Ignore => continue,
+                SignalRequest::Reload => {}
             }
             log::info!("Received SIGHUP: reloading the secrets, reopening the log");
             logger.reopen();

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::process::signal_name;
@@ -16,6 +16,10 @@ pub(super) enum SignalRequest {
     /// Stop, with the signal that asks for it.
     Stop(i32),
     Reload,
+    /// As nginx, for recipes of logrotate.
+    ReopenLog,
+    /// Nothing: where it is not handled, the signal would end the process.
+    Ignore,
 }
 
 /// The signals that have arrived since [`ServiceSignals::register`].
@@ -29,7 +33,7 @@ impl ServiceSignals {
     /// Handles the signals from now on. Until they are asked for, they are kept.
     pub(super) fn register() -> Result<ServiceSignals, Failure> {
         let terminal = Terminal::find();
-        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM])
             .map_err(|error| Failure::Running(format!("cannot handle signals: {error}")))?;
         Ok(ServiceSignals { signals, terminal })
     }
@@ -41,7 +45,7 @@ impl ServiceSignals {
         self.request_of(signal.unwrap_or(SIGTERM))
     }
 
-    /// Returns the signal that asks to stop, if one has arrived. Drops those that ask to reload.
+    /// Returns the signal that asks to stop, if one has arrived. Drops all others.
     pub(super) fn try_stop(&mut self) -> Option<i32> {
         let arrived: Vec<i32> = self.signals.pending().collect();
         arrived
@@ -58,7 +62,7 @@ impl ServiceSignals {
             .name("signals".into())
             .spawn(move || {
                 let mut signals = self.signals.forever();
-                if let Some(signal) = signals.find(|signal| *signal != SIGHUP) {
+                if let Some(signal) = signals.find(|signal| [SIGINT, SIGTERM].contains(signal)) {
                     // Fails where the main thread has finished meanwhile.
                     let _ = sender.send(signal);
                 }
@@ -70,11 +74,11 @@ impl ServiceSignals {
     }
 
     fn request_of(&self, signal: i32) -> SignalRequest {
-        let is_reload = signal == SIGHUP && !self.terminal.is_some_and(Terminal::is_gone);
-        if is_reload {
-            SignalRequest::Reload
-        } else {
-            SignalRequest::Stop(signal)
+        match signal {
+            SIGUSR1 => SignalRequest::ReopenLog,
+            SIGUSR2 | SIGALRM => SignalRequest::Ignore,
+            SIGHUP if !self.terminal.is_some_and(Terminal::is_gone) => SignalRequest::Reload,
+            _ => SignalRequest::Stop(signal),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The command `token`: prints the token of one configuration.
 
 use super::report::{Failure, print};
+use crate::config::file::Pipes;
 use crate::config::options::Options;
 use crate::config::secrets;
 use crate::config::shown::quoted;
 
 /// Prints the token of the configuration `name`, or of the first one.
 pub(super) fn run(options: &Options, name: Option<&str>) -> Result<(), Failure> {
-    let configurations = secrets::load(&options.secrets)?.configurations;
+    let configurations = secrets::load(&options.secrets, Pipes::Wait)?.configurations;
     let found = match name {
         None => configurations.first(),
         Some(name) => configurations.iter().find(|one| *one.name == *name),

@@ -15,6 +15,9 @@ use super::target::Target;
 /// The variable by which OpenSSL, curl and others are given roots to trust.
 pub const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
+/// The file of variables, in the working directory.
+pub const DOTENV: &str = ".env";
+
 /// The options in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -69,6 +72,18 @@ impl Options {
         let variable = self.ssl_cert_file.as_deref();
         let variable = variable.map(|path| (SSL_CERT_FILE, path));
         ca_file.into_iter().chain(variable).collect()
+    }
+
+    /// Returns the files that are read, `dotenv_path` included, each with what messages call it. The log is
+    /// never written to one of them.
+    pub fn read_files<'p>(&'p self, dotenv_path: &'p Path) -> Vec<(&'static str, &'p Path)> {
+        let mut files = vec![("the .env file", dotenv_path)];
+        if let SecretsSource::File(path) = &self.secrets {
+            files.push(("the secrets file", path));
+        }
+        let roots = self.root_files().into_iter();
+        files.extend(roots.map(|(_, path)| ("a file of certificates", path)));
+        files
     }
 }
 

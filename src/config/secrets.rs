@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::file::{self, Pipes, ReadError};
 use super::jwt::{self, Claims};
-use super::shown::{may_hold_secret, shown_path};
+use super::shown::{holds_client_secret, may_hold_secret, shown_path};
 mod entry;
 mod exposure;
 mod json;
@@ -78,14 +78,14 @@ impl fmt::Display for SecretsSource {
     }
 }
 
-/// Reads the secrets. Blocks while a file that is a pipe has no writer or no data.
+/// Reads the secrets; a file that is a pipe, as `pipes` says.
 ///
 /// # Errors
 ///
 /// All problems at once. Each begins with the source; none quotes a value.
-pub fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
+pub fn load(source: &SecretsSource, pipes: Pipes) -> Result<Loaded, SecretsErrors> {
     match source {
-        SecretsSource::File(path) => load_file(path, Pipes::Wait),
+        SecretsSource::File(path) => load_file(path, pipes),
         SecretsSource::Array(array) => load_text(&array.text, &array.place, false),
     }
 }
@@ -255,6 +255,11 @@ impl Credential {
     /// is neither logged nor displayed.
     pub fn authorization(&self) -> &str {
         self.authorization.expose()
+    }
+
+    /// Whether `text` holds the clientSecret.
+    pub fn has_secret_in(&self, text: &[u8]) -> bool {
+        holds_client_secret(text, self.client_secret.expose())
     }
 
     fn identity(&self) -> (&str, &str, &str) {

@@ -5,6 +5,9 @@ use std::path::Path;
 /// The most characters of a value that a message quotes.
 const MAX_CHARS: usize = 64;
 
+/// The shortest clientSecret that is looked for in a text, in bytes.
+const MIN_SECRET: usize = 8;
+
 /// What stands in a message for a value that may hold a secret.
 pub const NOT_SHOWN: &str = "the value (not shown, it may hold a secret)";
 
@@ -15,6 +18,16 @@ pub fn may_hold_secret(value: &str) -> bool {
     ["{", "clientsecret", "eyj"]
         .iter()
         .any(|part| value.contains(part))
+}
+
+/// Whether `text` holds a token: the header of a JWT is a JSON object, in base64url.
+pub fn holds_token(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"eyJ").is_some()
+}
+
+/// Whether `text` holds this clientSecret. One that is short stands in many a text by chance.
+pub fn holds_client_secret(text: &[u8], secret: &str) -> bool {
+    secret.len() >= MIN_SECRET && memchr::memmem::find(text, secret.as_bytes()).is_some()
 }
 
 /// Returns `value` in single quotes, as [`shown`] writes it.

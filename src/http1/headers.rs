@@ -81,6 +81,7 @@ known_headers! {
     SessionId = b"session-id",
     SessionIdOld = b"session_id",
     SetCookie = b"set-cookie",
+    SetCookie2 = b"set-cookie2",
     Te = b"te",
     Trailer = b"trailer",
     TransferEncoding = b"transfer-encoding",

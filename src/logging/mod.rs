@@ -10,7 +10,7 @@
 //! them secrets.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -46,6 +46,8 @@ pub struct LogFile {
     /// that is a WARNING, and it must be a regular file of this user's: a symlink or a file that lies in
     /// the directory may be there to have something else overwritten.
     pub is_required: bool,
+    /// The files that it must not be, whatever replaces it, each with what messages call it.
+    pub read_files: Vec<(&'static str, PathBuf)>,
 }
 
 /// Installs the logger for the whole process and starts its writer threads. Without a file, the log goes
@@ -73,6 +75,7 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
+    let is_exposed = file.as_ref().is_some_and(can_be_written_by_others);
     let name = log_file.as_ref().map_or("", |file| &file.name);
     let sinks = Sinks::start(stderr, file, name)?;
     let logger = Logger {
@@ -84,6 +87,11 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         .map_err(|_| String::from("another logger is installed already"))?;
     if let (Some(file), Some(error)) = (&log_file, open_error) {
         log::warn!("{}; logging to stderr only", file.cannot_open(&error));
+    }
+    if is_exposed {
+        log::warn!(
+            "Log file {name} can be written by all users of this machine: run chmod 600 {name}"
+        );
     }
     Ok(Handle { sinks, log_file })
 }
@@ -108,12 +116,29 @@ impl LogFile {
         if !self.is_required && !is_own_file {
             return Err(io::Error::other("it is no regular file of this user's"));
         }
+        self.check_not_read(&metadata)?;
         Ok(file)
+    }
+
+    /// Checks that what was opened is none of the files that are read.
+    fn check_not_read(&self, opened: &fs::Metadata) -> io::Result<()> {
+        let id = |file: &fs::Metadata| (file.dev(), file.ino());
+        let is_opened = |path| fs::metadata(path).is_ok_and(|file| id(&file) == id(opened));
+        match self.read_files.iter().find(|(_, path)| is_opened(path)) {
+            Some((kind, _)) => Err(io::Error::other(format!("it is {kind}"))),
+            None => Ok(()),
+        }
     }
 
     fn cannot_open(&self, error: &io::Error) -> String {
         format!("Cannot open log file {}: {error}", self.name)
     }
+}
+
+/// Whether all users of the machine may write a file, as they may the null device.
+fn can_be_written_by_others(file: &File) -> bool {
+    let metadata = file.metadata();
+    metadata.is_ok_and(|file| file.is_file() && file.mode() & 0o002 != 0)
 }
 
 /// Flushes the log and reopens its file. Used by the main thread.

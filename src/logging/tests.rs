@@ -38,6 +38,7 @@ fn log_file(path: &Path, is_required: bool) -> LogFile {
         path: path.to_owned(),
         name: path.display().to_string(),
         is_required,
+        read_files: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ use super::usage::observer::Observed;
 use super::usage::tokens::Usage;
 use super::usage::totals::BadEnd;
 use crate::config::secrets::Configuration;
+use crate::config::shown::holds_token;
 use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// The logged status of a request whose client left before its response; nginx has the same.
@@ -164,6 +165,35 @@ impl AccessLog {
 
     fn ends_well(&self) -> bool {
         matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone)
+    }
+
+    /// Puts `-` in the place of each text from outside that holds a token or the clientSecret, which an
+    /// upstream or a client may send back. `target` is the request target.
+    pub fn hide_secrets(&mut self, target: &[u8]) {
+        let config = self.config.clone();
+        let is_secret = |text: &[u8]| {
+            let has_secret = |config: &Arc<Configuration>| config.credential.has_secret_in(text);
+            holds_token(text) || config.as_ref().is_some_and(has_secret)
+        };
+        if is_secret(self.path.of(target)) {
+            self.path = TargetSlice::Other(b"-".into());
+        }
+        if is_secret(self.method.as_str().as_bytes()) {
+            self.method = Method::from_bytes(b"-").unwrap_or_default();
+        }
+        if is_secret(self.id.as_bytes()) {
+            self.id = RequestId::Client(b"-".as_slice().into());
+        }
+        for name in [&mut self.model, &mut self.agent, &mut self.session] {
+            if name.as_ref().is_some_and(|name| is_secret(name.as_bytes())) {
+                *name = Some("-".into());
+            }
+        }
+        for id in [&mut self.upstream_id, &mut self.call_id] {
+            if id.as_ref().is_some_and(|id| is_secret(id)) {
+                *id = Some(b"-".as_slice().into());
+            }
+        }
     }
 
     /// The level of its line.

@@ -119,7 +119,8 @@ fn is_about_origin(known: KnownHeader, name: &[u8]) -> bool {
         KnownHeader::AltSvc
         | KnownHeader::ClearSiteData
         | KnownHeader::ServiceWorkerAllowed
-        | KnownHeader::SetCookie => true,
+        | KnownHeader::SetCookie
+        | KnownHeader::SetCookie2 => true,
         KnownHeader::Other => {
             let start = name.get(..CORS.len());
             start.is_some_and(|start| start.eq_ignore_ascii_case(CORS))
@@ -268,8 +269,13 @@ fn own_location<'l>(location: &'l [u8], target: &Target) -> Option<&'l [u8]> {
     let below = path.strip_prefix(target.base_path.as_str())?;
     let is_below = below.is_empty() || below.starts_with(['/', '?', '#']);
     let is_own = bare.eq_ignore_ascii_case(&target.host) && has_port && is_below;
-    // A path that begins with `//` would name another host.
-    (is_own && path.starts_with('/') && !path.starts_with("//")).then_some(path.as_bytes())
+    // A path that begins with `//` would name another host. For browsers `\` is `/`, and TAB is nothing.
+    let is_clear = path.starts_with('/')
+        && !path.starts_with("//")
+        && !path
+            .bytes()
+            .any(|byte| byte == b'\\' || byte.is_ascii_control());
+    (is_own && is_clear).then_some(path.as_bytes())
 }
 
 /// The field line of the proxy's own request id.

@@ -112,6 +112,7 @@ impl Handler for Proxy {
             Method::HEAD => 0,
             _ => body.len() as u64,
         };
+        log.hide_secrets(&rejected.target);
         if self.rejections.admits() {
             access_line::write(&log, &rejected.peer, &rejected.target);
         }
@@ -187,7 +188,8 @@ impl Proxy {
         let route = route?;
         request.rules.form = route.form;
         if !admin::is_open_to_all(path) {
-            self.access.check(&head.fields, path, route.form)?;
+            self.access
+                .check(&head.method, &head.fields, path, route.form)?;
         }
         if path.starts_with(b"/-")
             && let Some(page) = admin::page(
@@ -284,6 +286,7 @@ impl Proxy {
         let log = &mut request.log;
         log.bytes_in = exchange.body_bytes_in();
         log.bytes_out = exchange.body_bytes_out();
+        log.hide_secrets(&exchange.head.target);
         if !log.is_rejection() || self.rejections.admits() {
             access_line::write(log, exchange.peer(), &exchange.head.target);
         }

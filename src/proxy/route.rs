@@ -159,14 +159,16 @@ fn encoded(path_and_query: &[u8]) -> Vec<u8> {
 }
 
 fn check_method(method: &Method) -> Result<(), HttpError> {
-    if method == Method::CONNECT {
+    // Methods are case-sensitive (RFC 9110 section 9.1), but not for every server.
+    let is = |name: &str| method.as_str().eq_ignore_ascii_case(name);
+    if is("CONNECT") {
         return Err(HttpError::method_not_allowed(
             "this is a reverse proxy, not a tunnel: use it as the base URL \
              (OPENAI_BASE_URL, ANTHROPIC_BASE_URL) instead of as HTTPS_PROXY",
         ));
     }
     // An upstream that echoes the request would show the token. TRACK is Microsoft's name for it.
-    if method == Method::TRACE || method.as_str() == "TRACK" {
+    if is("TRACE") || is("TRACK") {
         return Err(HttpError::method_not_allowed(
             "TRACE is not forwarded: its response would show the token",
         ));

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use ureq::{Proxy, ProxyProtocol};
 
 use super::connect::{Endpoint, connect_any, resolve};
-use super::error::UpstreamError;
+use super::error::{UpstreamError, reason};
 use super::proxy_env::ProxySettings;
 use super::stream::{Stream, StreamIo, Tcp, Wait};
 use super::tls::TlsClient;
@@ -67,7 +67,7 @@ impl Upstream {
                 WaitError::ClientClosed => UpstreamError::ClientClosed,
                 WaitError::Io(error) => match Errno::from_io_error(&error) {
                     Some(Errno::MFILE | Errno::NFILE) => UpstreamError::NoDescriptors,
-                    _ => UpstreamError::Unreachable(error.to_string()),
+                    _ => UpstreamError::Unreachable(reason(&error)),
                 },
             })
     }

@@ -1,6 +1,11 @@
 //! Why an exchange with the upstream failed.
 
+use std::fmt::Display;
+
 use crate::net::wait::WaitError;
+
+/// The longest reason that is shown, in characters: that of a certificate tells all of its names.
+const MAX_REASON: usize = 300;
 
 /// Why there is no response, or no more of it. The texts are a reason for the user, without secrets.
 #[derive(Debug)]
@@ -19,12 +24,21 @@ pub enum UpstreamError {
     Broke(String),
 }
 
+/// What the system or a library says of a failure, cut.
+pub(super) fn reason(error: &impl Display) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(MAX_REASON) {
+        Some((end, _)) => text[..end].to_owned() + "…",
+        None => text,
+    }
+}
+
 impl From<WaitError> for UpstreamError {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::TimedOut => UpstreamError::TimedOut,
             WaitError::ClientClosed => UpstreamError::ClientClosed,
-            WaitError::Io(error) => UpstreamError::Broke(error.to_string()),
+            WaitError::Io(error) => UpstreamError::Broke(reason(&error)),
         }
     }
 }

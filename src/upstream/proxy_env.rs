@@ -81,6 +81,13 @@ fn parse(url: &str) -> Result<Proxy, &'static str> {
     if url.to_ascii_lowercase().starts_with("socks4") {
         return Err("SOCKS version 4 is not supported, use socks5://");
     }
+    // What follows would be no part of the password, and the rest of it the proxy's host.
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    if let Some((_, behind)) = rest.split_once(['/', '?', '#'])
+        && behind.contains('@')
+    {
+        return Err("its user or password holds '/', '?' or '#': write %2F, %3F or %23");
+    }
     Proxy::new(url)
         .map_err(|_| "its value is not a proxy's URL (http://host:port, socks5://host:port)")
 }
@@ -259,6 +266,19 @@ mod tests {
 
     #[test]
     fn a_bad_variable_is_named_with_its_place_and_not_quoted() {
+        for url in [
+            "http://user:hush/x@proxy:1",
+            "http://user:hush#x@proxy:1",
+            "user:hush?@proxy:1",
+            "http://hush/@proxy",
+        ] {
+            let error = used("https://example.com", &[("ALL_PROXY", url)], &[]).unwrap_err();
+            let start = "ALL_PROXY: its user or password holds";
+            assert!(
+                error.starts_with(start) && !error.contains("hush"),
+                "{error}"
+            );
+        }
         let bad = [("ALL_PROXY", "http://user:hush@")];
         let error = used("https://example.com", &[], &bad).unwrap_err();
         assert!(

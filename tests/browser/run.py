@@ -215,6 +215,9 @@ def readable(host):
 CHECKS = {
     "a foreign page reaches nothing": foreign(EVIL),
     "a foreign page that hides where it is from reaches nothing": foreign(EVIL, "no-referrer"),
+    "a foreign page that hides where it is from reaches nothing at a private address": foreign(
+        EVIL, "no-referrer", PRIVATE
+    ),
     "a foreign page that tells all reaches nothing": foreign(EVIL, "unsafe-url"),
     "a foreign page reaches nothing by other names of the proxy": other_names,
     "a page of a private address reaches nothing": foreign(PRIVATE),

@@ -219,6 +219,77 @@ fn programs_and_users_are_served() {
     assert_served(&proxy, &upstream, &rows);
 }
 
+/// What browsers send to an address that they do not trust: nothing that tells which page asks.
+const BROWSER: &str =
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0.0.0 Safari/537.36\r\n";
+
+#[test]
+fn a_browser_that_does_not_tell_which_page_asks_is_forbidden() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--host", "0.0.0.0")
+        .start();
+    let rows = [
+        "Accept-Language: en-US,en;q=0.9\r\n",
+        "Upgrade-Insecure-Requests: 1\r\n",
+        "Sec-Fetch-Mode: navigate\r\nAccept-Language: de\r\n",
+    ];
+    for row in rows {
+        for start in ["GET /v1/models", "HEAD /", "GET /-/status"] {
+            let response = ask(&proxy, start, &format!("{BROWSER}{row}"));
+            response.assert_error_to(row, 403, "forbidden");
+        }
+    }
+    let response = ask(&proxy, "GET /v1/models", &format!("{BROWSER}{}", rows[0]));
+    assert!(response.text().contains("open http://localhost:PORT"));
+    assert_eq!(upstream.requests().len(), 0);
+    for path in ["/-/health", "/-/ready"] {
+        let response = ask(
+            &proxy,
+            &format!("GET {path}"),
+            &format!("{BROWSER}{}", rows[0]),
+        );
+        assert_eq!(response.status, 200, "{path}");
+    }
+    let page = ask(&proxy, "GET /-/", &format!("{BROWSER}{}", rows[0]));
+    assert_eq!(page.status, 200);
+    // The page itself, opened by the machine's address, asks on; under a name that may be anyone's not.
+    for (host, referer, status) in [
+        ("192.168.1.20:8899", "http://192.168.1.20:8899/-/", 200),
+        ("192.168.1.20:8899", "http://192.168.1.20:8898/-/", 403),
+        ("evil.example:8899", "http://evil.example:8899/-/", 403),
+    ] {
+        let mut client = RawClient::connect(proxy.address());
+        client.send(format!(
+            "GET /-/status HTTP/1.1\r\nHost: {host}\r\nReferer: {referer}\r\n{BROWSER}\r\n"
+        ));
+        assert_eq!(client.read_response().status, status, "{host} {referer}");
+    }
+}
+
+#[test]
+fn programs_that_call_themselves_mozilla_and_browsers_that_tell_are_served() {
+    let upstream = FakeFlow::start();
+    let proxy = start_proxy(&upstream, 1);
+    let language = "Accept-Language: en-US\r\n";
+    let rows = [
+        // PowerShell, and scripts that give a browser's name.
+        BROWSER.to_owned(),
+        "User-Agent: node\r\nAccept-Language: *\r\n".to_owned(),
+        format!("User-Agent: OpenAI/JS 6.1.0\r\n{language}"),
+        // The main process of a desktop application, such as an editor's extensions.
+        format!(
+            "User-Agent: Mozilla/5.0 Code/1.120.0 Chrome/156.0.0.0 Electron/44.1.0 Safari/537.36\r\n{language}"
+        ),
+        format!("{BROWSER}{language}Sec-Fetch-Site: none\r\n"),
+        format!("{BROWSER}{language}Origin: http://localhost:3000\r\n"),
+        format!("{BROWSER}{language}Referer: http://localhost:3000/\r\n"),
+    ];
+    assert_served(&proxy, &upstream, &borrowed(&rows));
+    let response = ask(&proxy, "POST /v1/x", &format!("{BROWSER}{language}"));
+    assert_eq!(response.status, 200, "browsers send Origin with it");
+}
+
 #[test]
 fn the_script_of_a_service_worker_is_forbidden_to_all() {
     let upstream = FakeFlow::start();
@@ -390,9 +461,16 @@ fn a_rejection_names_what_was_seen_and_the_way_in() {
         }
         assert!(!body.contains("hush"), "{body}");
     }
-    let line = proxy.wait_for_access_line(1);
-    assert_eq!((line.status, line.field("error")), (403, "forbidden"));
-    assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+    // Each has a connection of its own, and its line is written behind its response: in any order.
+    proxy.wait_for_access_line(8);
+    for line in proxy.access_lines() {
+        let expected = match line.status {
+            400 => "bad_request",
+            _ => "forbidden",
+        };
+        assert_eq!(line.field("error"), expected, "{line:?}");
+        assert_eq!((line.field("config"), line.number("attempts")), ("-", 0));
+    }
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn answer_headers_arrive_unchanged_and_only_the_id_is_added() {
 fn what_is_about_the_upstreams_origin_stays_behind() {
     let response = request_through(
         "GET",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nSet-Cookie2: c=3\r\n\
          Clear-Site-Data: \"*\"\r\nService-Worker-Allowed: /\r\nAlt-Svc: h3=\":443\"\r\n\
          Access-Control-Allow-Origin: *\r\naccess-control-allow-credentials: true\r\n\
          Access-Control-Expose-Headers: *\r\nACCESS-CONTROL-ALLOW-METHODS: *\r\n\
@@ -501,19 +501,27 @@ fn a_location_at_the_target_leads_through_the_proxy() {
 
 #[test]
 fn a_location_that_would_lead_elsewhere_as_a_path_stays_whole() {
-    let upstream = RawUpstream::start(|connection| {
-        while connection.read_request().is_some() {
-            let host = connection.local_address();
-            connection.send(format!(
-                "HTTP/1.1 302 Found\r\nLocation: http://{host}//example.com/x\r\n\
-                 Content-Length: 0\r\n\r\n"
-            ));
-        }
-    });
-    let proxy = ProxyProcess::to(&format!("http://{}", upstream.address())).start();
-    let location = get(proxy.address(), "/v1/x");
-    let location = location.header("location").expect("a Location");
-    assert!(location.starts_with("http://127.0.0.1:"), "{location}");
+    // Browsers take `\` for `/`, and pass over TAB.
+    for path in [
+        "//example.com/x",
+        "/\\example.com/x",
+        "/\t/example.com/x",
+        "/\t\\example.com",
+    ] {
+        let upstream = RawUpstream::start(move |connection| {
+            while connection.read_request().is_some() {
+                let host = connection.local_address();
+                connection.send(format!(
+                    "HTTP/1.1 302 Found\r\nLocation: http://{host}{path}\r\n\
+                     Content-Length: 0\r\n\r\n"
+                ));
+            }
+        });
+        let proxy = ProxyProcess::to(&format!("http://{}", upstream.address())).start();
+        let location = get(proxy.address(), "/v1/x");
+        let location = location.header("location").expect("a Location");
+        assert!(location.starts_with("http://127.0.0.1:"), "{location:?}");
+    }
 }
 
 #[test]

@@ -47,6 +47,17 @@ fn a_pipe_without_a_writer_blocks_no_start() {
 }
 
 #[test]
+fn check_waits_for_the_secrets_in_a_pipe_for_a_few_seconds() {
+    let builder = ProxyProcess::bare()
+        .option("--secrets-file", "pipe")
+        .command("check");
+    make_pipe(&builder.path("pipe"));
+    let finished = builder.run_to_end(SOON);
+    let what = "is a pipe whose end has not come after 5 s";
+    assert_stops(&finished, "flow-proxy: pipe: ", what);
+}
+
+#[test]
 fn a_pipe_that_has_a_writer_is_read() {
     let builder = check();
     let pipe = builder.path(".env");

@@ -383,7 +383,7 @@ fn the_clients_own_credentials_stay_behind() {
 fn trace_would_show_the_token_and_is_rejected() {
     let upstream = RawUpstream::always(EMPTY_OK);
     let proxy = ProxyProcess::to(&upstream.url()).start();
-    for method in ["TRACE", "TRACK"] {
+    for method in ["TRACE", "TRACK", "trace", "Track", "connect"] {
         let mut client = RawClient::connect(proxy.address());
         let response = client.request(method, "/v1/x", &[], b"");
         response.assert_error_to(method, 405, "method_not_allowed");

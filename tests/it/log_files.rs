@@ -1,7 +1,8 @@
 //! Which files the log is written to, and which it is not (contract section 6).
 
-use std::os::unix::fs::{chown, symlink};
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 
 use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get};
 
@@ -123,4 +124,63 @@ fn a_secrets_file_that_is_named_as_log_file_is_left_alone() {
     let line = "flow-proxy: .env: FLOW_PROXY_LOG_FILE: 'own.json' is the secrets file";
     proxy.wait_for_log(line);
     assert!(is_untouched(&proxy.file("own.json"), "[]"));
+}
+
+#[test]
+fn a_log_file_that_all_users_may_write_gets_a_warning() {
+    for (mode, is_told) in [(0o666, true), (0o602, true), (0o664, false), (0o600, false)] {
+        let builder = ProxyProcess::to("http://127.0.0.1:9/x").option("--log-file", "own.log");
+        let file = builder.path("own.log");
+        std::fs::write(&file, "").expect("our own directory");
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).expect("our own file");
+        let proxy = builder.start();
+        let line = "WARNING - Log file own.log can be written by all users of this machine: run chmod 600 own.log";
+        assert_eq!(proxy.log().contains(line), is_told, "{mode:o}");
+    }
+}
+
+#[test]
+fn sigusr1_reopens_the_log_and_further_signals_do_not_end_the_proxy() {
+    let upstream = FakeFlow::start();
+    let mut proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-file", "own.log")
+        .start();
+    let rotated = proxy.file("own.log.1");
+    std::fs::rename(proxy.file("own.log"), &rotated).expect("our own directory");
+    for signal in ["ALRM", "USR2", "USR1"] {
+        proxy.signal(signal);
+    }
+    proxy.wait_for_log("Log file own.log reopened");
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    proxy.wait_for_access_line(1);
+    assert!(!proxy.log().contains("Received"), "{}", proxy.log());
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_exit(SOON).code(), Some(0));
+    let new = std::fs::read_to_string(proxy.file("own.log")).expect("the new file");
+    assert!(new.contains("\"GET /v1/models\" 200"), "{new}");
+}
+
+#[test]
+fn a_log_file_that_has_become_a_file_that_is_read_is_not_reopened() {
+    let upstream = FakeFlow::start();
+    for (other, kind) in [
+        ("secrets.json", "it is the secrets file"),
+        (".env", "it is the .env file"),
+    ] {
+        for link in [symlink::<PathBuf, PathBuf>, std::fs::hard_link] {
+            let proxy = ProxyProcess::to(&upstream.url())
+                .with_file(".env", "# mine\n")
+                .option("--log-file", "own.log")
+                .start();
+            let before = std::fs::read_to_string(proxy.file(other)).expect("our own file");
+            std::fs::remove_file(proxy.file("own.log")).expect("the log file");
+            link(proxy.file(other), proxy.file("own.log")).expect("our own directory");
+            proxy.signal("HUP");
+            let line = proxy.wait_for_log("the log goes on where it went before");
+            assert!(line.contains(kind), "{line}");
+            assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+            proxy.wait_for_access_line(1);
+            assert!(is_untouched(&proxy.file(other), &before), "{other}");
+        }
+    }
 }

@@ -188,6 +188,54 @@ fn the_upstreams_own_request_id_is_returned() {
 }
 
 #[test]
+fn a_token_or_secret_that_is_sent_back_is_not_logged() {
+    let upstream = FakeFlow::answering(|request| {
+        let token = request.header("authorization").unwrap_or_default();
+        let model = "/v1/fake-secret-1-not-real-model";
+        let body = serde_json::json!({ "model": model }).to_string();
+        let id = match request.header("x-ask") {
+            Some("token") => token.to_owned(),
+            _ => "a-fake-secret-1-not-real-z".to_owned(),
+        };
+        Answer::new(400, body)
+            .header("Content-Type", "application/json")
+            .header("x-request-id", &id)
+            .header("x-litellm-call-id", &id)
+    });
+    let proxy = start_proxy(&upstream, 1);
+    let token = "eyJhbGciOiJIUzI1NiJ9.fake";
+    let secret = "fake-secret-1-not-real";
+    for (number, (ask, pasted)) in [("token", token), ("secret", secret)].iter().enumerate() {
+        let sent = [
+            ("x-ask", *ask),
+            ("x-request-id", pasted),
+            ("user-agent", pasted),
+            ("session-id", pasted),
+        ];
+        let body = format!(r#"{{"model":"{pasted}"}}"#);
+        let path = format!("/v1/{pasted}/x");
+        let mut client = RawClient::connect(proxy.address());
+        let response = client.request("POST", &path, &sent, body.as_bytes());
+        assert_eq!(response.status, 400);
+        let line = proxy.wait_for_access_line(number + 1);
+        assert_eq!(line.request, "POST -");
+        for field in ["id", "upstream_id", "call_id", "agent", "session", "model"] {
+            assert_eq!(line.field(field), "-", "{field}: {line:?}");
+        }
+        // It is passed on, nevertheless: the client may know what it is.
+        assert_ne!(response.header("x-request-id"), Some("-"));
+    }
+    let mut client = RawClient::connect(proxy.address());
+    client.send(format!(
+        "{token} /{token} HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    ));
+    assert_eq!(client.read_response().status, 403);
+    proxy.wait_for_access_line(3);
+    let log = proxy.log();
+    assert!(!log.contains("eyJ") && !log.contains(secret), "{log}");
+}
+
+#[test]
 fn the_proxys_own_errors_carry_the_request_id() {
     let closed = ClosedPort::hold();
     let proxy = ProxyProcess::to(&closed.url()).start();

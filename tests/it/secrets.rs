@@ -166,6 +166,42 @@ fn all_problems_of_the_file_come_at_once_with_entry_and_field() {
 }
 
 #[test]
+fn a_name_that_holds_the_secret_or_a_token_is_rejected() {
+    let told = "entry 2: name holds the clientSecret or a token";
+    for name in [
+        "hush",
+        "primary-hush-hush-hush",
+        "eyJhbGciOiJIUzI1NiJ9.hush.hush",
+    ] {
+        let secret = if name == "hush" {
+            "hush"
+        } else {
+            "hush-hush-hush"
+        };
+        let fields = r#""clientId":"fake","tenant":"fake""#;
+        let good = format!(r#"{{"name":"fake",{fields},"clientSecret":"{secret}"}}"#);
+        let bad = format!(r#"{{"name":"{name}",{fields},"clientSecret":"{secret}"}}"#);
+        assert_rejected(format!("[{good},{bad}]"), &[told]);
+    }
+    // A short one may stand there by chance.
+    let text = r#"[{"name":"backup","clientId":"a","clientSecret":"k","tenant":"t"}]"#;
+    let outcome = WorkDir::with_secrets(text).run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.output());
+}
+
+#[test]
+fn a_field_name_that_is_the_secret_is_not_quoted() {
+    let text = r#"[{"clientId":"a","clientSecret":"tenunt","tenunt":"t"},
+                   {"clientId":"a","clientSecret":"fake","tenent":"t"}]"#;
+    let outcome = WorkDir::with_secrets(text).run(&["check"], &[]);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.output());
+    assert!(!outcome.output().contains("tenunt"), "{}", outcome.output());
+    assert!(outcome.output().contains("entry 1: tenant is missing"));
+    let hint = "entry 2: tenant is missing; tenent: did you mean tenant?";
+    assert!(outcome.output().contains(hint), "{}", outcome.output());
+}
+
+#[test]
 fn invalid_json_is_told_with_line_and_column() {
     assert_rejected("[\n  {\"clientSecret\": 'hush'}\n]", &["line 2 column 20"]);
     assert_rejected("[{\"clientSecret\":\"hush", &["line 1 column 22"]);

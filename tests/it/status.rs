@@ -17,6 +17,14 @@ fn status(proxy: &ProxyProcess) -> Value {
     response.json()
 }
 
+/// The status once so many requests have ended: they are counted behind their response.
+fn status_after(proxy: &ProxyProcess, requests: u64) -> Value {
+    wait_until("the requests to be counted", SOON, || {
+        status(proxy)["requests"]["total"] == requests
+    });
+    status(proxy)
+}
+
 /// The samples of the metrics, each with its labels as they are written.
 fn metrics(proxy: &ProxyProcess) -> BTreeMap<String, f64> {
     let response = get(proxy.address(), "/-/metrics");
@@ -55,8 +63,7 @@ fn status_and_metrics_tell_the_same_of_what_has_passed() {
         assert_eq!(post(proxy.address(), CHAT, body.as_bytes()).status, 200);
     }
     assert_eq!(get(proxy.address(), "/v1/models").status, 200);
-    proxy.wait_for_access_line(4);
-    let status = status(&proxy);
+    let status = status_after(&proxy, 4);
     let requests = &status["requests"];
     assert_eq!(
         (&requests["total"], &requests["in_flight"]),
@@ -133,7 +140,7 @@ fn a_rest_is_told_with_its_reason_and_its_end() {
     ]);
     let proxy = start_proxy(&upstream, 3);
     assert_eq!(post(proxy.address(), CHAT, b"{}").status, 200);
-    let status = status(&proxy);
+    let status = status_after(&proxy, 1);
     let one = |index: usize| &status["configurations"][index];
     assert_eq!(
         (&one(0)["state"], &one(0)["reason"]),
@@ -193,7 +200,7 @@ fn after_a_reload_the_counters_of_old_names_stay() {
         status(&proxy)["configurations"][0]["name"] == "primary-7"
     });
     assert_eq!(ask_for(&proxy, "m-1").status, 200);
-    let status = status(&proxy);
+    let status = status_after(&proxy, 2);
     let old = &status["configurations"][1];
     assert_eq!(
         (&old["name"], &old["state"]),
@@ -221,6 +228,8 @@ fn entries_of_one_name_make_one_series() {
     for _ in 0..2 {
         assert_eq!(ask_for(&proxy, "m").status, 200);
     }
+    let status = status_after(&proxy, 2);
+    let configurations = &status["configurations"];
     let metrics = metrics(&proxy);
     assert_eq!(
         metrics[r#"flow_proxy_config_available{config="a\\b"}"#],
@@ -228,7 +237,6 @@ fn entries_of_one_name_make_one_series() {
     );
     let requests = r#"flow_proxy_requests_total{config="a\\b",status="200",end="ok"}"#;
     assert_eq!(metrics[requests], 2.0);
-    let configurations = &status(&proxy)["configurations"];
     assert_eq!(configurations.as_array().unwrap().len(), 1);
     assert_eq!(configurations[0]["requests"], 2);
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Ended, MIB, OK, ProxyProcess, RawClient, SOON, get, post_head, tls_server};
+use crate::support::{
+    Ended, MIB, OK, ProxyProcess, RawClient, SOON, get, post_head, tls_server, tls_server_of_many,
+};
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 /// A TLS server that answers each request and counts its handshakes.
@@ -26,8 +28,12 @@ impl TlsUpstream {
     /// Gives each client so many session tickets; until it reads them it has something to read.
     fn with_tickets(tickets: usize) -> TlsUpstream {
         let (mut config, certificate_pem) = tls_server("localhost");
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.send_tls13_tickets = tickets;
+        TlsUpstream::of(config, certificate_pem)
+    }
+
+    fn of(mut config: ServerConfig, certificate_pem: String) -> TlsUpstream {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // All is in the ticket: a store would forget sessions.
         config.ticketer = rustls::crypto::ring::Ticketer::new().unwrap();
         let config = Arc::new(config);
@@ -209,6 +215,25 @@ fn an_upstream_with_an_untrusted_certificate_is_a_502_that_says_so() {
         response.text()
     );
     assert!(response.text().contains("--ca-file"), "{}", response.text());
+}
+
+#[test]
+fn the_thousands_of_names_of_a_certificate_are_not_all_shown() {
+    let names = (0..2000).map(|n| format!("name-{n}.example")).collect();
+    let (config, certificate_pem) = tls_server_of_many(names);
+    let upstream = TlsUpstream::of(config, certificate_pem);
+    let proxy = upstream.start_trusting_proxy(&[]);
+    let response = get(proxy.address(), "/v1/models");
+    response.assert_error(502, "upstream_unreachable");
+    let text = response.text();
+    assert!(
+        text.contains("name-0.example") && text.contains("…. Check"),
+        "{text}"
+    );
+    assert!(text.len() < 1000, "{} bytes", text.len());
+    proxy.wait_for_access_line(1);
+    let longest = proxy.log().lines().map(str::len).max();
+    assert!(longest < Some(1000), "{longest:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Checks one entry of the secrets array. No message quotes a value.
 
 use super::json::{Element, Json};
+use crate::config::shown::{holds_client_secret, holds_token};
 use crate::config::suggest::distance;
 
 /// The longest name of a configuration: every access line of the log contains one.
@@ -61,6 +62,14 @@ pub(super) fn read<'a>(
     // Flow's other clients use these fields. The proxy only checks them.
     text("agent", Need::Optional);
     text("appToAccess", Need::Optional);
+    if let (Some(name), Some(secret)) = (name, client_secret)
+        && is_secret(name, secret)
+    {
+        problems.push(format!(
+            "entry {number}: name holds the clientSecret or a token, and every log line would show it"
+        ));
+        return None;
+    }
 
     Some(Entry {
         name: name.map_or_else(|| format!("config-{number}"), str::to_owned),
@@ -68,6 +77,10 @@ pub(super) fn read<'a>(
         client_secret: client_secret?,
         tenant: tenant?,
     })
+}
+
+fn is_secret(name: &str, secret: &str) -> bool {
+    name == secret || holds_client_secret(name.as_bytes(), secret) || holds_token(name.as_bytes())
 }
 
 /// What a field must be.
@@ -116,8 +129,12 @@ fn missing(fields: &[(String, Json)], field: &str) -> String {
         let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"_- ".contains(&byte);
         key.len() <= 2 * field.len() && key.bytes().all(is_char)
     };
+    let is_value = |key: &str| {
+        let mut values = fields.iter().map(|(_, value)| value);
+        values.any(|value| matches!(value, Json::Text(text) if text.as_str() == key))
+    };
     let unknown = fields.iter().map(|(key, _)| key.as_str());
-    let unknown = unknown.filter(|key| !FIELDS.contains(key) && is_word(key));
+    let unknown = unknown.filter(|key| !FIELDS.contains(key) && is_word(key) && !is_value(key));
     match unknown.min_by_key(|key| distance(key, field)) {
         Some(key) if distance(key, field) <= MAX_MISTYPED => {
             format!("is missing; {key}: did you mean {field}?")

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 
 use super::*;
 
+/// Reads to the end, as the start does.
+fn load(source: &SecretsSource) -> Result<Loaded, SecretsErrors> {
+    super::load(source, Pipes::Wait)
+}
+
 const GOOD: &str = r#"{"clientId":"hush-id","clientSecret":"hush-secret","tenant":"hush-tenant"}"#;
 
 /// Returns the problems of a text that must be rejected, and asserts that they leak nothing.

@@ -2,6 +2,10 @@
 //!
 //! W3C, Fetch Metadata Request Headers. Browsers send them to `https://` URLs and to local ones.
 
+use std::net::{IpAddr, SocketAddr};
+
+use http::Method;
+
 use super::origin::{AllowedOrigins, way_in};
 use super::shown::shown;
 use crate::http1::error::HttpError;
@@ -14,7 +18,12 @@ const PAGE: &[u8] = b"/-/";
 ///
 /// # Errors
 /// 403: a web page asks for it.
-pub fn check(fields: &HeaderBlock, path: &[u8], origins: &AllowedOrigins) -> Result<(), HttpError> {
+pub fn check(
+    method: &Method,
+    fields: &HeaderBlock,
+    path: &[u8],
+    origins: &AllowedOrigins,
+) -> Result<(), HttpError> {
     if path == PAGE && may_be_navigation(fields) {
         return Ok(());
     }
@@ -24,7 +33,10 @@ pub fn check(fields: &HeaderBlock, path: &[u8], origins: &AllowedOrigins) -> Res
     }
     let mut sites = fields.values(KnownHeader::SecFetchSite).peekable();
     if sites.peek().is_none() {
-        return check_referer(fields, origins);
+        if path.starts_with(PAGE) && is_from_own_page(fields) {
+            return Ok(());
+        }
+        return check_without_site(method, fields, origins);
     }
     // `none`: the user typed the address. Values that are not known yet come from a page, too.
     match sites.find(|site| *site != b"none" && *site != b"same-origin") {
@@ -43,8 +55,19 @@ fn rejected(name: &str, value: &[u8]) -> HttpError {
     ))
 }
 
-/// Checks what stands for the site where the browser names none.
-fn check_referer(fields: &HeaderBlock, origins: &AllowedOrigins) -> Result<(), HttpError> {
+/// Checks what stands for the site where none is named.
+fn check_without_site(
+    method: &Method,
+    fields: &HeaderBlock,
+    origins: &AllowedOrigins,
+) -> Result<(), HttpError> {
+    let is_silent = fields.value(KnownHeader::Referer).is_none();
+    if is_silent && [Method::GET, Method::HEAD].contains(method) && is_of_browser(fields) {
+        return Err(HttpError::forbidden(
+            "at this address browsers do not tell whether a web page asks, and it would spend the \
+             credentials of its visitors: open http://localhost:PORT or http://127.0.0.1:PORT instead",
+        ));
+    }
     let pages = fields.values(KnownHeader::Referer).map(origin_of);
     let mut foreign = pages.filter(|origin| !origins.allow(origin));
     match foreign.next() {
@@ -56,6 +79,29 @@ fn check_referer(fields: &HeaderBlock, origins: &AllowedOrigins) -> Result<(), H
             way_in(origin)
         ))),
     }
+}
+
+/// Whether the page itself asks, at an address that is no name: names can be bound to any address.
+fn is_from_own_page(fields: &HeaderBlock) -> bool {
+    let host = fields.value(KnownHeader::Host).unwrap_or_default();
+    let is_address = std::str::from_utf8(host)
+        .is_ok_and(|host| host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok());
+    let mut pages = fields.values(KnownHeader::Referer).map(origin_of);
+    let is_own = pages
+        .next()
+        .is_some_and(|origin| origin.strip_prefix(b"http://") == Some(host));
+    is_address && is_own && pages.next().is_none()
+}
+
+/// Whether a browser sent it. All browsers send these fields; pages cannot change User-Agent without a
+/// preflight. Electron is an application's: Chromium, but its main process has no pages.
+fn is_of_browser(fields: &HeaderBlock) -> bool {
+    let agent = fields.value(KnownHeader::UserAgent).unwrap_or_default();
+    agent.starts_with(b"Mozilla/")
+        && memchr::memmem::find(agent, b" Electron/").is_none()
+        && [&b"accept-language"[..], b"upgrade-insecure-requests"]
+            .iter()
+            .any(|name| fields.find(name).is_some())
 }
 
 /// Scheme, host and port of a URL.

@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use http::Method;
+
 mod admin;
 pub mod cors;
 pub mod fetch_metadata;
@@ -53,6 +55,7 @@ impl AccessPolicy {
     /// 403: what is not allowed, and what lets it in.
     pub fn check(
         &self,
+        method: &Method,
         fields: &HeaderBlock,
         path: &[u8],
         form: TargetForm,
@@ -64,7 +67,7 @@ impl AccessPolicy {
         fetch_metadata::check_no_service_worker(fields)?;
         let mut origins = fields.values(KnownHeader::Origin);
         match (origins.next(), origins.next()) {
-            (None, _) => fetch_metadata::check(fields, path, &self.origins),
+            (None, _) => fetch_metadata::check(method, fields, path, &self.origins),
             (Some(origin), None) => self.origins.check(origin),
             (Some(_), Some(_)) => Err(HttpError::forbidden(
                 "there is more than one Origin: which page asks is not clear",
@@ -102,7 +105,7 @@ mod tests {
             let is_let_in = |name, value| {
                 let fields = HeaderBlock::of(&[("Host", "localhost"), (name, value)]);
                 policy
-                    .check(&fields, b"/v1/models", TargetForm::Origin)
+                    .check(&Method::GET, &fields, b"/v1/models", TargetForm::Origin)
                     .is_ok()
             };
             for (name, value) in [

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::file::Pipes;
 use crate::config::secrets::{self, SecretsArray, SecretsSource};
 
 const ACCEPTED: Judgement = Judgement {
@@ -17,7 +18,7 @@ fn configurations(entries: &[(&str, &str)]) -> Vec<Configuration> {
         .collect();
     let text = serde_json::Value::from(entries).to_string();
     let array = SecretsArray::new("test".to_owned(), text.as_ref());
-    secrets::load(&SecretsSource::Array(array))
+    secrets::load(&SecretsSource::Array(array), Pipes::Reject)
         .unwrap()
         .configurations
 }

@@ -45,6 +45,6 @@ pub use response::{Ended, Framing, Response};
 pub use seen::{SeenRequest, Upstream};
 pub use streams::{start_request, start_stream};
 pub use temp_dir::TempDir;
-pub use tls::tls_server;
+pub use tls::{tls_server, tls_server_of_many};
 pub use waits::{SOON, SetOnDrop, wait_for, wait_until};
 pub use work_dir::{Finished, WorkDir};

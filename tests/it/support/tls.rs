@@ -8,7 +8,12 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 /// Makes a server's configuration with a self-signed certificate for `name`; returns the certificate, too,
 /// in PEM.
 pub fn tls_server(name: &str) -> (ServerConfig, String) {
-    let certified = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name");
+    tls_server_of_many(vec![name.to_owned()])
+}
+
+/// As [`tls_server`], for many names.
+pub fn tls_server_of_many(names: Vec<String>) -> (ServerConfig, String) {
+    let certified = rcgen::generate_simple_self_signed(names).expect("valid names");
     let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
