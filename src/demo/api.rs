@@ -71,3 +71,9 @@ impl Response {
 pub(super) fn prompt_tokens(body_bytes: usize) -> u64 {
     (body_bytes as u64).div_ceil(4)
 }
+
+/// Returns events that have data only, as OpenAI's streams do, and the last one of such a stream.
+pub(super) fn data_events(data: &[Value]) -> Vec<String> {
+    let events = data.iter().map(|data| format!("data: {data}\n\n"));
+    events.chain(["data: [DONE]\n\n".to_owned()]).collect()
+}

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::accounts::{Account, COSTLY_MODEL, VIP_MODEL};
-use super::api::{Body, Prompt, ResponseId};
+use super::api::{Body, Prompt, ResponseId, data_events};
 use super::error::ApiError;
 use super::speech::{self, Ending, Input, Reply};
-use super::tools::{self, Tool, ToolCall, ToolChoice};
+use super::tools;
 
 /// The models that are listed. Requests may name any model.
 const MODELS: [&str; 5] = [
@@ -40,8 +40,9 @@ pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Body, Api
     let max_tokens = [&request["max_completion_tokens"], &request["max_tokens"]]
         .into_iter()
         .find_map(Value::as_u64);
+    let call = tools::function_call(request, |tool| &tool["function"]);
     let completion = Completion {
-        reply: speech::reply(&last_input(messages), tool_call(request), max_tokens),
+        reply: speech::reply(&last_input(messages), call, max_tokens),
         model: request["model"].as_str().unwrap_or(MODELS[0]),
         prompt_tokens: prompt.tokens,
         response_id,
@@ -67,24 +68,6 @@ fn last_input(messages: &[Value]) -> Input {
         }
     }
     Input::User(String::new())
-}
-
-/// Returns the call of a tool that the request asks for.
-fn tool_call(request: &Value) -> Option<ToolCall> {
-    let choice = &request["tool_choice"];
-    let choice = match (choice["type"].as_str(), choice["function"]["name"].as_str()) {
-        _ if choice == "required" => ToolChoice::Any,
-        (Some("function"), Some(name)) => ToolChoice::Named(name),
-        _ => ToolChoice::Words,
-    };
-    let offered = request["tools"].as_array()?.iter().filter_map(|tool| {
-        let function = &tool["function"];
-        Some(Tool {
-            name: function["name"].as_str()?,
-            schema: &function["parameters"],
-        })
-    });
-    tools::call(choice, offered)
 }
 
 /// Whether a stream ends with its usage: `stream_options.include_usage`.
@@ -161,13 +144,13 @@ impl Completion<'_> {
             if usage == UsageChunk::Sent {
                 chunk["usage"] = cost;
             }
-            format!("data: {chunk}\n\n")
+            chunk
         };
         let choice = |delta: Value, finish_reason: Value| {
             let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
             chunk(json!([choice]), Value::Null)
         };
-        let mut events: Vec<String> = deltas
+        let mut events: Vec<Value> = deltas
             .into_iter()
             .map(|delta| choice(delta, Value::Null))
             .collect();
@@ -175,8 +158,7 @@ impl Completion<'_> {
         if usage == UsageChunk::Sent {
             events.push(chunk(json!([]), self.usage()));
         }
-        events.push("data: [DONE]\n\n".to_owned());
-        events
+        data_events(&events)
     }
 
     fn finish_reason(&self) -> &'static str {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::accounts::{ACCOUNTS, Account};
 use super::api::{Body, Prompt, Request, Response, ResponseId, prompt_tokens};
 use super::error::{ApiError, Dialect};
-use super::{anthropic, openai, token};
+use super::{anthropic, openai, responses, token};
 
 /// The path of Flow's LLM proxy. Only paths under it are served.
 pub(super) const BASE_PATH: &str = "/flow-llm-proxy";
@@ -51,6 +51,7 @@ fn dispatch(request: &Request<'_>, response_id: ResponseId) -> Result<Response, 
         "/v1/chat/completions" => openai::chat,
         "/v1/embeddings" => |prompt, _| openai::embeddings(prompt),
         "/v1/messages" => anthropic::messages,
+        "/v1/responses" | "/responses" => responses::responses,
         _ => return Err(not_found()),
     };
     let response = match call(&prompt(request, account)?, response_id) {
@@ -88,7 +89,7 @@ fn allow(request: &Request<'_>, methods: &[Method], header: &'static str) -> Res
 }
 
 fn not_found() -> ApiError {
-    let paths = "/v1/models, /v1/chat/completions, /v1/embeddings, /v1/messages";
+    let paths = "/v1/models, /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings";
     let message = format!("Not Found: the simulated Flow serves {BASE_PATH} with {paths}");
     ApiError::new(StatusCode::NOT_FOUND, message)
 }
