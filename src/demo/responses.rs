@@ -2,26 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::api::{Body, Prompt, ResponseId, data_events};
+use super::accounts::MODELS;
+use super::api::{Answer, Completed, Prompt, ResponseId, data_events};
 use super::error::ApiError;
 use super::speech::{self, Ending, Input, Reply};
 use super::tools;
+use super::usage::usd;
 
 /// Returns the response to an input: a stream where the request asks for one.
-pub(super) fn responses(prompt: &Prompt, response_id: ResponseId) -> Result<Body, ApiError> {
+pub(super) fn responses(prompt: &Prompt, response_id: ResponseId) -> Result<Completed, ApiError> {
     let request = &prompt.json;
     let input = last_input(&request["input"])?;
     let call = tools::function_call(request, |tool| tool);
-    let answer = Answer {
-        reply: speech::reply(&input, call, request["max_output_tokens"].as_u64()),
-        model: request["model"].as_str().unwrap_or("demo-gpt"),
-        input_tokens: prompt.tokens,
-        response_id,
-    };
-    if request["stream"] == true {
-        return Ok(Body::Events(answer.events()));
-    }
-    Ok(Body::Json(answer.whole()))
+    let reply = speech::reply(&input, call, request["max_output_tokens"].as_u64());
+    let response = ModelResponse(prompt.answer(reply, response_id, MODELS[0].id));
+    Ok(prompt.completed(response.0.usage, || response.whole(), || response.events()))
 }
 
 /// Returns the last message of the user, or the last result of a tool.
@@ -45,23 +40,20 @@ fn last_input(input: &Value) -> Result<Input, ApiError> {
 }
 
 /// A response, which can be written whole or as a stream.
-struct Answer<'a> {
-    reply: Reply,
-    model: &'a str,
-    input_tokens: u64,
-    response_id: ResponseId,
-}
+struct ModelResponse<'a>(Answer<'a>);
 
-impl Answer<'_> {
+impl ModelResponse<'_> {
     fn whole(&self) -> Value {
-        let text = self.reply.pieces().concat();
+        let text = self.0.reply.pieces().concat();
         let output = json!([self.item("completed", &text)]);
-        self.envelope(self.status(), output, self.usage())
+        self.envelope(self.status(), output, self.usage(Value::Null))
     }
 
     fn events(&self) -> Vec<String> {
-        let text = self.reply.pieces().concat();
+        let text = self.0.reply.pieces().concat();
         let started = self.envelope("in_progress", json!([]), Value::Null);
+        let mut ended = self.whole();
+        ended["usage"] = self.usage(usd(self.0.usage.cost).into());
         let item = |kind: &str, status, text| json!({"type": kind, "output_index": 0, "item": self.item(status, text)});
         let mut events = vec![
             json!({"type": "response.created", "response": started}),
@@ -71,7 +63,7 @@ impl Answer<'_> {
         events.extend(self.item_events(&text));
         events.extend([
             item("response.output_item.done", "completed", &text),
-            json!({"type": format!("response.{}", self.status()), "response": self.whole()}),
+            json!({"type": format!("response.{}", self.status()), "response": ended}),
         ]);
         for (number, event) in events.iter_mut().enumerate() {
             event["sequence_number"] = number.into();
@@ -89,8 +81,8 @@ impl Answer<'_> {
                 (name): value,
             })
         };
-        let pieces = self.reply.pieces().iter();
-        if let Reply::ToolCall { .. } = self.reply {
+        let pieces = self.0.reply.pieces().iter();
+        if let Reply::ToolCall { .. } = self.0.reply {
             let kind = "function_call_arguments";
             let delta = |piece: &String| event(&format!("{kind}.delta"), "delta", json!(piece));
             let mut events: Vec<Value> = pieces.map(delta).collect();
@@ -109,12 +101,12 @@ impl Answer<'_> {
 
     /// Returns the only item of the output. It is empty while `text` is.
     fn item(&self, status: &str, text: &str) -> Value {
-        match &self.reply {
+        match &self.0.reply {
             Reply::ToolCall { call, .. } => json!({
                 "id": self.item_id(),
                 "type": "function_call",
                 "status": status,
-                "call_id": format!("call_demo_{}", self.response_id.serial),
+                "call_id": format!("call_demo_{}", self.0.id.serial),
                 "name": call.name,
                 "arguments": text,
             }),
@@ -137,15 +129,15 @@ impl Answer<'_> {
             _ => Value::Null,
         };
         json!({
-            "id": format!("resp_demo_{}", self.response_id.serial),
+            "id": format!("resp_demo_{}", self.0.id.serial),
             "object": "response",
-            "created_at": self.response_id.created,
+            "created_at": self.0.id.created,
             "status": status,
             "error": null,
             "incomplete_details": incomplete,
             "instructions": null,
             "metadata": {},
-            "model": self.model,
+            "model": self.0.model,
             "output": output,
             "parallel_tool_calls": true,
             "previous_response_id": null,
@@ -162,7 +154,7 @@ impl Answer<'_> {
     }
 
     fn status(&self) -> &'static str {
-        match self.reply {
+        match self.0.reply {
             Reply::Text {
                 ending: Ending::CutShort,
                 ..
@@ -171,23 +163,25 @@ impl Answer<'_> {
         }
     }
 
-    fn usage(&self) -> Value {
-        let output_tokens = self.reply.pieces().len() as u64;
+    /// Returns the usage. LiteLLM tells the cost in streams only; else it stands in the head.
+    fn usage(&self, cost: Value) -> Value {
+        let usage = self.0.usage;
         json!({
-            "input_tokens": self.input_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": output_tokens,
+            "input_tokens": usage.input.all,
+            "input_tokens_details": {"cached_tokens": usage.input.cached},
+            "output_tokens": usage.output,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self.input_tokens + output_tokens,
+            "total_tokens": usage.total(),
+            "cost": cost,
         })
     }
 
     fn item_id(&self) -> String {
-        let kind = match self.reply {
+        let kind = match self.0.reply {
             Reply::Text { .. } => "msg",
             Reply::ToolCall { .. } => "fc",
         };
-        format!("{kind}_demo_{}", self.response_id.serial)
+        format!("{kind}_demo_{}", self.0.id.serial)
     }
 }
 

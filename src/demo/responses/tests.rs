@@ -1,16 +1,23 @@
 use super::*;
+use crate::demo::api::Body;
+use crate::demo::usage::InputTokens;
 
 const ID: ResponseId = ResponseId {
     serial: 7,
     created: 1_700_000_001,
 };
 
+fn prompt(json: Value) -> Prompt {
+    let tokens = InputTokens::new(8, 6, false);
+    Prompt { json, tokens }
+}
+
 fn response(more: Value) -> Body {
     let mut json = json!({"model": "any-model", "input": "früh auf"});
     json.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    responses(&Prompt { json, tokens: 5 }, ID).unwrap()
+    responses(&prompt(json), ID).unwrap().body
 }
 
 fn whole(more: Value) -> Value {
@@ -84,7 +91,24 @@ fn a_stream_says_piece_by_piece_what_the_whole_response_says() {
     assert_eq!(deltas(&events), text(&whole));
     assert_eq!(events[0]["response"]["output"], json!([]));
     assert_eq!(events[2]["item"]["content"], json!([]));
-    assert_eq!(events.last().unwrap()["response"], whole);
+    assert_eq!(without_cost(&events), whole);
+}
+
+/// The response of the last event, which tells its cost, as the whole response does not.
+fn without_cost(events: &[Value]) -> Value {
+    let mut response = events.last().unwrap()["response"].clone();
+    assert!(response["usage"]["cost"].as_f64() > Some(0.0), "{response}");
+    response["usage"]["cost"] = Value::Null;
+    response
+}
+
+#[test]
+fn the_usage_tells_what_came_from_the_cache() {
+    let usage = &whole(json!({}))["usage"];
+    assert_eq!(usage["input_tokens"], 8);
+    assert_eq!(usage["input_tokens_details"]["cached_tokens"], 6);
+    let output = usage["output_tokens"].as_u64().unwrap();
+    assert_eq!(usage["total_tokens"], 8 + output);
 }
 
 fn tools() -> Value {
@@ -129,7 +153,7 @@ fn a_tool_that_is_asked_for_is_called_with_arguments_that_fit() {
         assert_eq!(types(&events), expected);
         assert_eq!(deltas(&events), arguments);
         assert_eq!(events[2]["item"]["arguments"], "");
-        assert_eq!(events.last().unwrap()["response"], whole);
+        assert_eq!(without_cost(&events), whole);
     }
 }
 
@@ -175,8 +199,8 @@ fn the_last_item_that_a_user_or_a_tool_said_gets_words() {
 #[test]
 fn an_input_that_is_neither_text_nor_items_is_rejected() {
     for input in [json!(null), json!(1), json!({})] {
-        let json = json!({"input": input});
-        assert!(responses(&Prompt { json, tokens: 5 }, ID).is_err());
+        let prompt = prompt(json!({"input": input}));
+        assert!(responses(&prompt, ID).is_err());
     }
 }
 
