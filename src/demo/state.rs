@@ -1,5 +1,5 @@
-//! What the simulated Flow remembers: what its accounts have spent and asked, and the prompts that it
-//! has seen. All its rejections follow from counts, so that the same requests get the same responses.
+//! What the simulated Flow remembers: what its accounts have spent and asked, and how the prompts began
+//! that it has seen. All its rejections follow from counts, so that the same requests get the same responses.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,8 @@ use super::usage::{self, Prefix, Usage};
 const BUDGET: u64 = 3_000_000;
 /// Of so many calls of a [`Standing::Basic`] account, all but the last are let in.
 const CALLS_TO_LIMIT: u64 = 4;
-/// The prompts that are remembered.
-const MAX_PROMPTS: usize = 256;
+/// The beginnings of prompts that are remembered.
+const MAX_PREFIXES: usize = 4096;
 
 /// Shared by the requests.
 #[derive(Default)]
@@ -26,8 +26,8 @@ pub(super) struct State {
 struct Memory {
     /// By the account's name.
     ledgers: HashMap<&'static str, Ledger>,
-    /// The hashes of whole prompts, the oldest first.
-    prompts: VecDeque<u64>,
+    /// The hashes of the beginnings of prompts, the oldest first.
+    prefixes: VecDeque<u64>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -68,22 +68,18 @@ impl State {
         }
     }
 
-    /// Returns how many tokens of a prompt are in the cache: those of the longest beginning that was a
-    /// whole prompt before. Then remembers the prompt.
+    /// Returns how many tokens of a prompt are in the cache: those of its longest beginning that another
+    /// prompt had before. Then remembers the others.
     pub(super) fn cached_tokens(&self, prefixes: &[Prefix]) -> u64 {
-        let prompts = &mut self.memory().prompts;
+        let seen = &mut self.memory().prefixes;
         let found = prefixes
             .iter()
-            .rfind(|prefix| prompts.contains(&prefix.hash));
-        let cached = found.map_or(0, |prefix| usage::cacheable(prefix.tokens));
-        if let Some(whole) = prefixes.last() {
-            prompts.retain(|hash| *hash != whole.hash);
-            prompts.push_back(whole.hash);
-        }
-        if prompts.len() > MAX_PROMPTS {
-            prompts.pop_front();
-        }
-        cached
+            .rposition(|prefix| seen.contains(&prefix.hash));
+        let new = &prefixes[found.map_or(0, |index| index + 1)..];
+        seen.extend(new.iter().map(|prefix| prefix.hash));
+        let surplus = seen.len().saturating_sub(MAX_PREFIXES);
+        seen.drain(..surplus);
+        found.map_or(0, |index| usage::cacheable(prefixes[index].tokens))
     }
 
     /// Adds a call's cost to what the account has spent. Returns the sum and the budget, in USD.
