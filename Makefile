@@ -71,6 +71,10 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
 
+.PHONY: test-metrics
+test-metrics: build ## Check metrics, alerts and dashboard with promtool
+	tests/metrics.sh
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)
