@@ -10,6 +10,8 @@ use super::accounts::Model;
 const BYTES_PER_TOKEN: u64 = 4;
 /// Tokens around each message, and around all of them, as OpenAI's guide to counting tokens has them.
 const TOKENS_AROUND: u64 = 3;
+/// The most beginnings of a prompt that are told apart: each is looked up.
+const MAX_PREFIXES: usize = 1024;
 /// What a cached token costs, as a fraction of one that is not.
 const CACHE_DISCOUNT: u64 = 10;
 
@@ -61,7 +63,13 @@ pub(super) fn prefixes(request: &Value) -> Vec<Prefix> {
             Some(text) => std::slice::from_ref(text),
             None => &[],
         });
-    let mut prefixes: Vec<Prefix> = instructions.chain(messages).map(&mut add).collect();
+    let mut prefixes = Vec::new();
+    for part in instructions.chain(messages) {
+        if prefixes.len() == MAX_PREFIXES {
+            prefixes.pop();
+        }
+        prefixes.push(add(part));
+    }
     if prefixes.is_empty() {
         prefixes.push(add(&Value::Null));
     }
@@ -158,6 +166,8 @@ mod tests {
         ] {
             assert_eq!(tokens(request.clone()), expected, "{request}");
         }
+        let many = tokens(json!({"messages": vec!["abcd"; 5000]}));
+        assert_eq!((many.len(), many.last()), (1024, Some(&(3 + 5000 * 4))));
     }
 
     #[test]
