@@ -72,7 +72,10 @@ endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
 
 .PHONY: test-metrics
-test-metrics: build ## Check metrics, alerts and dashboard with promtool
+test-metrics: ## Check metrics, alerts and dashboard with promtool
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
 	tests/metrics.sh
 
 .PHONY: bench
