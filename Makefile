@@ -71,6 +71,13 @@ ifndef FLOW_PROXY_BIN
 endif
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/run.py "$(ONLY)"
 
+.PHONY: test-metrics
+test-metrics: ## Check metrics, alerts and dashboard with promtool
+ifndef FLOW_PROXY_BIN
+	$(CARGO) build --release --locked
+endif
+	tests/metrics.sh
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)

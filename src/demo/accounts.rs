@@ -4,8 +4,40 @@ use super::error::ApiError;
 
 /// The model that a [`Standing::Basic`] account may not use.
 pub(super) const VIP_MODEL: &str = "demo-vip";
-/// The model that the budget of a [`Standing::Basic`] account does not cover.
-pub(super) const COSTLY_MODEL: &str = "demo-costly";
+
+/// A model, and what a token of it costs, in nano-USD (USD for a million tokens, times 1000).
+pub(super) struct Model {
+    pub(super) id: &'static str,
+    pub(super) input_price: u64,
+    pub(super) output_price: u64,
+}
+
+/// The models that are listed. Requests may name any model.
+pub(super) static MODELS: [Model; 3] = [
+    Model {
+        id: "demo-gpt",
+        input_price: 2500,
+        output_price: 10_000,
+    },
+    Model {
+        id: "demo-claude",
+        input_price: 3000,
+        output_price: 15_000,
+    },
+    Model {
+        id: VIP_MODEL,
+        input_price: 15_000,
+        output_price: 75_000,
+    },
+];
+
+impl Model {
+    /// Returns the model with this name; any other one costs what the first one does.
+    pub(super) fn named(id: &str) -> &'static Model {
+        let mut models = MODELS.iter();
+        models.find(|model| model.id == id).unwrap_or(&MODELS[0])
+    }
+}
 
 /// A client of the simulated Flow.
 pub(super) struct Account {
@@ -22,7 +54,7 @@ pub(super) struct Account {
 pub(super) enum Standing {
     /// All models.
     Full,
-    /// All models but [`VIP_MODEL`], on a small budget.
+    /// All models but [`VIP_MODEL`], with a limit and on a small budget.
     Basic,
     Revoked,
 }
@@ -58,17 +90,14 @@ impl Account {
         self.standing == Standing::Full || model != VIP_MODEL
     }
 
-    /// Checks that the account may use `model` and can pay for it.
+    /// Checks that the account may use `model`.
     ///
     /// # Errors
-    /// LiteLLM's error for a denied model or for a spent budget.
+    /// LiteLLM's error for a denied model.
     pub(super) fn authorize(&self, model: &str) -> Result<(), ApiError> {
-        if !self.lists(model) {
-            return Err(ApiError::model_denied(model));
+        match self.lists(model) {
+            true => Ok(()),
+            false => Err(ApiError::model_denied(model)),
         }
-        if self.standing == Standing::Basic && model == COSTLY_MODEL {
-            return Err(ApiError::budget_exceeded());
-        }
-        Ok(())
     }
 }

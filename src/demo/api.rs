@@ -3,8 +3,9 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
-/// LiteLLM sets it on every response to a call of a model, once the token is accepted.
-const CALL_ID: HeaderName = HeaderName::from_static("x-litellm-call-id");
+use super::accounts::Model;
+use super::speech::Reply;
+use super::usage::{InputTokens, Usage};
 
 /// A complete request.
 pub(super) struct Request<'a> {
@@ -20,7 +21,15 @@ pub(super) struct Request<'a> {
 pub(super) struct Prompt {
     /// A JSON object.
     pub(super) json: Value,
-    pub(super) tokens: u64,
+    pub(super) tokens: InputTokens,
+}
+
+/// What a model says to a prompt, in no API's form.
+pub(super) struct Answer<'a> {
+    pub(super) reply: Reply,
+    pub(super) model: &'a str,
+    pub(super) usage: Usage,
+    pub(super) id: ResponseId,
 }
 
 /// Distinguishes a response from all others.
@@ -47,6 +56,54 @@ pub(super) enum Body {
     Events(Vec<String>),
 }
 
+/// The response to a call of a model.
+#[derive(Debug)]
+pub(super) struct Completed {
+    pub(super) body: Body,
+    pub(super) usage: Usage,
+}
+
+impl Prompt {
+    /// Returns the model that the request names, `default` where it names none.
+    pub(super) fn model<'a>(&'a self, default: &'a str) -> &'a str {
+        self.json["model"].as_str().unwrap_or(default)
+    }
+
+    /// Returns what this prompt uses with an output of so many tokens.
+    pub(super) fn usage(&self, output: u64) -> Usage {
+        Usage::new(self.tokens, output, Model::named(self.model("")))
+    }
+
+    /// Makes a reply the answer of the model that the request names.
+    pub(super) fn answer<'a>(
+        &'a self,
+        reply: Reply,
+        id: ResponseId,
+        default_model: &'a str,
+    ) -> Answer<'a> {
+        Answer {
+            usage: self.usage(reply.pieces().len() as u64),
+            model: self.model(default_model),
+            reply,
+            id,
+        }
+    }
+
+    /// Writes an answer: as a stream where the request asks for one.
+    pub(super) fn completed(
+        &self,
+        usage: Usage,
+        whole: impl FnOnce() -> Value,
+        events: impl FnOnce() -> Vec<String>,
+    ) -> Completed {
+        let body = match self.json["stream"] == true {
+            true => Body::Events(events()),
+            false => Body::Json(whole()),
+        };
+        Completed { body, usage }
+    }
+}
+
 impl Response {
     pub(super) fn ok(body: Body) -> Response {
         Response {
@@ -56,18 +113,16 @@ impl Response {
         }
     }
 
-    /// Marks this as the response to a call of a model.
-    pub(super) fn with_call_id(mut self, id: ResponseId) -> Response {
-        // LiteLLM's ids are random UUIDs; this one has the format of such (RFC 9562 section 5.4).
-        let uuid = format!("00000000-0000-4000-8000-{:012x}", id.serial);
-        let value = HeaderValue::from_str(&uuid).expect("hexadecimal digits are a header value");
-        self.headers.push((CALL_ID, value));
+    /// Adds a header of LiteLLM's.
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Response {
+        let value = HeaderValue::from_str(value).expect("ids and numbers are header values");
+        self.headers.push((HeaderName::from_static(name), value));
         self
     }
 }
 
-/// Returns how many tokens a body of this length counts as: models need about four bytes of English
-/// for a token. The JSON around the text is counted as well.
-pub(super) fn prompt_tokens(body_bytes: usize) -> u64 {
-    (body_bytes as u64).div_ceil(4)
+/// Returns events that have data only, as OpenAI's streams do, and the last one of such a stream.
+pub(super) fn data_events(data: &[Value]) -> Vec<String> {
+    let events = data.iter().map(|data| format!("data: {data}\n\n"));
+    events.chain(["data: [DONE]\n\n".to_owned()]).collect()
 }

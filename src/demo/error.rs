@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+
+/// How long a rate limit lasts, in seconds: long enough to be seen, short enough not to bore.
+const LIMIT_SECONDS: u64 = 5;
 
 /// Why a request gets an error response.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     message: Cow<'static, str>,
-    /// The methods that the path allows, where the method is at fault.
-    pub(super) allow: Option<&'static str>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     cause: Cause,
 }
 
@@ -22,6 +24,7 @@ enum Cause {
     Token,
     Model,
     Budget,
+    Limit,
 }
 
 /// The error format that a client expects.
@@ -37,7 +40,7 @@ impl ApiError {
         ApiError {
             status,
             message: message.into(),
-            allow: None,
+            headers: Vec::new(),
             cause: Cause::Request,
         }
     }
@@ -50,7 +53,7 @@ impl ApiError {
     pub(super) fn method_not_allowed(allowed: &'static str) -> ApiError {
         let message = format!("Method Not Allowed: this path takes {allowed}");
         ApiError {
-            allow: Some(allowed),
+            headers: vec![(header::ALLOW, HeaderValue::from_static(allowed))],
             ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
         }
     }
@@ -78,14 +81,30 @@ impl ApiError {
         }
     }
 
-    /// The account's budget is spent.
-    pub(super) fn budget_exceeded() -> ApiError {
+    /// The account has spent more than its budget, both in USD.
+    pub(super) fn budget_exceeded(spent: f64, budget: f64) -> ApiError {
+        let message =
+            format!("Budget has been exceeded! Current cost: {spent}, Max budget: {budget}");
         ApiError {
             cause: Cause::Budget,
-            ..ApiError::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "Budget has been exceeded! Current cost: 2.0, Max budget: 1.0",
-            )
+            ..ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+        }
+    }
+
+    /// The account has sent more requests than its `limit`.
+    pub(super) fn rate_limited(account: &str, limit: u64) -> ApiError {
+        let message = format!(
+            "Rate limit exceeded for api_key: {account}. Limit type: requests. Current limit: \
+             {limit}, Remaining: 0."
+        );
+        let kind = HeaderName::from_static("rate_limit_type");
+        ApiError {
+            cause: Cause::Limit,
+            headers: vec![
+                (header::RETRY_AFTER, HeaderValue::from(LIMIT_SECONDS)),
+                (kind, HeaderValue::from_static("requests")),
+            ],
+            ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
         }
     }
 
@@ -106,11 +125,13 @@ impl ApiError {
                     StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
                     _ => "invalid_request_error",
                 };
-                json!({"type": "error", "error": {"type": kind, "message": self.message}})
+                self.anthropic_body(kind)
             }
             // LiteLLM checks tokens before it knows the API, so these have one format on every path.
             (Cause::Token, _) => self.litellm_body("auth_error", "None".into()),
             (Cause::Model, _) => self.litellm_body("key_model_access_denied", "model".into()),
+            (Cause::Limit, Dialect::LiteLlm) => self.litellm_body("throttling_error", Value::Null),
+            (Cause::Limit, Dialect::Anthropic) => self.anthropic_body("rate_limit_error"),
             (Cause::Budget, _) => self.litellm_body("budget_exceeded", Value::Null),
         }
     }
@@ -123,5 +144,9 @@ impl ApiError {
             "param": param,
             "code": self.status.as_str(),
         }})
+    }
+
+    fn anthropic_body(&self, kind: &str) -> Value {
+        json!({"type": "error", "error": {"type": kind, "message": self.message}})
     }
 }

@@ -2,10 +2,10 @@
 //! credentials and without a network.
 //!
 //! Owns the simulated service: its loopback port, its three accounts, and the commands to try. It does
-//! what clients need most: lists models, chat completions (OpenAI) and messages (Anthropic), both whole
-//! or streamed, tool calls, embeddings. It takes any model name, and rejects as a LiteLLM does: a
-//! revoked token, a denied model, a spent budget. Out of scope: the proxy in front of
-//! it. The main thread calls [`Demo::start`]; requests run on the worker threads of a [`Server`] of its
+//! what clients need most: lists models, chat completions and responses (OpenAI) and messages (Anthropic),
+//! all whole or streamed, with their usage and cost, tool calls, embeddings. It takes any model name, and
+//! rejects as a LiteLLM does: a revoked token, a denied model, a limit, a spent budget. Out of scope: the
+//! proxy in front of it. The main thread calls [`Demo::start`]; requests run on the worker threads of a [`Server`] of its
 //! own.
 
 use std::io;
@@ -33,16 +33,19 @@ mod anthropic;
 mod api;
 mod error;
 mod openai;
+mod responses;
 mod routes;
-mod schema;
 mod speech;
+mod state;
 mod token;
 mod tools;
+mod usage;
 
-use accounts::{ACCOUNTS, Account, COSTLY_MODEL, VIP_MODEL};
+use accounts::{ACCOUNTS, Account, VIP_MODEL};
 use api::{Body, Request, ResponseId};
 use error::ApiError;
 use routes::BASE_PATH;
+use state::State;
 
 /// The pause between two events of a stream: long enough to be seen, short enough not to bore.
 const EVENT_INTERVAL: Duration = Duration::from_millis(40);
@@ -105,36 +108,38 @@ impl Demo {
         ACCOUNTS.iter().map(configuration).collect()
     }
 
-    /// Returns what to try against a proxy that listens on `proxy`: four commands for a POSIX shell,
-    /// one line each, and what the log shows then. Ends with a line end.
+    /// Returns what to try against a proxy that listens on `proxy`: its page, four commands for a POSIX
+    /// shell, one line each, and what the log shows then. Ends with a line end.
     pub fn instructions(proxy: SocketAddr) -> String {
         let url = format!("http://{}", connectable(proxy));
         let post = "-H 'Content-Type: application/json' -d";
-        let prompt = |model: &str, more: &str, said: &str| {
-            format!(
-                r#"'{{"model":"{model}",{more}"messages":[{{"role":"user","content":"{said}"}}]}}'"#
-            )
-        };
-        let chat = prompt("demo-gpt", r#""stream":true,"#, "Good morning, Flow!");
-        let vip = prompt(
-            VIP_MODEL,
-            r#""max_tokens":256,"stream":true,"#,
-            "Bom dia, Flow!",
-        );
-        let costly = prompt(COSTLY_MODEL, "", "Hello again!");
+        let said = |text: &str| format!(r#""messages":[{{"role":"user","content":"{text}"}}]"#);
+        let morning = said("Good morning, Flow!");
+        let options = r#""stream":true,"stream_options":{"include_usage":true}"#;
+        let chat = format!(r#"'{{"model":"demo-gpt",{options},{morning}}}'"#);
+        let day = said("Bom dia, Flow!");
+        let messages =
+            format!(r#"'{{"model":"demo-claude","max_tokens":256,"stream":true,{day}}}'"#);
+        let vip =
+            format!(r#"'{{"model":"{VIP_MODEL}","stream":true,"input":"Hello again, Flow!"}}'"#);
+        let many = format!(r#"'{{"model":"demo-gpt",{morning}}}'"#);
         let lines = [
+            format!("See what the proxy does: {url}/-/"),
             "Try it from another terminal: no key is needed, the proxy signs each request.".into(),
             String::new(),
-            format!("  curl -s '{url}/v1/models'"),
             format!("  curl -sN '{url}/v1/chat/completions' {post} {chat}"),
-            format!("  curl -sN '{url}/v1/messages' {post} {vip}"),
-            format!("  curl -s '{url}/v1/chat/completions' {post} {costly}"),
+            format!("  curl -sN '{url}/v1/messages' {post} {messages}"),
+            format!("  curl -sN '{url}/v1/responses' {post} {vip}"),
+            format!(
+                "  for n in 1 2 3 4 5 6 7 8; do curl -s '{url}/v1/chat/completions' -o /dev/null \
+                 -w '%{{http_code}}\\n' {post} {many}; done"
+            ),
             String::new(),
-            "All four succeed. In this order, the log shows what the simulated Flow rejects:"
-                .into(),
+            "All succeed. In this order, the log shows what the simulated Flow rejects:".into(),
             "  2: 'demo-revoked' gets 401, is marked as failed, and 'demo-3' takes over;".into(),
-            "  3: 'demo-1' may not use demo-vip, and is passed over for this model;".into(),
-            "  4: the budget of 'demo-1' is spent on demo-costly, and it rests.".into(),
+            format!("  3: 'demo-1' may not use {VIP_MODEL}, and is passed over for this model;"),
+            "  4: 'demo-1' is over its limit and rests for 5 s; repeated, its budget is spent."
+                .into(),
         ];
         lines.join("\n") + "\n"
     }
@@ -145,6 +150,7 @@ impl Demo {
 struct SimulatedFlow {
     /// The number of responses so far: each has a serial number.
     responses: AtomicU64,
+    state: State,
 }
 
 impl Handler for SimulatedFlow {
@@ -177,10 +183,10 @@ impl SimulatedFlow {
     /// Serves one request: reads all of it, decides, sends the response.
     fn respond(&self, exchange: &mut Exchange<'_>) -> Result<(), ClientError> {
         let response = match read_body(exchange) {
-            Ok(body) => routes::respond(&request(exchange, &body), self.response_id()),
+            Ok(body) => routes::respond(&request(exchange, &body), self.response_id(), &self.state),
             Err(ClientError::Rejected(rejection)) => {
                 let error = ApiError::new(rejection.status, rejection.message);
-                routes::error_response(&request(exchange, &[]), &error)
+                routes::error_response(&request(exchange, &[]), error)
             }
             Err(error) => return Err(error),
         };
@@ -261,7 +267,8 @@ fn send(
     exchange.finish()
 }
 
-/// Sends server-sent events, each by itself, with a pause before the next one.
+/// Sends server-sent events, each by itself, with a pause before the next one. The last one says only
+/// that this was all, and comes with the one before: clients like Codex do not wait for it.
 fn stream(
     exchange: &mut Exchange<'_>,
     status: StatusCode,
@@ -270,12 +277,12 @@ fn stream(
 ) -> Result<(), ClientError> {
     exchange.start(status, field_lines(headers), BodyLength::Chunked);
     for (index, event) in events.iter().enumerate() {
-        if index > 0 {
+        if index > 0 && index + 1 < events.len() {
+            exchange.flush()?;
             exchange.call().before_blocking();
             thread::sleep(EVENT_INTERVAL);
         }
         exchange.write(event.as_bytes());
-        exchange.flush()?;
     }
     exchange.finish()
 }
@@ -288,9 +295,9 @@ mod tests {
     fn urls(instructions: &str) -> Vec<&str> {
         let commands = instructions
             .lines()
-            .filter(|line| line.trim_start().starts_with("curl "));
+            .filter_map(|line| line.split_once("curl "));
         commands
-            .filter_map(|line| line.split('\'').nth(1))
+            .filter_map(|(_, command)| command.split('\'').nth(1))
             .collect()
     }
 
@@ -305,6 +312,8 @@ mod tests {
             let instructions = Demo::instructions(listening.parse().unwrap());
             let urls = urls(&instructions);
             assert_eq!(urls.len(), 4, "{instructions}");
+            let page = format!("See what the proxy does: {url}-/\n");
+            assert!(instructions.starts_with(&page), "{instructions}");
             assert!(urls.iter().all(|it| it.starts_with(url)), "{instructions}");
         }
     }

@@ -4,21 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::accounts::{Account, COSTLY_MODEL, VIP_MODEL};
-use super::api::{Body, Prompt, ResponseId};
+use super::accounts::{Account, MODELS, Model};
+use super::api::{Answer, Body, Completed, Prompt, ResponseId, data_events};
 use super::error::ApiError;
 use super::speech::{self, Ending, Input, Reply};
-use super::tools::{self, Tool, ToolCall, ToolChoice};
+use super::tools;
+use super::usage::usd;
 
-/// The models that are listed. Requests may name any model.
-const MODELS: [&str; 5] = [
-    "demo-gpt",
-    "demo-claude",
-    "demo-embedding",
-    VIP_MODEL,
-    COSTLY_MODEL,
-];
-/// Their `created`, in seconds since 1970: clients expect a number.
+/// The `created` of all models, in seconds since 1970: clients expect a number.
 const MODELS_CREATED: u64 = 1_700_000_000;
 /// OpenAI's own limit on the inputs of one request.
 const MAX_INPUTS: usize = 2048;
@@ -27,33 +20,31 @@ const DIMENSIONS: u32 = 8;
 
 /// Returns the list of the models that `account` may use, as LiteLLM does.
 pub(super) fn models(account: &Account) -> Body {
-    let model = |id: &&str| json!({"id": id, "object": "model", "created": MODELS_CREATED, "owned_by": "flow-proxy demo"});
-    let usable = MODELS.iter().filter(|id| account.lists(id));
+    let model = |model: &Model| json!({"id": model.id, "object": "model", "created": MODELS_CREATED, "owned_by": "flow-proxy demo"});
+    let usable = MODELS.iter().filter(|model| account.lists(model.id));
     Body::Json(json!({"object": "list", "data": usable.map(model).collect::<Vec<Value>>()}))
 }
 
 /// Returns the response to a chat completion: a stream where the request asks for one.
-pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Body, ApiError> {
+pub(super) fn chat(prompt: &Prompt, response_id: ResponseId) -> Result<Completed, ApiError> {
     let request = &prompt.json;
     let messages = request["messages"].as_array();
     let messages = messages.ok_or_else(|| ApiError::bad_request("messages: must be an array"))?;
     let max_tokens = [&request["max_completion_tokens"], &request["max_tokens"]]
         .into_iter()
         .find_map(Value::as_u64);
-    let completion = Completion {
-        reply: speech::reply(&last_input(messages), tool_call(request), max_tokens),
-        model: request["model"].as_str().unwrap_or(MODELS[0]),
-        prompt_tokens: prompt.tokens,
-        response_id,
+    let call = tools::function_call(request, |tool| &tool["function"]);
+    let reply = speech::reply(&last_input(messages), call, max_tokens);
+    let usage = match request["stream_options"]["include_usage"] == true {
+        true => UsageChunk::Sent,
+        false => UsageChunk::Omitted,
     };
-    if request["stream"] == true {
-        let usage = match request["stream_options"]["include_usage"] == true {
-            true => UsageChunk::Sent,
-            false => UsageChunk::Omitted,
-        };
-        return Ok(Body::Events(completion.events(usage)));
-    }
-    Ok(Body::Json(completion.whole()))
+    let completion = Completion(prompt.answer(reply, response_id, MODELS[0].id));
+    Ok(prompt.completed(
+        completion.0.usage,
+        || completion.whole(),
+        || completion.events(usage),
+    ))
 }
 
 /// Returns the last message of the user or of a tool.
@@ -69,24 +60,6 @@ fn last_input(messages: &[Value]) -> Input {
     Input::User(String::new())
 }
 
-/// Returns the call of a tool that the request asks for.
-fn tool_call(request: &Value) -> Option<ToolCall> {
-    let choice = &request["tool_choice"];
-    let choice = match (choice["type"].as_str(), choice["function"]["name"].as_str()) {
-        _ if choice == "required" => ToolChoice::Any,
-        (Some("function"), Some(name)) => ToolChoice::Named(name),
-        _ => ToolChoice::Words,
-    };
-    let offered = request["tools"].as_array()?.iter().filter_map(|tool| {
-        let function = &tool["function"];
-        Some(Tool {
-            name: function["name"].as_str()?,
-            schema: &function["parameters"],
-        })
-    });
-    tools::call(choice, offered)
-}
-
 /// Whether a stream ends with its usage: `stream_options.include_usage`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UsageChunk {
@@ -95,16 +68,11 @@ enum UsageChunk {
 }
 
 /// A response, which can be written whole or as a stream.
-struct Completion<'a> {
-    reply: Reply,
-    model: &'a str,
-    prompt_tokens: u64,
-    response_id: ResponseId,
-}
+struct Completion<'a>(Answer<'a>);
 
 impl Completion<'_> {
     fn whole(&self) -> Value {
-        let message = match &self.reply {
+        let message = match &self.0.reply {
             Reply::Text { pieces, .. } => json!({"role": "assistant", "content": pieces.concat()}),
             Reply::ToolCall { call, pieces } => json!({
                 "role": "assistant",
@@ -125,8 +93,8 @@ impl Completion<'_> {
         json!({
             "id": self.id(),
             "object": "chat.completion",
-            "created": self.response_id.created,
-            "model": self.model,
+            "created": self.0.id.created,
+            "model": self.0.model,
             "choices": [choice],
             "usage": self.usage(),
         })
@@ -134,7 +102,7 @@ impl Completion<'_> {
 
     fn events(&self, usage: UsageChunk) -> Vec<String> {
         let mut deltas = vec![json!({"role": "assistant", "content": ""})];
-        match &self.reply {
+        match &self.0.reply {
             Reply::Text { pieces, .. } => {
                 deltas.extend(pieces.iter().map(|piece| json!({"content": piece})));
             }
@@ -154,33 +122,34 @@ impl Completion<'_> {
             let mut chunk = json!({
                 "id": self.id(),
                 "object": "chat.completion.chunk",
-                "created": self.response_id.created,
-                "model": self.model,
+                "created": self.0.id.created,
+                "model": self.0.model,
                 "choices": choices,
             });
             if usage == UsageChunk::Sent {
                 chunk["usage"] = cost;
             }
-            format!("data: {chunk}\n\n")
+            chunk
         };
         let choice = |delta: Value, finish_reason: Value| {
             let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
             chunk(json!([choice]), Value::Null)
         };
-        let mut events: Vec<String> = deltas
+        let mut events: Vec<Value> = deltas
             .into_iter()
             .map(|delta| choice(delta, Value::Null))
             .collect();
         events.push(choice(json!({}), self.finish_reason().into()));
         if usage == UsageChunk::Sent {
-            events.push(chunk(json!([]), self.usage()));
+            let mut usage = self.usage();
+            usage["cost"] = usd(self.0.usage.cost).into();
+            events.push(chunk(json!([]), usage));
         }
-        events.push("data: [DONE]\n\n".to_owned());
-        events
+        data_events(&events)
     }
 
     fn finish_reason(&self) -> &'static str {
-        match &self.reply {
+        match &self.0.reply {
             Reply::Text {
                 ending: Ending::Complete,
                 ..
@@ -194,25 +163,26 @@ impl Completion<'_> {
     }
 
     fn usage(&self) -> Value {
-        let completion_tokens = self.reply.pieces().len() as u64;
+        let usage = self.0.usage;
         json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": self.prompt_tokens + completion_tokens,
+            "prompt_tokens": usage.input.all,
+            "prompt_tokens_details": {"cached_tokens": usage.input.cached},
+            "completion_tokens": usage.output,
+            "total_tokens": usage.total(),
         })
     }
 
     fn id(&self) -> String {
-        format!("chatcmpl-demo-{}", self.response_id.serial)
+        format!("chatcmpl-demo-{}", self.0.id.serial)
     }
 
     fn call_id(&self) -> String {
-        format!("call_demo_{}", self.response_id.serial)
+        format!("call_demo_{}", self.0.id.serial)
     }
 }
 
 /// Returns made-up embeddings, equal for equal inputs.
-pub(super) fn embeddings(prompt: &Prompt) -> Result<Body, ApiError> {
+pub(super) fn embeddings(prompt: &Prompt, _: ResponseId) -> Result<Completed, ApiError> {
     let request = &prompt.json;
     let inputs = match &request["input"] {
         text @ Value::String(_) => std::slice::from_ref(text),
@@ -243,12 +213,14 @@ pub(super) fn embeddings(prompt: &Prompt) -> Result<Body, ApiError> {
         let embedding = written(&embedding(&input.to_string()));
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
-    Ok(Body::Json(json!({
+    let usage = prompt.usage(0);
+    let body = Body::Json(json!({
         "object": "list",
         "data": inputs.iter().enumerate().map(embedding).collect::<Vec<Value>>(),
-        "model": request["model"].as_str().unwrap_or(MODELS[2]),
-        "usage": {"prompt_tokens": prompt.tokens, "total_tokens": prompt.tokens},
-    })))
+        "model": prompt.model("demo-embedding"),
+        "usage": {"prompt_tokens": usage.input.all, "total_tokens": usage.total()},
+    }));
+    Ok(Completed { body, usage })
 }
 
 /// Returns numbers from -1 to 1 that depend on the text and mean nothing.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::schema;
+mod schema;
 
 /// A tool that the client offers.
 #[derive(Clone, Copy)]
@@ -46,4 +46,22 @@ pub(super) fn call<'a>(
             _ => Value::Object(serde_json::Map::new()),
         },
     })
+}
+
+/// Returns the call that a request in a form of OpenAI's asks for. `function` finds the function's name
+/// in a tool or in the choice of one.
+pub(super) fn function_call(request: &Value, function: fn(&Value) -> &Value) -> Option<ToolCall> {
+    let choice = &request["tool_choice"];
+    let choice = match (choice["type"].as_str(), function(choice)["name"].as_str()) {
+        _ if choice == "required" => ToolChoice::Any,
+        (Some("function"), Some(name)) => ToolChoice::Named(name),
+        _ => ToolChoice::Words,
+    };
+    let offered = request["tools"].as_array()?.iter().filter_map(|tool| {
+        Some(Tool {
+            name: function(tool)["name"].as_str()?,
+            schema: &function(tool)["parameters"],
+        })
+    });
+    call(choice, offered)
 }

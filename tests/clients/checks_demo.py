@@ -28,6 +28,8 @@ def checks(lab):
         "openai (Python)": (
             ("embeddings of the demo are decoded", openai_embeddings),
             ("an async stream of the demo says the same", openai_async),
+            ("the demo has the Responses API", openai_responses),
+            ("the demo calls a tool in the Responses API", openai_responses_call),
         ),
         "anthropic (Python)": (
             ("the stream helper builds the demo's message", anthropic_helper),
@@ -93,19 +95,51 @@ def calls_tool(lab, sdk):
 
 
 def fails_over(_lab, sdk):
-    """Of the demo's configurations one is revoked; another one lacks a model and a budget."""
+    """Of the demo's configurations one is revoked; another one lacks a model, and has a limit and a budget."""
     with Proxy(command=["demo"]) as demo:
-        for model in ("demo-gpt", "demo-vip", "demo-costly"):
-            for _ in range(3):
+        for model in ("demo-vip", "demo-gpt", "demo-gpt"):
+            for _ in range(4):
                 succeeded(sdk.whole(demo.url, more={"model": model}))
-                succeeded(sdk.stream(demo.url, more={"model": model, "max_tokens": 3}))
-        wait_for("the failover's line", lambda: demo.line_with("Failover successful - using"))
+            succeeded(sdk.stream(demo.url, more={"model": model, "max_tokens": 3}))
         for text in (
+            "Failover successful - using",
             "'demo-revoked' marked as failed",
             "'demo-1' may not use model 'demo-vip'",
-            "'demo-1' budget exceeded, resting",
+            "'demo-1' rate limited, resting 5 s",
         ):
             wait_for(f"the line {text}", lambda text=text: demo.line_with(text))
+    expensive = {"messages": [{"role": "user", "content": "much " * 4000}]}
+    with Proxy(command=["demo"]) as demo:
+        for _ in range(3):
+            succeeded(sdk.whole(demo.url, more=expensive))
+        spent = "'demo-1' budget exceeded, resting"
+        wait_for(f"the line {spent}", lambda: demo.line_with(spent))
+
+
+def openai_responses(sdk, base):
+    client = sdk.client(base, None, 0, sdks.TIMEOUT)
+    request = {"model": "demo-model", "input": sdks.PROMPT}
+    whole = client.responses.create(**request)
+    contains(whole.output_text, f'"{sdks.PROMPT}"')
+    with client.responses.stream(**request) as stream:
+        parts = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        streamed = stream.get_final_response()
+    equal("".join(parts), whole.output_text, "stream and response in one piece")
+    equal(streamed.output_text, whole.output_text, "the stream's last event and the response")
+    equal(streamed.usage.output_tokens, whole.usage.output_tokens, "output tokens")
+
+
+def openai_responses_call(sdk, base):
+    client = sdk.client(base, None, 0, sdks.TIMEOUT)
+    tool = {"type": "function", "strict": False, **OPENAI_TOOL["function"]}
+    request = {"model": "demo-model", "input": "weather?", "tools": [tool]}
+    equal(client.responses.create(**request).output[0].type, "message", "a tool that is only offered")
+    with client.responses.stream(**request, tool_choice="required") as stream:
+        call = stream.get_final_response().output[0]
+    equal((call.name, json.loads(call.arguments)), ("weather", INPUT), "calls")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    request["input"] = [{"role": "user", "content": "weather?"}, call.model_dump(), result]
+    contains(client.responses.create(**request).output_text, '"sunny"')
 
 
 def openai_embeddings(sdk, base):

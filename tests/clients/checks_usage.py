@@ -20,6 +20,7 @@ def checks(lab):
     for sdk in lab.sdks:
         named = lambda title, run, s=sdk: Check(f"{s.name}: {title}", lambda: run(lab, s))
         yield named("the log has the tokens that the SDK reads", same_tokens)
+        yield named("the log has the tokens that the demo tells", demo_tokens)
         yield named("a stream that is left has the tokens told until then", left_stream)
 
 
@@ -51,8 +52,12 @@ def tokens_logged(line):
     return tuple(number and int(number[1]) for number in found)
 
 
-def access_line(proxy):
-    return wait_for("the access line", lambda: proxy.line_with(" duration_ms="))
+def access_line(proxy, number=1):
+    def found():
+        lines = [line for line in list(proxy.lines) if " duration_ms=" in line]
+        return lines[number - 1] if len(lines) >= number else None
+
+    return wait_for("the access line", found)
 
 
 def same_tokens(lab, sdk):
@@ -73,6 +78,19 @@ def same_tokens(lab, sdk):
         assert " end=ok model='demo-model' " in line, line
         agent = re.search(r" agent='([^' ]+)'", line)
         assert agent and sdk.dialect in agent[1].lower(), line
+
+
+def demo_tokens(_lab, sdk):
+    """The second request has its prompt from the cache in part."""
+    with Proxy(command=["demo"]) as demo:
+        for number, run in enumerate((sdk.whole, sdk.stream), 1):
+            asks = run == sdk.stream and sdk.dialect == "openai"
+            more = {"stream_options": {"include_usage": True}} if asks else {}
+            out = succeeded(run(demo.url, more=more))
+            line = access_line(demo, number)
+            usages = [out.response["usage"]] if out.response else usages_of(out.events)
+            equal(tokens_logged(line), tokens_read(sdk, usages), "tokens")
+            assert (tokens_logged(line)[1] > 0) == (number > 1), line
 
 
 def left_stream(lab, sdk):

@@ -4,24 +4,26 @@ use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{ProxyProcess, SOON, get, post, wait_for};
+use serde_json::Value;
+
+use crate::support::{ProxyProcess, Response, SOON, get, post, wait_for};
 
 fn demo() -> ProxyProcess {
     ProxyProcess::bare().command("demo").start()
 }
 
-/// The curl commands that the demo prints.
+/// The commands that the demo prints.
 fn commands(demo: &ProxyProcess) -> Vec<String> {
     let commands = || {
         let printed = demo.stdout() + &demo.log();
         let whole_lines = printed.lines().map(str::trim);
-        let commands = whole_lines.filter(|line| line.starts_with("curl "));
+        let commands = whole_lines.filter(|line| line.contains("curl "));
         commands.map(str::to_owned).collect::<Vec<String>>()
     };
-    wait_for("four whole curl commands", SOON, || {
+    wait_for("four whole commands", SOON, || {
         let commands = commands();
-        let whole = commands.iter().all(|command| command.ends_with('\''));
-        (commands.len() == 4 && whole).then_some(commands)
+        let is_whole = commands.last().is_some_and(|it| it.ends_with("; done"));
+        (commands.len() == 4 && is_whole).then_some(commands)
     })
 }
 
@@ -66,28 +68,34 @@ fn each_printed_command_gets_what_it_asks_for() {
     if curl_is_missing() {
         return;
     }
-    let models: serde_json::Value = serde_json::from_str(&paste(&commands[0])).expect("JSON");
-    assert_eq!(models["object"], "list");
-    assert!(models["data"][0]["id"].is_string(), "{models}");
-    let chat = paste(&commands[1]);
+    let chat = paste(&commands[0]);
     assert!(chat.starts_with("data: {"), "{chat}");
     assert!(chat.ends_with("data: [DONE]\n\n"), "{chat}");
-    let message = paste(&commands[2]);
+    let message = paste(&commands[1]);
     assert!(
         message.starts_with("event: message_start\ndata: {"),
         "{message}"
     );
     let end = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     assert!(message.ends_with(end), "{message}");
-    let whole: serde_json::Value = serde_json::from_str(&paste(&commands[3])).expect("JSON");
+    let response = paste(&commands[2]);
     assert!(
-        whole["choices"][0]["message"]["content"].is_string(),
-        "{whole}"
+        response.contains(r#""type":"response.completed""#),
+        "{response}"
     );
+    assert_eq!(paste(&commands[3]), "200\n".repeat(8));
 }
 
 #[test]
-fn the_printed_commands_show_a_failover_a_denied_model_and_a_spent_budget_in_the_log() {
+fn the_address_of_the_page_is_printed_first() {
+    let demo = demo();
+    commands(&demo);
+    let page = format!("See what the proxy does: http://{}/-/\n", demo.address());
+    assert!(demo.stdout().starts_with(&page), "{}", demo.stdout());
+}
+
+#[test]
+fn the_printed_commands_show_what_the_simulated_flow_rejects_in_the_log() {
     let demo = demo();
     let commands = commands(&demo);
     if curl_is_missing() {
@@ -110,9 +118,9 @@ fn the_printed_commands_show_a_failover_a_denied_model_and_a_spent_budget_in_the
             &["WARNING - Configuration 'demo-1' may not use model 'demo-vip', passed over for it for 600 s"],
         ),
         (
-            "demo-3",
-            "2",
-            &["WARNING - Configuration 'demo-1' budget exceeded, resting 300 s. Remaining: 1/3"],
+            "demo-1",
+            "1",
+            &["WARNING - Configuration 'demo-1' rate limited, resting 5 s. Remaining: 1/3"],
         ),
     ]
     .into_iter()
@@ -131,6 +139,96 @@ fn the_printed_commands_show_a_failover_a_denied_model_and_a_spent_budget_in_the
         );
         assert_eq!(line.status, 200);
     }
+}
+
+/// A request in the form of each API, and where its response has input, cached and output tokens. Of
+/// messages, the cached ones and those written to the cache are added to the input.
+const APIS: [(&str, &str, [&str; 3]); 3] = [
+    (
+        "/v1/chat/completions",
+        r#""stream_options":{"include_usage":true},"messages":[{"role":"user","content":"How much is this?"}]"#,
+        [
+            "/prompt_tokens",
+            "/prompt_tokens_details/cached_tokens",
+            "/completion_tokens",
+        ],
+    ),
+    (
+        "/v1/messages",
+        r#""max_tokens":99,"messages":[{"role":"user","content":[{"type":"text","text":"How much is this?","cache_control":{"type":"ephemeral"}}]}]"#,
+        [
+            "/input_tokens",
+            "/cache_read_input_tokens",
+            "/output_tokens",
+        ],
+    ),
+    (
+        "/v1/responses",
+        r#""input":"How much is this?""#,
+        [
+            "/input_tokens",
+            "/input_tokens_details/cached_tokens",
+            "/output_tokens",
+        ],
+    ),
+];
+
+/// The last usage that a response tells, whole or as a stream.
+fn usage(response: &Response) -> Value {
+    let text = response.text();
+    let usage = text.lines().rev().find_map(|line| {
+        let json: Value = serde_json::from_str(line.trim_start_matches("data: ")).ok()?;
+        let usage = [&json["usage"], &json["response"]["usage"]];
+        usage.into_iter().find(|it| it.is_object()).cloned()
+    });
+    usage.unwrap_or_else(|| panic!("no usage: {text}"))
+}
+
+#[test]
+fn the_access_line_has_the_usage_that_the_response_tells_in_the_form_of_each_api() {
+    for (path, members, pointers) in APIS {
+        let demo = demo();
+        for (index, is_streamed) in [false, true, false].into_iter().enumerate() {
+            let body = format!(r#"{{"model":"demo-gpt","stream":{is_streamed},{members}}}"#);
+            let response = post(demo.address(), path, body.as_bytes());
+            assert_eq!(response.status, 200, "{}", response.text());
+            let line = demo.wait_for_access_line(index + 1);
+            let usage = usage(&response);
+            let count = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64);
+            let [input, cached, output] = pointers.map(|pointer| count(pointer).expect(pointer));
+            let more = match path {
+                "/v1/messages" => cached + count("/cache_creation_input_tokens").expect("a number"),
+                _ => 0,
+            };
+            let logged = ["input_tokens", "cached_tokens", "output_tokens"]
+                .map(|name| line.field(name).to_owned());
+            assert_eq!(
+                logged,
+                [input + more, cached, output].map(|it| it.to_string()),
+                "{path} {usage}"
+            );
+            assert!(output > 10 && input + more > 10, "{usage}");
+            assert_eq!(cached > 0, index > 0, "cached once repeated: {usage}");
+            // A stream's head is sent before the cost is known, and messages have no other place for it.
+            let is_told = !is_streamed || path != "/v1/messages";
+            assert_eq!(line.field("cost").is_empty(), !is_told, "{path}");
+            assert_eq!((line.field("model"), line.field("end")), ("demo-gpt", "ok"));
+        }
+    }
+}
+
+#[test]
+fn a_spent_budget_goes_unnoticed_by_the_client() {
+    let demo = demo();
+    let text = "much ".repeat(2000);
+    let body = format!(r#"{{"model":"demo-claude","input":"{text}"}}"#);
+    for _ in 0..3 {
+        let response = post(demo.address(), "/v1/responses", body.as_bytes());
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    demo.wait_for_log(
+        "WARNING - Configuration 'demo-1' budget exceeded, resting 300 s. Remaining: 1/3",
+    );
 }
 
 #[test]
@@ -172,7 +270,7 @@ fn a_streamed_answer_arrives_piece_by_piece() {
     if curl_is_missing() {
         return;
     }
-    for command in &commands[1..3] {
+    for command in &commands[..3] {
         // exec: the process that is killed on failure must be curl itself.
         let command = format!("exec {command}");
         let child = shell(&command)

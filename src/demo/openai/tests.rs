@@ -1,4 +1,5 @@
 use super::*;
+use crate::demo::usage::InputTokens;
 
 const ID: ResponseId = ResponseId {
     serial: 7,
@@ -6,11 +7,12 @@ const ID: ResponseId = ResponseId {
 };
 
 fn prompt(json: Value) -> Prompt {
-    Prompt { json, tokens: 5 }
+    let tokens = InputTokens::new(8, 6, false);
+    Prompt { json, tokens }
 }
 
 fn whole(request: Value) -> Value {
-    match chat(&prompt(request), ID).unwrap() {
+    match chat(&prompt(request), ID).unwrap().body {
         Body::Json(completion) => completion,
         Body::Events(events) => panic!("a stream: {events:?}"),
     }
@@ -18,7 +20,7 @@ fn whole(request: Value) -> Value {
 
 /// The chunks of a stream, whose framing is checked, without the last line.
 fn streamed(request: Value) -> Vec<Value> {
-    let Body::Events(mut events) = chat(&prompt(request), ID).unwrap() else {
+    let Body::Events(mut events) = chat(&prompt(request), ID).unwrap().body else {
         panic!("no stream")
     };
     assert_eq!(events.pop().as_deref(), Some("data: [DONE]\n\n"));
@@ -63,7 +65,7 @@ fn a_stream_says_piece_by_piece_what_the_whole_response_says() {
     assert_eq!(whole["choices"][0]["finish_reason"], "stop");
     assert_eq!(
         (&whole["model"], &whole["usage"]["prompt_tokens"]),
-        (&"any-model".into(), &5.into())
+        (&"any-model".into(), &8.into())
     );
 
     let chunks = streamed(request(json!({"stream": true})));
@@ -91,7 +93,14 @@ fn a_stream_ends_with_its_usage_where_the_request_asks_for_it() {
     let chunks = streamed(request(options));
     let (last, others) = chunks.split_last().unwrap();
     assert_eq!(last["choices"], json!([]));
-    assert_eq!(last["usage"], whole(request(json!({})))["usage"]);
+    let whole = whole(request(json!({})));
+    let mut usage = whole["usage"].clone();
+    assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 6);
+    assert_eq!(usage.get("cost"), None, "it is in the head");
+    // demo-gpt's prices: 2 tokens, 6 from the cache, and the output.
+    let output = usage["completion_tokens"].as_u64().unwrap();
+    usage["cost"] = usd(2 * 2500 + 6 * 250 + output * 10_000).into();
+    assert_eq!(last["usage"], usage);
     assert!(
         others
             .iter()
@@ -181,7 +190,7 @@ fn a_reply_that_is_cut_short_says_so() {
 }
 
 fn embedded(request: Value) -> Value {
-    match embeddings(&prompt(request)).unwrap() {
+    match embeddings(&prompt(request), ID).unwrap().body {
         Body::Json(list) => list["data"].clone(),
         Body::Events(events) => panic!("a stream: {events:?}"),
     }
@@ -229,6 +238,6 @@ fn each_input_gets_an_embedding_in_the_encoding_that_is_asked_for() {
 #[test]
 fn embeddings_of_nothing_or_of_too_much_are_rejected() {
     for input in [json!(null), json!(1), json!(vec!["x"; MAX_INPUTS + 1])] {
-        assert!(embeddings(&prompt(json!({"input": input}))).is_err());
+        assert!(embeddings(&prompt(json!({"input": input})), ID).is_err());
     }
 }
