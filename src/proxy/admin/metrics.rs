@@ -5,6 +5,7 @@ use std::fs;
 use std::time::UNIX_EPOCH;
 
 use http::StatusCode;
+use rustix::process::{Resource, getrlimit};
 
 use super::look::{AdminResponse, Look};
 use super::status::by_name;
@@ -178,6 +179,9 @@ fn process(text: &mut Text, look: &Look<'_>) {
         // Without the one that reads the directory.
         let open = descriptors.count().saturating_sub(1);
         text.gauge("process_open_fds", "Open file descriptors.", open);
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        text.gauge("process_max_fds", "The most open file descriptors.", most);
     }
     let started = look.ledger.started_at.duration_since(UNIX_EPOCH);
     text.gauge(
