@@ -135,8 +135,12 @@ impl AccessLog {
         self.model = name(model.as_bytes()).or(self.model.take());
     }
 
-    /// Notes what was seen of the response, which ended as the relay says.
-    pub fn note_response(&mut self, observed: &Observed) {
+    /// Notes what was seen of the response with this status, which ended as the relay says.
+    pub fn note_response(&mut self, observed: &Observed, status: u16) {
+        if self.end == ExchangeEnd::ClientGone && observed.is_complete {
+            // Some tools close at the last event, before the end of the body.
+            (self.end, self.status) = (ExchangeEnd::Ok, status);
+        }
         self.usage = observed.usage;
         self.cost = observed.cost;
         self.model = name(&observed.model);
@@ -327,12 +331,14 @@ mod tests {
             (UpstreamBroke, Some(BadEnd::Incomplete), UpstreamBroke),
         ] {
             let mut log = AccessLog { end, ..log() };
-            log.note_response(&Observed {
+            let observed = Observed {
                 usage: Usage::Unknown,
                 cost: None,
                 model: b"the response's".to_vec(),
                 bad_end,
-            });
+                is_complete: false,
+            };
+            log.note_response(&observed, 200);
             assert_eq!(log.end, expected, "{end} {bad_end:?}");
             assert_eq!(log.model.as_deref(), Some("theresponses"));
             log.note_model("the_request_s");

@@ -253,7 +253,7 @@ fn a_browser_that_does_not_tell_which_page_asks_is_forbidden() {
     }
     let page = ask(&proxy, "GET /-/", &format!("{BROWSER}{}", rows[0]));
     assert_eq!(page.status, 200);
-    // The page itself, opened by the machine's address, asks on; under a name that may be anyone's not.
+    // The page itself, opened by the machine's address, asks on; not under a name, which may lead anywhere.
     for (host, referer, status) in [
         ("192.168.1.20:8899", "http://192.168.1.20:8899/-/", 200),
         ("192.168.1.20:8899", "http://192.168.1.20:8898/-/", 403),

@@ -310,6 +310,30 @@ fn a_client_that_leaves_counts_what_was_told_until_then() {
 }
 
 #[test]
+fn a_client_that_leaves_at_the_last_event_has_got_all() {
+    for last in [
+        "response.completed",
+        "response.failed",
+        "response.in_progress",
+    ] {
+        let (_upstream, commands, proxy, mut client) = start_request(&[]);
+        commands.send(SSE_HEAD);
+        client.read_head();
+        let event = format!("data: {{\"type\":\"{last}\",\"response\":{{\"model\":\"m\"}}}}\n\n");
+        commands.send(chunk(&event));
+        client.read_body_until("the event", |body| body == event.as_bytes());
+        drop(client);
+        let line = proxy.wait_for_access_line(1);
+        let expected = match last {
+            "response.completed" => (200, "ok"),
+            "response.failed" => (499, "error_event"),
+            _ => (499, "client_gone"),
+        };
+        assert_eq!((line.status, line.field("end")), expected, "{last}");
+    }
+}
+
+#[test]
 fn a_stream_that_breaks_off_counts_what_was_told_until_then() {
     let response = format!("{SSE_HEAD}{}", chunk(MESSAGE_START));
     let upstream = RawUpstream::once(response);

@@ -273,7 +273,8 @@ impl Forwarder {
         }
         relay::note_end(exchange, &mut request.log, status.as_u16(), &relayed);
         if let Some(observer) = observer {
-            request.log.note_response(&observer.finish());
+            let observed = observer.finish();
+            request.log.note_response(&observed, status.as_u16());
         }
         context.connection.reuse_fields(response.fields);
     }

@@ -49,6 +49,8 @@ pub struct Observed {
     pub model: Vec<u8>,
     /// How the stream ended, if it was passed on whole.
     pub bad_end: Option<BadEnd>,
+    /// A stream's last event has come, and it was none of an error.
+    pub is_complete: bool,
 }
 
 impl Observer {
@@ -96,7 +98,7 @@ impl Observer {
 
     /// Ends the look.
     pub fn finish(mut self) -> Observed {
-        let mut bad_end = None;
+        let (mut bad_end, mut is_complete) = (None, false);
         if let Reader::Events(events) = &mut self.reader {
             events.finish(&mut self.totals);
             let is_whole = self.unpacker.as_mut().is_none_or(Unpacker::is_whole);
@@ -104,6 +106,7 @@ impl Observer {
                 .totals
                 .bad_end(self.form)
                 .filter(|end| *end == BadEnd::ErrorEvent || (is_whole && self.is_success));
+            is_complete = bad_end.is_none() && self.totals.has_last_event(self.form) == Some(true);
         }
         let totals = self.totals;
         Observed {
@@ -115,6 +118,7 @@ impl Observer {
             cost: self.cost.or(totals.cost.filter(|_| self.is_counted)),
             model: totals.model,
             bad_end,
+            is_complete,
         }
     }
 }

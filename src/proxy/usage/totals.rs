@@ -128,12 +128,15 @@ impl Totals {
         if self.has_error {
             return Some(BadEnd::ErrorEvent);
         }
-        let has_end = match self.form.or(form) {
-            Some(Form::Completions) => self.has_done,
-            Some(Form::Responses | Form::Messages | Form::Gemini) => self.has_end,
-            None => true,
-        };
-        (!has_end).then_some(BadEnd::Incomplete)
+        (self.has_last_event(form) == Some(false)).then_some(BadEnd::Incomplete)
+    }
+
+    /// Whether its API's last event has come, if there is one. `form` as for [`Totals::bad_end`].
+    pub fn has_last_event(&self, form: Option<Form>) -> Option<bool> {
+        Some(match self.form.or(form)? {
+            Form::Completions => self.has_done,
+            Form::Responses | Form::Messages | Form::Gemini => self.has_end,
+        })
     }
 
     /// Of two numbers the later one counts, unless it is 0.
