@@ -56,6 +56,7 @@ mod tiny_http;
 mod tls;
 mod upstream_proxy;
 mod usage;
+mod usage_command;
 mod vanished_peers;
 mod variables;
 mod verdicts;

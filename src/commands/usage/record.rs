@@ -1,0 +1,77 @@
+//! What counts of an access line, in whatever form it is written.
+
+use std::borrow::Cow;
+
+use crate::proxy::usage::observer::is_counted_path;
+use crate::proxy::usage::tokens::Tokens;
+
+/// A local time as the log has it: `2024-01-15 10:30:45`. Later ones are greater.
+pub type Time = [u8; 19];
+
+/// An access line. Names are as they are written.
+pub struct Record<'a> {
+    pub time: Time,
+    pub method: Cow<'a, [u8]>,
+    pub path: Cow<'a, [u8]>,
+    pub status: u16,
+    pub config: Cow<'a, [u8]>,
+    pub end: Cow<'a, [u8]>,
+    /// Empty where it is unknown; so are the next ones.
+    pub model: Cow<'a, [u8]>,
+    pub agent: Cow<'a, [u8]>,
+    pub client: Cow<'a, [u8]>,
+    pub tokens: Option<Tokens>,
+    /// In US dollars, finite and not negative.
+    pub cost: Option<f64>,
+}
+
+impl Record<'_> {
+    /// Whether the request is one for the upstream, not for the proxy's own pages.
+    pub fn is_forwarded(&self) -> bool {
+        !self.path.starts_with(b"/-/")
+    }
+
+    /// Whether the request failed, or its response did not come to its end.
+    pub fn is_error(&self) -> bool {
+        self.status >= 400 || !matches!(&*self.end, b"ok" | b"client_gone")
+    }
+
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether the response is one that uses tokens.
+    pub fn is_counted(&self) -> bool {
+        self.is_success() && &*self.method == b"POST" && is_counted_path(&self.path)
+    }
+}
+
+/// Reads a time whose date and time of day are split by `separator`.
+pub fn time(text: &[u8], separator: u8) -> Option<Time> {
+    const PATTERN: &Time = b"0000-00-00 00:00:00";
+    let mut time: Time = text.try_into().ok()?;
+    if time[10] != separator {
+        return None;
+    }
+    time[10] = b' ';
+    let fits = |(byte, pattern): (&u8, &u8)| match pattern {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == other,
+    };
+    time.iter().zip(PATTERN).all(fits).then_some(time)
+}
+
+/// Whether it is a level as the log writes it.
+pub fn is_level(word: &[u8]) -> bool {
+    matches!(word, b"DEBUG" | b"INFO" | b"WARNING" | b"ERROR")
+}
+
+/// Whether a status can stand in an access line.
+pub fn is_status(status: u16) -> bool {
+    (100..1000).contains(&status)
+}
+
+/// Returns a cost that counts.
+pub fn amount(cost: f64) -> Option<f64> {
+    (cost.is_finite() && cost >= 0.0).then_some(cost)
+}

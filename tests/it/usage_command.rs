@@ -1,0 +1,468 @@
+//! The command `usage`: what it reads of log files, and what it passes over (contract sections 2 and 12).
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, FakeFlow, Finished, ProxyProcess, SOON, WorkDir, post, wait_until};
+
+/// The default log file.
+const LOG: &str = "flow_proxy_plugin.log";
+
+/// An access line as the proxy writes it, of one of 1,200 input tokens.
+fn line(time: &str, config: &str, model: &str) -> String {
+    format!(
+        "{time} - INFO - 127.0.0.1:53422 \"POST /v1/chat/completions\" 200 config='{config}' \
+         attempts=1 ttfb_ms=12 duration_ms=1034 in=512 out=20480 end=ok model='{model}' \
+         input_tokens=1200 cached_tokens=1024 output_tokens=88 cost=0.25 agent='curl/8' id=fake-id"
+    )
+}
+
+fn some_line() -> String {
+    line("2026-01-15 10:30:45", "primary-1", "gpt-4o")
+}
+
+/// The same as a JSON line.
+fn some_json() -> Value {
+    json!({
+        "time": "2026-01-15T10:30:45+01:00", "level": "INFO", "peer": "127.0.0.1:53422",
+        "method": "POST", "path": "/v1/chat/completions", "status": 200, "config": "primary-1",
+        "attempts": 1, "ttfb_ms": 12, "duration_ms": 1034, "in": 512, "out": 20480, "end": "ok",
+        "model": "gpt-4o", "input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 88,
+        "cost": 0.25, "agent": "curl/8", "id": "fake-id",
+    })
+}
+
+/// Runs `usage --json` with more arguments.
+fn usage_in(dir: &WorkDir, args: &[&str]) -> Value {
+    let args: Vec<&str> = ["usage", "--json"].iter().chain(args).copied().collect();
+    let run = dir.run(&args, &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+fn usage_of(log: impl AsRef<[u8]>, args: &[&str]) -> Value {
+    let dir = WorkDir::new();
+    dir.write(LOG, log);
+    usage_in(&dir, args)
+}
+
+fn requests(usage: &Value) -> u64 {
+    usage["total"]["requests"].as_u64().unwrap()
+}
+
+/// Asserts that the run failed with one line; returns it.
+fn failure(run: &Finished, code: i32) -> &str {
+    assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    run.stderr.trim_end()
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn text_and_json_lines_in_one_file_are_added_up_alike() {
+    let log = format!("{}\n{}\n", some_line(), some_json());
+    let usage = usage_of(log, &["--by", "config", "--by=model,client,day,status"]);
+    let sums = json!({
+        "requests": 2, "errors": 0,
+        "tokens": {"input": 2400, "cached": 2048, "output": 176, "known": 2, "unknown": 0},
+        "cost": {"total": 0.5, "unknown": 0},
+    });
+    assert_eq!(usage["total"], sums);
+    let mut group = sums;
+    for (name, value) in [
+        ("config", "primary-1"),
+        ("model", "gpt-4o"),
+        ("client", "curl/8"),
+        ("day", "2026-01-15"),
+        ("status", "200"),
+    ] {
+        group[name] = value.into();
+    }
+    assert_eq!(usage["groups"], json!([group]));
+    assert_eq!(usage["first"], "2026-01-15 10:30:45");
+}
+
+#[test]
+fn a_line_counts_by_what_it_says() {
+    let text = |status: &str, request: &str, rest: &str| {
+        some_line()
+            .replace("\" 200 ", &format!("\" {status} "))
+            .replace("POST /v1/chat/completions", request)
+            .replace(
+                " end=ok model='gpt-4o' input_tokens=1200 cached_tokens=1024 output_tokens=88 cost=0.25",
+                rest,
+            )
+    };
+    let (post, ok) = ("POST /v1/messages", " end=ok");
+    // Requests, errors, known, unknown.
+    for (line, expected) in [
+        (text("200", post, ok), [1, 0, 0, 1]),
+        (text("200", post, " end=client_gone"), [1, 0, 0, 1]),
+        (text("200", post, " end=incomplete"), [1, 1, 0, 1]),
+        (
+            text("200", post, " end=error_event reason=limit"),
+            [1, 1, 0, 1],
+        ),
+        (text("200", "GET /v1/models", ok), [1, 0, 0, 0]),
+        (
+            text("200", "POST /v1/messages/count_tokens", ok),
+            [1, 0, 0, 0],
+        ),
+        (text("200", "POST /v1/moderations", ok), [1, 0, 0, 0]),
+        (text("200", "POST /rerank", ok), [1, 0, 0, 0]),
+        (text("302", post, ok), [1, 0, 0, 0]),
+        (text("429", post, " end=ok reason=limit"), [1, 1, 0, 0]),
+        (text("499", post, " end=client_gone"), [1, 1, 0, 0]),
+        (
+            text("403", "GET /", " end=ok error=forbidden"),
+            [1, 1, 0, 0],
+        ),
+        (
+            text(
+                "200",
+                post,
+                " end=client_gone input_tokens=1 cached_tokens=0 output_tokens=0",
+            ),
+            [1, 0, 1, 0],
+        ),
+        (text("200", "GET /-/status", ok), [0, 0, 0, 0]),
+        (
+            text("404", "GET /-/nothing", " end=ok error=not_found"),
+            [0, 0, 0, 0],
+        ),
+    ] {
+        let total = usage_of(format!("{line}\n"), &[])["total"].take();
+        let tokens = &total["tokens"];
+        let found = [
+            &total["requests"],
+            &total["errors"],
+            &tokens["known"],
+            &tokens["unknown"],
+        ];
+        assert_eq!(
+            found.map(|number| number.as_u64().unwrap()),
+            expected,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_access_line_does_not_count() {
+    let good = some_line();
+    let replaced = |from: &str, to: &str| good.replace(from, to);
+    let with_message = {
+        let mut object = some_json();
+        object["message"] = good.clone().into();
+        object.to_string()
+    };
+    let json = |name: &str, value: Value| {
+        let mut object = some_json();
+        object[name] = value;
+        object.to_string()
+    };
+    let mut lines = vec![
+        // Messages that quote one.
+        format!("2026-01-15 10:30:45 - WARNING - The client says {good}"),
+        replaced("127.0.0.1:53422", "peer"),
+        replaced("127.0.0.1:53422", "client 127.0.0.1:53422"),
+        json!({"time": "2026-01-15T10:30:45+01:00", "level": "INFO", "message": good}).to_string(),
+        with_message,
+        // Other programs' lines.
+        format!("host app[1]: {good}"),
+        replaced("2026-01-15 10:30:45", "2026/01/15 10:30:45"),
+        replaced("INFO", "NOTICE"),
+        json!({"time": "2026-01-15T10:30:45Z", "level": "INFO", "path": "/"}).to_string(),
+        // Torn and mended ones.
+        format!("{good} {good}"),
+        format!("{}{good}", &good[..100]),
+        // Fields that the proxy cannot have written.
+        replaced("POST /v1", "POST /v1/a b"),
+        replaced("\" 200 ", "\" 20 "),
+        replaced("\" 200 ", "\" 65736 "),
+        replaced("attempts=1", "attempts=-1"),
+        replaced("input_tokens=1200", "input_tokens=-1200"),
+        replaced("output_tokens=88", "output_tokens=18446744073709551616"),
+        replaced("cost=0.25", "cost=-0.25"),
+        replaced("cost=0.25", "cost=1e999"),
+        replaced("cost=0.25", "cost=NaN"),
+        replaced("id=fake-id", "x=1"),
+        json("input_tokens", json!(-1)),
+        json("cost", json!(-1)),
+        json("status", json!(99)),
+        json("time", json!("2026-01-15")),
+        format!("{}x", "[".repeat(20_000)),
+    ];
+    // Whatever it is cut to.
+    lines.extend((0..good.len() - "ake-id".len()).map(|end| good[..end].to_owned()));
+    let whole = some_json().to_string();
+    lines.extend((0..whole.len()).map(|end| whole[..end].to_owned()));
+    let usage = usage_of(lines.join("\n") + "\n", &[]);
+    assert_eq!(requests(&usage), 0, "{usage}");
+    assert_eq!(
+        requests(&usage_of(good, &[])),
+        1,
+        "a last line without its end"
+    );
+}
+
+#[test]
+fn garbage_and_endless_lines_are_passed_over_and_the_rest_counts() {
+    let mut log = (0..2_000_000u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect::<Vec<u8>>();
+    log.extend_from_slice(format!("\n{}\n", some_line()).as_bytes());
+    log.resize(log.len() + 3_000_000, b'x');
+    log.extend_from_slice(format!("{}\n{}\n", some_line(), some_json()).as_bytes());
+    log.extend_from_slice(b"\0\n\n\n");
+    assert_eq!(requests(&usage_of(log, &["--by", "model"])), 2);
+}
+
+#[test]
+fn sums_saturate() {
+    let huge = some_line()
+        .replace("=1200", "=18446744073709551615")
+        .replace("cost=0.25", "cost=1.7e308");
+    let usage = usage_of(format!("{huge}\n{huge}\n"), &[]);
+    assert_eq!(usage["total"]["tokens"]["input"], u64::MAX);
+    assert_eq!(usage["total"]["cost"]["total"], f64::MAX);
+    let dir = WorkDir::new();
+    dir.write(LOG, format!("{huge}\n{huge}\n"));
+    let run = dir.run(&["usage", "--by", "model"], &[]);
+    assert!(
+        run.stdout.contains("18,446,744,073,709,551k") && run.stdout.contains("1.798e308"),
+        "{run:?}"
+    );
+    assert!(
+        run.stdout.lines().all(|line| line.chars().count() <= 80),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn the_rotated_files_are_read_each_once() {
+    let dir = WorkDir::new();
+    let model = |name: &str| line("2026-01-15 10:30:45", "primary-1", name) + "\n";
+    dir.write(LOG, model("current"));
+    dir.write(&format!("{LOG}.1"), model("one"));
+    // gzip is writing it.
+    dir.write(&format!("{LOG}.1.gz"), &gzip(&model("one"))[..30]);
+    let two_members = [gzip(&model("two")), gzip(&model("two"))].concat();
+    dir.write(&format!("{LOG}.2.gz"), two_members);
+    dir.write(&format!("{LOG}.10"), model("ten"));
+    dir.write(&format!("{LOG}-20260114"), model("dated"));
+    dir.write(&format!("{LOG}-20260113.gz"), gzip(&model("dated-gz")));
+    dir.write(&format!("{LOG}-2026011210"), model("hourly"));
+    // The same file twice.
+    fs::hard_link(
+        dir.path(&format!("{LOG}.10")),
+        dir.path(&format!("{LOG}.11")),
+    )
+    .unwrap();
+    for other in [".bak", ".1.bak", "-x", ".1x", "-2026", ".", "1"] {
+        dir.write(&format!("{LOG}{other}"), model("other"));
+    }
+    let usage = usage_in(&dir, &["--by", "model"]);
+    let groups = usage["groups"].as_array().unwrap();
+    let mut found: Vec<_> = groups
+        .iter()
+        .map(|group| {
+            (
+                group["model"].as_str().unwrap(),
+                group["requests"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    found.sort_unstable();
+    let once = ["current", "dated", "dated-gz", "hourly", "one", "ten"].map(|name| (name, 1));
+    assert_eq!(found, [&once[..], &[("two", 2)]].concat());
+    // Nor does it need the current one.
+    fs::remove_file(dir.path(LOG)).unwrap();
+    assert_eq!(requests(&usage_in(&dir, &[])), 7);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named_and_the_exit_code_tells() {
+    let dir = WorkDir::new();
+    dir.write(LOG, some_line() + "\n");
+    let packed = gzip(&(some_line() + "\n"));
+    dir.write(&format!("{LOG}.1.gz"), &packed[..packed.len() - 4]);
+    dir.write(&format!("{LOG}.2.xz"), "x");
+    let run = dir.run(&["usage"], &[]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stdout.contains("total"), "{run:?}");
+    let warnings: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(warnings.len(), 2, "{run:?}");
+    for name in [".1.gz: ", ".2.xz: "] {
+        let start = format!("warning: {LOG}{name}");
+        assert!(
+            warnings.iter().any(|line| line.starts_with(&start)),
+            "{run:?}"
+        );
+    }
+}
+
+#[test]
+fn without_a_log_there_is_one_clear_line() {
+    let dir = WorkDir::new();
+    let run = dir.run(&["usage"], &[]);
+    assert_eq!(
+        failure(&run, 1),
+        format!("flow-proxy: {LOG}: there is no such log file")
+    );
+    let run = dir.run(&["usage"], &[("FLOW_PROXY_LOG_FILE", "none")]);
+    assert!(failure(&run, 2).starts_with("flow-proxy: --log-file is none"));
+    let run = dir.run(&["usage", "--log-file", "."], &[]);
+    assert!(failure(&run, 1).contains("no regular file"));
+    dir.write(LOG, "");
+    assert_eq!(requests(&usage_in(&dir, &[])), 0);
+}
+
+#[test]
+fn a_log_without_successes_is_not_added_up() {
+    let dir = WorkDir::new();
+    let failed = some_line()
+        .replace("INFO", "WARNING")
+        .replace("\" 200", "\" 404");
+    dir.write(LOG, format!("{failed}\n"));
+    assert!(failure(&dir.run(&["usage"], &[]), 1).contains("--log-level WARNING"));
+    dir.write(LOG, format!("{failed}\n{}\n", some_line()));
+    assert_eq!(requests(&usage_in(&dir, &[])), 2);
+    for level in ["WARNING", "ERROR"] {
+        let run = dir.run(&["usage"], &[("FLOW_PROXY_LOG_LEVEL", level)]);
+        assert!(failure(&run, 1).contains("no lines of successful requests"));
+    }
+    let json_line = |level| {
+        format!("{{\"time\":\"2026-01-15T10:30:45Z\",\"level\":\"{level}\",\"message\":\"x\"}}\n")
+    };
+    dir.write(LOG, json_line("ERROR"));
+    failure(&dir.run(&["usage"], &[]), 1);
+    dir.write(LOG, json_line("ERROR") + &json_line("INFO"));
+    assert_eq!(requests(&usage_in(&dir, &[])), 0);
+}
+
+#[test]
+fn lines_before_since_do_not_count() {
+    let log: String = [
+        "2026-01-14 23:59:59",
+        "2026-01-15 00:00:00",
+        "2026-01-15 10:30:00",
+    ]
+    .map(|time| line(time, "a", "b") + "\n")
+    .concat();
+    for (since, count) in [
+        ("2026-01-15", 2),
+        ("2026-01-15 10:30", 1),
+        ("2026-01-15T10:30:01", 0),
+        ("2025-12-31", 3),
+    ] {
+        let usage = usage_of(&log, &["--since", since]);
+        assert_eq!(requests(&usage), count, "{since}");
+    }
+    // Whatever the clock says: a day ago is later than that, ten thousand days ago is not.
+    assert_eq!(requests(&usage_of(&log, &["--since", "30m"])), 0);
+    assert_eq!(requests(&usage_of(&log, &["--since", "10000d"])), 3);
+}
+
+#[test]
+fn the_table_has_the_most_used_first_and_days_in_order() {
+    let dir = WorkDir::new();
+    let mut log = String::new();
+    for (day, config, count) in [("16", "rare", 1), ("15", "often", 1200), ("17", "some", 2)] {
+        for _ in 0..count {
+            writeln!(
+                log,
+                "{}",
+                line(&format!("2026-01-{day} 10:00:00"), config, "m")
+            )
+            .unwrap();
+        }
+    }
+    dir.write(LOG, log);
+    let table = |by: &str| dir.run(&["usage", "--by", by], &[]).stdout;
+    let config = "\
+config  requests  errors      input     cached   output  unknown     USD
+often      1,200       0  1,440,000  1,228,800  105,600        0  300.00
+some           2       0      2,400      2,048      176        0    0.50
+rare           1       0      1,200      1,024       88        0    0.25
+total      1,203       0  1,443,600  1,231,872  105,864        0  300.75
+2026-01-15 10:00:00 to 2026-01-17 10:00:00, in 1 file
+";
+    assert_eq!(table("config"), config);
+    let days = table("day");
+    let days: Vec<&str> = days.lines().skip(1).map(|line| &line[..10]).collect();
+    assert_eq!(days[..3], ["2026-01-15", "2026-01-16", "2026-01-17"]);
+}
+
+#[test]
+fn names_are_escaped_and_cut_to_80_columns() {
+    let dir = WorkDir::new();
+    let long = "配置".repeat(60);
+    let mut object = some_json();
+    object["config"] = "a\u{9b}2J\u{1b}[31m\nb\u{202e}".into();
+    object["model"] = long.clone().into();
+    dir.write(
+        LOG,
+        format!("{object}\n{}\n", line("2026-01-15 10:30:45", &long, "m")),
+    );
+    for by in ["config", "config,model,client,day,status"] {
+        let run = dir.run(&["usage", "--by", by], &[]);
+        assert!(
+            !run.stdout.contains(['\u{9b}', '\u{1b}', '\u{202e}']),
+            "{run:?}"
+        );
+        for line in run.stdout.lines() {
+            let wide = line.matches(['配', '置']).count();
+            assert!(line.chars().count() + wide <= 80, "{line}");
+        }
+        let run = dir.run(&["usage", "--json", "--by", by], &[]);
+        assert!(!run.stdout.contains(['\u{9b}', '\u{202e}']), "{run:?}");
+    }
+}
+
+#[test]
+fn beyond_the_limit_groups_are_added_up_as_other() {
+    let mut log = String::new();
+    for number in 0..12_000 {
+        let model = format!("m{number}");
+        writeln!(log, "{}", line("2026-01-15 10:30:45", "a", &model)).unwrap();
+    }
+    let usage = usage_of(log, &["--by", "model"]);
+    let groups = usage["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 10_001);
+    assert_eq!(groups[10_000]["model"], "other");
+    assert_eq!(groups[10_000]["requests"], 2_000);
+}
+
+#[test]
+fn it_adds_up_what_a_proxy_has_logged() {
+    let answer = r#"{"object":"chat.completion","model":"m","choices":[],
+        "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#;
+    let upstream = FakeFlow::answering(move |_| Answer::new(200, answer));
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for _ in 0..3 {
+        post(proxy.address(), "/v1/chat/completions", br#"{"model":"m"}"#);
+    }
+    proxy.wait_for_access_line(3);
+    let log = proxy.file(LOG);
+    let count = || fs::read_to_string(&log).unwrap().matches(" end=ok").count();
+    wait_until("the lines in the file", SOON, || count() == 3);
+    let dir = WorkDir::new();
+    let usage = usage_in(
+        &dir,
+        &["--log-file", log.to_str().unwrap(), "--by", "model"],
+    );
+    assert_eq!(usage["groups"][0]["model"], "m", "{usage}");
+    let tokens = json!({"input": 30, "cached": 12, "output": 15, "known": 3, "unknown": 0});
+    assert_eq!(usage["total"]["tokens"], tokens, "{usage}");
+}
