@@ -8,6 +8,18 @@ use crate::config::shown::{is_hazardous, printable};
 pub(super) const COLUMNS: usize = 80;
 /// The blanks between two columns of a table.
 const GAP: usize = 2;
+/// What numbers are cut to that do not fit otherwise, by the letter that stands for it.
+pub(super) const UNITS: [(&str, u64); 7] = [
+    ("", 1),
+    ("k", 1_000),
+    ("M", 1_000_000),
+    ("G", 1_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("P", 1_000_000_000_000_000),
+    ("E", 1_000_000_000_000_000_000),
+];
+/// The largest number that [`short`] does not cut.
+const LARGEST: u64 = 99_999_999;
 /// What a line is indented by that belongs to the one above.
 const INDENT: &str = "  ";
 
@@ -143,6 +155,13 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
+/// Returns a number with its thousands separated, in ten columns at most.
+pub(super) fn short(number: u64) -> String {
+    let mut units = UNITS.iter().filter(|(_, unit)| number / unit <= LARGEST);
+    let (letter, unit) = units.next().unwrap_or(&UNITS[0]);
+    format!("{}{letter}", thousands(number / unit))
+}
+
 /// Returns an amount of US dollars, with as many decimals as suit `total`: calls cost fractions of a cent,
 /// which show in small sums.
 pub(super) fn dollars(amount: f64, total: f64) -> String {
@@ -183,6 +202,13 @@ mod tests {
             (u64::MAX, "18,446,744,073,709,551,615"),
         ] {
             assert_eq!(thousands(number), text);
+        }
+        for (number, text) in [
+            (99_999_999, "99,999,999"),
+            (100_000_000, "100,000k"),
+            (u64::MAX, "18,446,744T"),
+        ] {
+            assert_eq!(short(number), text);
         }
         for (amount, text) in [
             (0.0, "0.0000"),

@@ -49,6 +49,7 @@ mod resting;
 mod secret_sources;
 mod secrets;
 mod shutdown;
+mod status_command;
 mod streaming;
 mod targets;
 mod third_party;

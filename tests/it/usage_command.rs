@@ -8,10 +8,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, FakeFlow, Finished, ProxyProcess, SOON, WorkDir, post, wait_until};
+use crate::support::{
+    Answer, FakeFlow, Finished, ProxyProcess, SOON, WorkDir, get, post, wait_for,
+};
 
 /// The default log file.
 const LOG: &str = "flow_proxy_plugin.log";
+
+/// A line as a log at INFO has it at its start.
+const START: &str = "2026-01-15 10:00:00 - INFO - flow-proxy 0.2.0 starting, pid 1\n";
 
 /// An access line as the proxy writes it, of one of 1,200 input tokens.
 fn line(time: &str, config: &str, model: &str) -> String {
@@ -35,6 +40,18 @@ fn some_json() -> Value {
         "model": "gpt-4o", "input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 88,
         "cost": 0.25, "agent": "curl/8", "id": "fake-id",
     })
+}
+
+/// The line that counts rejected requests without an access line.
+fn rejections(count: u64) -> String {
+    format!("2026-01-15 10:30:45 - WARNING - {count} more requests were rejected within 1 s")
+}
+
+fn rejections_as_json(count: u64) -> String {
+    format!(
+        "{{\"time\":\"2026-01-15T10:30:45+01:00\",\"level\":\"WARNING\",\"message\":\"{count} more \
+         requests were rejected within 1 s\"}}"
+    )
 }
 
 /// Runs `usage --json` with more arguments.
@@ -122,7 +139,17 @@ fn a_line_counts_by_what_it_says() {
         (text("200", "POST /rerank", ok), [1, 0, 0, 0]),
         (text("302", post, ok), [1, 0, 0, 0]),
         (text("429", post, " end=ok reason=limit"), [1, 1, 0, 0]),
-        (text("499", post, " end=client_gone"), [1, 1, 0, 0]),
+        (text("499", post, " end=client_gone"), [1, 0, 0, 1]),
+        (
+            text("499", post, " end=client_gone")
+                .replace("ttfb_ms=12", "ttfb_ms=1034")
+                .replace("out=20480", "out=0"),
+            [1, 0, 0, 0],
+        ),
+        (
+            text("499", "GET /v1/models", " end=client_gone"),
+            [1, 0, 0, 0],
+        ),
         (
             text("403", "GET /", " end=ok error=forbidden"),
             [1, 1, 0, 0],
@@ -135,13 +162,18 @@ fn a_line_counts_by_what_it_says() {
             ),
             [1, 0, 1, 0],
         ),
-        (text("200", "GET /-/status", ok), [0, 0, 0, 0]),
         (
-            text("404", "GET /-/nothing", " end=ok error=not_found"),
+            text("200", "GET /-/status", ok).replace(" - INFO", " - DEBUG"),
             [0, 0, 0, 0],
         ),
+        (rejections(7), [7, 7, 0, 0]),
+        (rejections_as_json(7), [7, 7, 0, 0]),
+        (
+            text("404", "GET /-/nothing", " end=ok error=not_found"),
+            [1, 1, 0, 0],
+        ),
     ] {
-        let total = usage_of(format!("{line}\n"), &[])["total"].take();
+        let total = usage_of(format!("{START}{line}\n"), &[])["total"].take();
         let tokens = &total["tokens"];
         let found = [
             &total["requests"],
@@ -186,6 +218,11 @@ fn what_is_no_access_line_does_not_count() {
         // Torn and mended ones.
         format!("{good} {good}"),
         format!("{}{good}", &good[..100]),
+        rejections(7) + " ",
+        rejections(7).replace("WARNING - ", "WARNING - said: "),
+        rejections(7).replace("7 more", "more"),
+        rejections(7).replace("7 more", "+7 more"),
+        rejections_as_json(7).replace("\"7", "\"said: 7"),
         // Fields that the proxy cannot have written.
         replaced("POST /v1", "POST /v1/a b"),
         replaced("\" 200 ", "\" 20 "),
@@ -448,21 +485,32 @@ fn beyond_the_limit_groups_are_added_up_as_other() {
 fn it_adds_up_what_a_proxy_has_logged() {
     let answer = r#"{"object":"chat.completion","model":"m","choices":[],
         "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#;
-    let upstream = FakeFlow::answering(move |_| Answer::new(200, answer));
-    let proxy = ProxyProcess::to(&upstream.url()).start();
-    for _ in 0..3 {
-        post(proxy.address(), "/v1/chat/completions", br#"{"model":"m"}"#);
+    let upstream =
+        FakeFlow::answering(move |request| match request.target.ends_with("/v1/quiet") {
+            true => Answer::ok(),
+            false => Answer::new(200, answer),
+        });
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--log-level", "DEBUG")
+        .start();
+    for path in ["/v1/chat/completions", "/v1/chat/completions", "/v1/quiet"] {
+        post(proxy.address(), path, br#"{"model":"m"}"#);
     }
-    proxy.wait_for_access_line(3);
+    get(proxy.address(), "/v1/models");
+    get(proxy.address(), "/-/health");
+    // More than 50 within a second: most of them have no access line.
+    for _ in 0..200 {
+        assert_eq!(get(proxy.address(), "/-/nothing").status, 404);
+    }
     let log = proxy.file(LOG);
-    let count = || fs::read_to_string(&log).unwrap().matches(" end=ok").count();
-    wait_until("the lines in the file", SOON, || count() == 3);
     let dir = WorkDir::new();
-    let usage = usage_in(
-        &dir,
-        &["--log-file", log.to_str().unwrap(), "--by", "model"],
-    );
-    assert_eq!(usage["groups"][0]["model"], "m", "{usage}");
-    let tokens = json!({"input": 30, "cached": 12, "output": 15, "known": 3, "unknown": 0});
+    let usage = wait_for("all lines in the file", SOON, || {
+        let args = ["--log-file", log.to_str().unwrap(), "--by", "config"];
+        Some(usage_in(&dir, &args)).filter(|usage| requests(usage) >= 204)
+    });
+    assert_eq!(usage["total"]["requests"], 204, "{usage}");
+    assert_eq!(usage["total"]["errors"], 200, "{usage}");
+    let tokens = json!({"input": 20, "cached": 8, "output": 10, "known": 2, "unknown": 1});
     assert_eq!(usage["total"]["tokens"], tokens, "{usage}");
+    assert_eq!(usage["groups"][0]["config"], "-", "{usage}");
 }

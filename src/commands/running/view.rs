@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tz::UtcDateTime;
 
 use super::snapshot::{Configuration, Cost, Snapshot, Tokens};
-use crate::commands::text::{self, COLUMNS, Table, cut, dollars, thousands};
+use crate::commands::text::{self, COLUMNS, Table, cut, dollars, short};
 use crate::logging::local_time;
 
 /// The longest name from outside that is shown, in columns.
@@ -26,7 +26,7 @@ pub fn text(snapshot: &Snapshot, url: &str, now: i64, is_coloured: bool) -> Stri
     let uptime = period(snapshot.uptime_s);
     let mut lines = Lines(String::new());
     lines.push(&format!(
-        "flow-proxy {version} on {base}: {state} for {uptime}"
+        "flow-proxy {version} on {base}: {state}, up {uptime}"
     ));
     lines.push(&text::name(snapshot.summary.as_bytes()));
     lines.0.push('\n');
@@ -64,10 +64,10 @@ fn configurations(snapshot: &Snapshot, now: i64, is_coloured: bool) -> String {
         table.push(vec![
             name(&one.name),
             name(&one.state),
-            thousands(one.requests),
-            thousands(one.rejected),
-            thousands(one.tokens.input),
-            thousands(one.tokens.output),
+            short(one.requests),
+            short(one.rejected),
+            short(one.tokens.input),
+            short(one.tokens.output),
             dollars(one.cost.total, snapshot.cost.total),
         ]);
     }
@@ -79,21 +79,20 @@ fn configurations(snapshot: &Snapshot, now: i64, is_coloured: bool) -> String {
             lines.push(&format!("  {rest}"));
         }
         if let (Some(spend), Some(budget)) = (one.spend, one.budget) {
-            let (spend, budget) = (dollars(spend, budget), dollars(budget, budget));
-            lines.push(&format!(
-                "  {spend} of {budget} USD of its budget are spent"
-            ));
+            let budget = format!("{spend:.2} of {budget:.2} USD");
+            lines.push(&format!("  {} of its budget spent", cut(&budget, MAX_NAME)));
         }
         for model in &one.models {
             let (model_name, state) = (name(&model.model), name(&model.state));
             let left = model.rest_s.map_or(String::new(), |rest| {
-                format!(", for another {}", period(rest))
+                format!(" for another {}", period(rest))
             });
             lines.push(&format!("  model {model_name}: {state}{left}"));
         }
         let colour = match one.state.as_str() {
             _ if !is_coloured => "",
             "available" if one.models.is_empty() => "",
+            "removed" => "",
             "failed" => RED,
             _ => YELLOW,
         };
@@ -110,22 +109,20 @@ fn rest(one: &Configuration, now: i64) -> Option<String> {
     let mut parts = Vec::new();
     parts.extend(one.reason.as_deref().map(name));
     let clock = |time: &Option<String>| local_clock(time.as_deref()?, now);
-    parts.extend(clock(&one.since).map(|time| format!("since {time}")));
-    let left = one
-        .rest_s
-        .map(|rest| format!("for another {}", period(rest)));
+    let left = one.rest_s.map(period);
     parts.extend(match (clock(&one.until), left) {
-        (Some(time), Some(left)) => Some(format!("until {time}, {left}")),
-        (time, left) => time.map(|time| format!("until {time}")).or(left),
+        (Some(time), Some(left)) => Some(format!("until {time} (in {left})")),
+        (Some(time), None) => Some(format!("until {time}")),
+        (None, left) => left.map(|left| format!("for another {left}")),
     });
+    parts.extend(clock(&one.since).map(|time| format!("since {time}")));
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn totals(snapshot: &Snapshot, lines: &mut Lines) {
     let requests = &snapshot.requests;
     let by_status = requests.by_status.iter();
-    let by_status =
-        by_status.map(|(status, count)| format!("{} {}", name(status), thousands(*count)));
+    let by_status = by_status.map(|(status, count)| format!("{} {}", name(status), short(*count)));
     let by_status: Vec<String> = by_status.collect();
     let by_status = match by_status.is_empty() {
         true => String::new(),
@@ -133,9 +130,9 @@ fn totals(snapshot: &Snapshot, lines: &mut Lines) {
     };
     lines.push(&format!(
         "requests  {}{by_status}, {} in flight, {} failed over",
-        thousands(requests.total),
-        thousands(requests.in_flight),
-        thousands(requests.failed_over)
+        short(requests.total),
+        short(requests.in_flight),
+        short(requests.failed_over)
     ));
     let Tokens {
         input,
@@ -146,22 +143,22 @@ fn totals(snapshot: &Snapshot, lines: &mut Lines) {
     } = snapshot.tokens;
     lines.push(&format!(
         "tokens    {} input ({} cached), {} output",
-        thousands(input),
-        thousands(cached),
-        thousands(output)
+        short(input),
+        short(cached),
+        short(output)
     ));
     lines.push(&format!(
         "          known of {} requests, unknown of {}",
-        thousands(known),
-        thousands(unknown)
+        short(known),
+        short(unknown)
     ));
     let Cost { total, unknown } = snapshot.cost;
-    let (total, unknown) = (dollars(total, total), thousands(unknown));
+    let (total, unknown) = (dollars(total, total), short(unknown));
     lines.push(&format!(
         "cost      {total} USD, unknown of {unknown} requests"
     ));
     let (busy, workers) = (snapshot.workers.busy, snapshot.workers.total);
-    let connections = thousands(snapshot.connections);
+    let connections = short(snapshot.connections);
     lines.push(&format!(
         "workers   {busy} of {workers} busy, {connections} connections"
     ));
@@ -177,13 +174,11 @@ fn models(snapshot: &Snapshot) -> String {
     ];
     let mut table = Table::new(1, &headings);
     for one in snapshot.models.iter().take(MAX_ROWS) {
-        let mut row = vec![name(&one.model), thousands(one.requests)];
+        let mut row = vec![name(&one.model), short(one.requests)];
         row.extend(used(&one.tokens, &one.cost, &snapshot.cost));
         let milliseconds = |of: fn(f64, f64) -> f64| {
             let first_byte = one.ttfb_ms.as_ref();
-            first_byte.map_or("-".to_owned(), |time| {
-                thousands(of(time.p50, time.p95) as u64)
-            })
+            first_byte.map_or("-".to_owned(), |time| short(of(time.p50, time.p95) as u64))
         };
         row.push(milliseconds(|p50, _| p50));
         row.push(milliseconds(|_, p95| p95));
@@ -198,7 +193,7 @@ fn clients(snapshot: &Snapshot) -> String {
     ];
     let mut table = Table::new(2, &headings);
     for one in snapshot.clients.iter().take(MAX_ROWS) {
-        let mut row = vec![name(&one.client), name(&one.agent), thousands(one.requests)];
+        let mut row = vec![name(&one.client), name(&one.agent), short(one.requests)];
         row.extend(used(&one.tokens, &one.cost, &snapshot.cost));
         table.push(row);
     }
@@ -207,9 +202,9 @@ fn clients(snapshot: &Snapshot) -> String {
 
 fn used(tokens: &Tokens, cost: &Cost, total: &Cost) -> [String; 4] {
     [
-        thousands(tokens.input),
-        thousands(tokens.cached),
-        thousands(tokens.output),
+        short(tokens.input),
+        short(tokens.cached),
+        short(tokens.output),
         dollars(cost.total, total.total),
     ]
 }
@@ -234,7 +229,7 @@ fn name(text: &str) -> String {
     }
 }
 
-/// Returns a time of the page (RFC 3339, in UTC) as local time, without the date of today.
+/// Returns a time of the page (RFC 3339, in UTC) as local time; of other days with month and day.
 fn local_clock(text: &str, now: i64) -> Option<String> {
     let number = |from, to| text.get(from..to)?.parse::<u16>().ok();
     let small = |from| u8::try_from(number(from, from + 2)?).ok();
@@ -250,7 +245,7 @@ fn local_clock(text: &str, now: i64) -> Option<String> {
     let (date, clock) = local.split_once(' ')?;
     Some(match today.starts_with(date) {
         true => clock.to_owned(),
-        false => local,
+        false => local.split_once('-')?.1.to_owned(),
     })
 }
 
@@ -258,7 +253,7 @@ fn local_clock(text: &str, now: i64) -> Option<String> {
 fn period(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match () {
-        () if days > 0 => format!("{} d {} h", thousands(days), hours % 24),
+        () if days > 0 => format!("{} d {} h", short(days), hours % 24),
         () if hours > 0 => format!("{hours} h {} min", minutes % 60),
         () if minutes > 0 => format!("{minutes} min {} s", seconds % 60),
         () => format!("{seconds} s"),

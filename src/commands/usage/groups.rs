@@ -36,8 +36,10 @@ pub struct Sums {
 impl Sums {
     fn add(&mut self, record: &Record<'_>) {
         let is_counted = record.is_counted();
-        self.requests += 1;
-        self.errors += u64::from(record.is_error());
+        self.requests = self.requests.saturating_add(record.requests);
+        if record.is_error() {
+            self.errors = self.errors.saturating_add(record.requests);
+        }
         match record.tokens {
             Some(tokens) => {
                 self.tokens = self.tokens.plus(tokens);
@@ -136,6 +138,7 @@ fn push_name(by: GroupBy, record: &Record<'_>, key: &mut Vec<u8>) {
         GroupBy::Client if record.client.is_empty() => &record.agent,
         GroupBy::Client => &record.client,
         GroupBy::Day => &record.time[..10],
+        GroupBy::Status if record.status == 0 => b"-",
         GroupBy::Status => digits.format(record.status).as_bytes(),
     };
     let name = if name.is_empty() { b"-" } else { name };

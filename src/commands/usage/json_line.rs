@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::record::{Record, amount, is_level, is_status, time};
+use super::record::{Record, amount, is_of_requests, is_status, time};
 use crate::proxy::usage::tokens::Tokens;
 
 /// The length of a line's time without its offset, in bytes.
@@ -28,6 +28,9 @@ struct Object<'a> {
     config: Cow<'a, str>,
     #[serde(rename = "attempts")]
     _attempts: u64,
+    ttfb_ms: u64,
+    duration_ms: u64,
+    out: u64,
     #[serde(borrow)]
     end: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -51,7 +54,7 @@ struct Object<'a> {
 pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     let object: Object<'_> = serde_json::from_slice(line).ok()?;
     let local = object.time.as_bytes().get(..TIME_LENGTH)?;
-    let is_own = is_level(object.level.as_bytes()) && is_status(object.status);
+    let is_own = is_of_requests(object.level.as_bytes()) && is_status(object.status);
     if !is_own || object.message.is_some() {
         return None;
     }
@@ -61,11 +64,13 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     };
     Some(Record {
         time: time(local, b'T')?,
+        requests: 1,
         method: bytes(object.method),
         path: bytes(object.path),
         status: object.status,
         config: bytes(object.config),
         end: bytes(object.end),
+        has_begun: object.out > 0 || object.ttfb_ms < object.duration_ms,
         model: bytes(object.model),
         agent: bytes(object.agent),
         client: bytes(object.client),

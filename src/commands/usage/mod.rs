@@ -1,7 +1,8 @@
 //! The command `usage`: adds up the access lines of the log file and of its rotated ones.
 //!
 //! Reads files only, one line at a time: `files` finds and opens them, `lines` splits them, `text_line`
-//! and `json_line` take a line apart, `groups` adds it up, `report` shows the sums. Memory is bounded,
+//! and `json_line` take an access line apart, `rejections` the line that
+//! counts requests without one, `groups` adds it up, `report` shows the sums. Memory is bounded,
 //! whatever the files hold.
 
 mod files;
@@ -10,6 +11,7 @@ mod json_line;
 mod lines;
 mod reading;
 mod record;
+mod rejections;
 mod report;
 mod text_line;
 
@@ -55,8 +57,8 @@ pub(super) fn run(options: &Options, query: &UsageQuery) -> Result<(), Failure> 
     if reading.lacks_successes() {
         let name = shown_path(&log_file.path);
         return Err(Failure::Running(format!(
-            "{name}: has no lines of INFO, so it was written at --log-level WARNING or ERROR, and lacks \
-             the lines of successful requests"
+            "{name}: has no line of INFO: at --log-level WARNING and ERROR the log lacks the lines of \
+             successful requests"
         )));
     }
     print(&match query.json {

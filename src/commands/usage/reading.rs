@@ -4,7 +4,7 @@ use memchr::memmem;
 
 use super::groups::Groups;
 use super::record::{Record, Time, time};
-use super::{json_line, text_line};
+use super::{json_line, rejections, text_line};
 use crate::cli::GroupBy;
 
 /// How far into a JSON line its level stands, at most, in bytes.
@@ -41,7 +41,7 @@ impl Reading {
             Some(b'{') => json_line::parse(line),
             _ => text_line::parse(line),
         };
-        if let Some(record) = record.filter(Record::is_forwarded) {
+        if let Some(record) = record.or_else(|| rejections::parse(line)) {
             self.add(&record);
         }
     }

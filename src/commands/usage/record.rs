@@ -5,17 +5,25 @@ use std::borrow::Cow;
 use crate::proxy::usage::observer::is_counted_path;
 use crate::proxy::usage::tokens::Tokens;
 
+/// The status of a request whose client left.
+const CLIENT_GONE: u16 = 499;
+
 /// A local time as the log has it: `2024-01-15 10:30:45`. Later ones are greater.
 pub type Time = [u8; 19];
 
-/// An access line. Names are as they are written.
+/// An access line, or a line that counts requests without one. Names are as they are written.
 pub struct Record<'a> {
     pub time: Time,
+    /// How many requests it is about.
+    pub requests: u64,
     pub method: Cow<'a, [u8]>,
     pub path: Cow<'a, [u8]>,
+    /// 0 where it is not told.
     pub status: u16,
     pub config: Cow<'a, [u8]>,
     pub end: Cow<'a, [u8]>,
+    /// Whether a response has begun.
+    pub has_begun: bool,
     /// Empty where it is unknown; so are the next ones.
     pub model: Cow<'a, [u8]>,
     pub agent: Cow<'a, [u8]>,
@@ -26,23 +34,21 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Whether the request is one for the upstream, not for the proxy's own pages.
-    pub fn is_forwarded(&self) -> bool {
-        !self.path.starts_with(b"/-/")
-    }
-
-    /// Whether the request failed, or its response did not come to its end.
+    /// Whether something went wrong other than that the client left.
     pub fn is_error(&self) -> bool {
-        self.status >= 400 || !matches!(&*self.end, b"ok" | b"client_gone")
+        let has_bad_status = self.status >= 400 && self.status != CLIENT_GONE;
+        has_bad_status || !matches!(&*self.end, b"ok" | b"client_gone")
     }
 
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Whether the response is one that uses tokens.
+    /// Whether the response is one that uses tokens. One that the client did not read to its end has
+    /// another status than the upstream gave it.
     pub fn is_counted(&self) -> bool {
-        self.is_success() && &*self.method == b"POST" && is_counted_path(&self.path)
+        let is_answered = self.is_success() || (self.status == CLIENT_GONE && self.has_begun);
+        is_answered && &*self.method == b"POST" && is_counted_path(&self.path)
     }
 }
 
@@ -61,9 +67,9 @@ pub fn time(text: &[u8], separator: u8) -> Option<Time> {
     time.iter().zip(PATTERN).all(fits).then_some(time)
 }
 
-/// Whether it is a level as the log writes it.
-pub fn is_level(word: &[u8]) -> bool {
-    matches!(word, b"DEBUG" | b"INFO" | b"WARNING" | b"ERROR")
+/// Whether it is a level at which requests are logged. At DEBUG those of the proxy's own pages are.
+pub fn is_of_requests(level: &[u8]) -> bool {
+    matches!(level, b"INFO" | b"WARNING" | b"ERROR")
 }
 
 /// Whether a status can stand in an access line.

@@ -5,22 +5,11 @@ use serde_json::{Map, Value, json};
 use super::groups::Sums;
 use super::reading::Reading;
 use super::record::Time;
-use crate::commands::text::{self, COLUMNS, Table, dollars, thousands};
+use crate::commands::text::{self, COLUMNS, Table, UNITS, dollars, thousands};
 
 /// The columns of a table behind the names.
 const HEADINGS: [&str; 7] = [
     "requests", "errors", "input", "cached", "output", "unknown", "USD",
-];
-/// What tokens are counted in, by the letter that stands for it. Numbers that do not fit otherwise are
-/// cut to such.
-const UNITS: [(&str, u64); 7] = [
-    ("", 1),
-    ("k", 1_000),
-    ("M", 1_000_000),
-    ("G", 1_000_000_000),
-    ("T", 1_000_000_000_000),
-    ("P", 1_000_000_000_000_000),
-    ("E", 1_000_000_000_000_000_000),
 ];
 /// How many units are tried before names get a line of their own.
 const UNITS_BESIDE_NAMES: usize = 3;

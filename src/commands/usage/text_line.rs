@@ -5,11 +5,13 @@ use std::str;
 
 use memchr::{memchr, memmem};
 
-use super::record::{Record, amount, is_level, is_status, time};
+use super::record::{Record, amount, is_of_requests, is_status, time};
 use crate::proxy::usage::tokens::Tokens;
 
 /// The length of a line's time, in bytes.
 const TIME_LENGTH: usize = 19;
+/// What stands behind each number of attempts, milliseconds and bytes.
+const AFTER_NUMBERS: [&[u8]; 5] = [b" ttfb_ms=", b" duration_ms=", b" in=", b" out=", b" end="];
 
 /// Takes a line apart, without its line end. `None`: it is no access line.
 pub fn parse(line: &[u8]) -> Option<Record<'_>> {
@@ -18,7 +20,7 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     let mut rest = message.strip_prefix(b" - ")?;
     let level = until(&mut rest, b" - ")?;
     let peer = until(&mut rest, b" \"")?;
-    if !is_level(level) || peer.is_empty() || !peer.iter().all(is_of_address) {
+    if !is_of_requests(level) || peer.is_empty() || !peer.iter().all(is_of_address) {
         return None;
     }
     let method = until(&mut rest, b" ")?;
@@ -33,24 +35,22 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
         // Two lines run into each other.
         return None;
     }
-    for next in [
-        &b" ttfb_ms="[..],
-        b" duration_ms=",
-        b" in=",
-        b" out=",
-        b" end=",
-    ] {
-        number(until(&mut rest, next)?)?;
+    let mut numbers = [0; 5];
+    for (number, next) in numbers.iter_mut().zip(AFTER_NUMBERS) {
+        *number = self::number(until(&mut rest, next)?)?;
     }
+    let [_, first_byte, duration, _, bytes_out] = numbers;
     let end = word(&mut rest)?;
     let empty = || Cow::Borrowed(&b""[..]);
     let mut record = Record {
         time,
+        requests: 1,
         method: method.into(),
         path: path.into(),
         status,
         config: config.into(),
         end: end.into(),
+        has_begun: bytes_out > 0 || first_byte < duration,
         model: empty(),
         agent: empty(),
         client: empty(),
