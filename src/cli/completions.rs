@@ -78,26 +78,7 @@ fn zsh() -> String {
             "        '--{long}{equals}[{help}]{colon}{name}:{action}' \\\n"
         ));
     }
-    for flag in FLAGS {
-        let help = zsh_escaped(flag.help);
-        if let Some(short) = flag.short {
-            arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
-        }
-        let long = flag.long;
-        let value = match flag.value_name {
-            "" => String::new(),
-            name => format!(":{name}:{}", zsh_action(flag.complete)),
-        };
-        // A flag with a value may be repeated.
-        let (repeated, equals) = if value.is_empty() {
-            ("", "")
-        } else {
-            ("*", "=")
-        };
-        arguments.push_str(&format!(
-            "        '{repeated}--{long}{equals}[{help}]{value}' \\\n"
-        ));
-    }
+    arguments += &zsh_flags();
     let commands: String = COMMANDS
         .iter()
         .map(|command| format!("        '{}:{}'\n", command.name, zsh_escaped(command.help)))
@@ -127,6 +108,31 @@ fi
 "#,
         shells = Shell::names(" "),
     )
+}
+
+fn zsh_flags() -> String {
+    let mut arguments = String::new();
+    for flag in FLAGS {
+        let help = zsh_escaped(flag.help);
+        if let Some(short) = flag.short {
+            arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
+        }
+        let long = flag.long;
+        let value = match flag.value_name {
+            "" => String::new(),
+            name => format!(":{name}:{}", zsh_action(flag.complete)),
+        };
+        // A flag with a value may be repeated.
+        let (repeated, equals) = if value.is_empty() {
+            ("", "")
+        } else {
+            ("*", "=")
+        };
+        arguments.push_str(&format!(
+            "        '{repeated}--{long}{equals}[{help}]{value}' \\\n"
+        ));
+    }
+    arguments
 }
 
 fn zsh_action(complete: Complete) -> String {

@@ -1,19 +1,20 @@
 //! Finds and opens the log file and its rotated ones, while others may rotate them.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
 use crate::config::shown::shown_path;
 
-/// How often the directory is looked at: again as long as a look finds files that the last one did not.
-const MAX_LOOKS: usize = 5;
+/// How often the directory is looked at, at most: until a look shows no file that is not known.
+const MAX_LOOKS: usize = 20;
 /// The most files that are read.
 const MAX_FILES: usize = 1000;
 /// Endings of files that other programs than gzip compressed.
@@ -25,25 +26,31 @@ pub struct LogPart {
     pub file: File,
 }
 
-/// All that could be opened, newest first.
+/// All that could be opened.
 pub struct Opened {
     pub files: Vec<LogPart>,
     /// What could not, one line each.
     pub problems: Vec<String>,
 }
 
-/// Opens all parts of the log, newest first: a file that is renamed meanwhile moves towards those that are
-/// opened later, so it is met at least once. By its inode it is known where it is met twice.
+/// Opens all parts of the log, the newest first. Names may move from file to file meanwhile; inodes do
+/// not: the parts are complete when a look at the directory shows known inodes only.
 ///
 /// # Errors
 /// There is no log, or no part of it can be opened.
 pub fn open(path: &Path) -> Result<Opened, String> {
     let mut search = Search::default();
+    search.open(path);
     for _ in 0..MAX_LOOKS {
-        let known = search.known.len();
-        search.look(path);
-        if search.known.len() == known {
+        let mut unknown = parts(path);
+        unknown.retain(|part| !search.known.contains(&part.inode));
+        if unknown.is_empty() {
             break;
+        }
+        for part in &unknown {
+            if !search.open(&part.path) {
+                search.known.insert(part.inode);
+            }
         }
     }
     let Search {
@@ -66,32 +73,29 @@ pub fn open(path: &Path) -> Result<Opened, String> {
 struct Search {
     files: Vec<LogPart>,
     problems: Vec<String>,
-    /// Device and inode of each.
-    known: HashSet<(u64, u64)>,
-    /// The paths that were dealt with.
+    /// The inodes that were dealt with.
+    known: HashSet<u64>,
+    /// Device and inode of each open file: a symlink may lead to one.
+    open: HashSet<(u64, u64)>,
+    /// The paths of the open files.
     paths: HashSet<PathBuf>,
 }
 
 impl Search {
-    fn look(&mut self, path: &Path) {
-        self.open(path);
-        for rotated in rotated(path) {
-            self.open(&rotated);
-        }
-    }
-
-    fn open(&mut self, path: &Path) {
+    /// Opens a file, unless it is known. Returns whether that can be tried again: it is not there.
+    fn open(&mut self, path: &Path) -> bool {
         if self.files.len() == MAX_FILES {
-            return;
+            return false;
         }
         match self.try_open(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => {
                 let problem = format!("{}: cannot be read: {error}", shown_path(path));
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);
                 }
+                false
             }
         }
     }
@@ -111,11 +115,12 @@ impl Search {
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
+        self.known.insert(metadata.ino());
         // While gzip writes NAME.gz, NAME is still there.
         let is_in_the_making = ending(&".gz") && self.paths.contains(&path.with_extension(""));
         if is_in_the_making
             || self.has_before_compression(&metadata)
-            || !self.known.insert((metadata.dev(), metadata.ino()))
+            || !self.open.insert((metadata.dev(), metadata.ino()))
         {
             return Ok(());
         }
@@ -135,40 +140,54 @@ impl Search {
     }
 }
 
-/// Returns the paths of the rotated files, newest first.
-fn rotated(path: &Path) -> Vec<PathBuf> {
+/// A part of the log, as its directory shows it.
+struct Found {
+    rotation: Rotation,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Looks at the directory: the parts of the log, newest first.
+fn parts(path: &Path) -> Vec<Found> {
     let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
         return Vec::new();
     };
-    let directory = if parent == Path::new("") {
-        Path::new(".")
-    } else {
-        parent
+    let directory = match parent {
+        empty if empty == Path::new("") => Path::new("."),
+        parent => parent,
     };
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut found: Vec<(Rotation, PathBuf)> = entries
-        .filter_map(|entry| {
-            let entry = entry.file_name();
-            Some((Rotation::of(&entry, name)?, parent.join(&entry)))
+    let found = entries.filter_map(|entry| {
+        let name_of_entry = entry.file_name();
+        Some(Found {
+            rotation: Rotation::of(&name_of_entry, name)?,
+            path: parent.join(&name_of_entry),
+            inode: entry.ino(),
         })
-        .collect();
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
+    });
+    let mut found: Vec<Found> = found.collect();
+    found.sort_by(|one, other| one.rotation.cmp(&other.rotation));
+    found
 }
 
-/// Where a rotated file stands among the others. The least is the newest; of two for the same place the one
-/// that is not compressed.
+/// Where a file stands among the others. The least is the newest; of two for the same place the one that
+/// is not compressed.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rotation {
+    /// `NAME`.
+    Current,
     /// `NAME.1`, `NAME.2.gz`.
     Number(u64, bool),
     /// `NAME-20260115`, `NAME-2026011510.gz`, `NAME-20260115-1768473045`.
-    Date(std::cmp::Reverse<Vec<u8>>, bool),
+    Date(Reverse<Vec<u8>>, bool),
 }
 
 impl Rotation {
     fn of(entry: &OsStr, name: &OsStr) -> Option<Rotation> {
         let suffix = entry.as_bytes().strip_prefix(name.as_bytes())?;
+        if suffix.is_empty() {
+            return Some(Rotation::Current);
+        }
         let packed = ["", ".gz"].iter().chain(&UNREADABLE).rev();
         let mut endings = packed.map(|ending| suffix.strip_suffix(ending.as_bytes()));
         let bare = endings.find_map(|bare| bare)?;
@@ -185,7 +204,7 @@ impl Rotation {
                 let is_date = rest
                     .clone()
                     .all(|byte| byte.is_ascii_digit() || *byte == b'-');
-                is_date.then(|| Rotation::Date(std::cmp::Reverse(place.to_vec()), is_packed))
+                is_date.then(|| Rotation::Date(Reverse(place.to_vec()), is_packed))
             }
             _ => None,
         }

@@ -1,89 +1,13 @@
-//! The command `usage`: what it reads of log files, and what it passes over (contract sections 2 and 12).
+//! Which lines count, and what the sums look like.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::io::Write;
+use std::fmt::Write;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Answer, FakeFlow, Finished, ProxyProcess, SOON, WorkDir, get, post, wait_for,
+use super::{
+    LOG, START, line, rejections, rejections_as_json, requests, some_json, some_line, usage_of,
 };
-
-/// The default log file.
-const LOG: &str = "flow_proxy_plugin.log";
-
-/// A line as a log at INFO has it at its start.
-const START: &str = "2026-01-15 10:00:00 - INFO - flow-proxy 0.2.0 starting, pid 1\n";
-
-/// An access line as the proxy writes it, of one of 1,200 input tokens.
-fn line(time: &str, config: &str, model: &str) -> String {
-    format!(
-        "{time} - INFO - 127.0.0.1:53422 \"POST /v1/chat/completions\" 200 config='{config}' \
-         attempts=1 ttfb_ms=12 duration_ms=1034 in=512 out=20480 end=ok model='{model}' \
-         input_tokens=1200 cached_tokens=1024 output_tokens=88 cost=0.25 agent='curl/8' id=fake-id"
-    )
-}
-
-fn some_line() -> String {
-    line("2026-01-15 10:30:45", "primary-1", "gpt-4o")
-}
-
-/// The same as a JSON line.
-fn some_json() -> Value {
-    json!({
-        "time": "2026-01-15T10:30:45+01:00", "level": "INFO", "peer": "127.0.0.1:53422",
-        "method": "POST", "path": "/v1/chat/completions", "status": 200, "config": "primary-1",
-        "attempts": 1, "ttfb_ms": 12, "duration_ms": 1034, "in": 512, "out": 20480, "end": "ok",
-        "model": "gpt-4o", "input_tokens": 1200, "cached_tokens": 1024, "output_tokens": 88,
-        "cost": 0.25, "agent": "curl/8", "id": "fake-id",
-    })
-}
-
-/// The line that counts rejected requests without an access line.
-fn rejections(count: u64) -> String {
-    format!("2026-01-15 10:30:45 - WARNING - {count} more requests were rejected within 1 s")
-}
-
-fn rejections_as_json(count: u64) -> String {
-    format!(
-        "{{\"time\":\"2026-01-15T10:30:45+01:00\",\"level\":\"WARNING\",\"message\":\"{count} more \
-         requests were rejected within 1 s\"}}"
-    )
-}
-
-/// Runs `usage --json` with more arguments.
-fn usage_in(dir: &WorkDir, args: &[&str]) -> Value {
-    let args: Vec<&str> = ["usage", "--json"].iter().chain(args).copied().collect();
-    let run = dir.run(&args, &[]);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
-    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
-}
-
-fn usage_of(log: impl AsRef<[u8]>, args: &[&str]) -> Value {
-    let dir = WorkDir::new();
-    dir.write(LOG, log);
-    usage_in(&dir, args)
-}
-
-fn requests(usage: &Value) -> u64 {
-    usage["total"]["requests"].as_u64().unwrap()
-}
-
-/// Asserts that the run failed with one line; returns it.
-fn failure(run: &Finished, code: i32) -> &str {
-    assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{run:?}");
-    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
-    run.stderr.trim_end()
-}
-
-fn gzip(text: &str) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(text.as_bytes()).unwrap();
-    encoder.finish().unwrap()
-}
+use crate::support::WorkDir;
 
 #[test]
 fn text_and_json_lines_in_one_file_are_added_up_alike() {
@@ -287,108 +211,6 @@ fn sums_saturate() {
 }
 
 #[test]
-fn the_rotated_files_are_read_each_once() {
-    let dir = WorkDir::new();
-    let model = |name: &str| line("2026-01-15 10:30:45", "primary-1", name) + "\n";
-    dir.write(LOG, model("current"));
-    dir.write(&format!("{LOG}.1"), model("one"));
-    // gzip is writing it.
-    dir.write(&format!("{LOG}.1.gz"), &gzip(&model("one"))[..30]);
-    let two_members = [gzip(&model("two")), gzip(&model("two"))].concat();
-    dir.write(&format!("{LOG}.2.gz"), two_members);
-    dir.write(&format!("{LOG}.10"), model("ten"));
-    dir.write(&format!("{LOG}-20260114"), model("dated"));
-    dir.write(&format!("{LOG}-20260113.gz"), gzip(&model("dated-gz")));
-    dir.write(&format!("{LOG}-2026011210"), model("hourly"));
-    // The same file twice.
-    fs::hard_link(
-        dir.path(&format!("{LOG}.10")),
-        dir.path(&format!("{LOG}.11")),
-    )
-    .unwrap();
-    for other in [".bak", ".1.bak", "-x", ".1x", "-2026", ".", "1"] {
-        dir.write(&format!("{LOG}{other}"), model("other"));
-    }
-    let usage = usage_in(&dir, &["--by", "model"]);
-    let groups = usage["groups"].as_array().unwrap();
-    let mut found: Vec<_> = groups
-        .iter()
-        .map(|group| {
-            (
-                group["model"].as_str().unwrap(),
-                group["requests"].as_u64().unwrap(),
-            )
-        })
-        .collect();
-    found.sort_unstable();
-    let once = ["current", "dated", "dated-gz", "hourly", "one", "ten"].map(|name| (name, 1));
-    assert_eq!(found, [&once[..], &[("two", 2)]].concat());
-    // Nor does it need the current one.
-    fs::remove_file(dir.path(LOG)).unwrap();
-    assert_eq!(requests(&usage_in(&dir, &[])), 7);
-}
-
-#[test]
-fn files_that_cannot_be_read_are_named_and_the_exit_code_tells() {
-    let dir = WorkDir::new();
-    dir.write(LOG, some_line() + "\n");
-    let packed = gzip(&(some_line() + "\n"));
-    dir.write(&format!("{LOG}.1.gz"), &packed[..packed.len() - 4]);
-    dir.write(&format!("{LOG}.2.xz"), "x");
-    let run = dir.run(&["usage"], &[]);
-    assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.stdout.contains("total"), "{run:?}");
-    let warnings: Vec<&str> = run.stderr.lines().collect();
-    assert_eq!(warnings.len(), 2, "{run:?}");
-    for name in [".1.gz: ", ".2.xz: "] {
-        let start = format!("warning: {LOG}{name}");
-        assert!(
-            warnings.iter().any(|line| line.starts_with(&start)),
-            "{run:?}"
-        );
-    }
-}
-
-#[test]
-fn without_a_log_there_is_one_clear_line() {
-    let dir = WorkDir::new();
-    let run = dir.run(&["usage"], &[]);
-    assert_eq!(
-        failure(&run, 1),
-        format!("flow-proxy: {LOG}: there is no such log file")
-    );
-    let run = dir.run(&["usage"], &[("FLOW_PROXY_LOG_FILE", "none")]);
-    assert!(failure(&run, 2).starts_with("flow-proxy: --log-file is none"));
-    let run = dir.run(&["usage", "--log-file", "."], &[]);
-    assert!(failure(&run, 1).contains("no regular file"));
-    dir.write(LOG, "");
-    assert_eq!(requests(&usage_in(&dir, &[])), 0);
-}
-
-#[test]
-fn a_log_without_successes_is_not_added_up() {
-    let dir = WorkDir::new();
-    let failed = some_line()
-        .replace("INFO", "WARNING")
-        .replace("\" 200", "\" 404");
-    dir.write(LOG, format!("{failed}\n"));
-    assert!(failure(&dir.run(&["usage"], &[]), 1).contains("--log-level WARNING"));
-    dir.write(LOG, format!("{failed}\n{}\n", some_line()));
-    assert_eq!(requests(&usage_in(&dir, &[])), 2);
-    for level in ["WARNING", "ERROR"] {
-        let run = dir.run(&["usage"], &[("FLOW_PROXY_LOG_LEVEL", level)]);
-        assert!(failure(&run, 1).contains("no lines of successful requests"));
-    }
-    let json_line = |level| {
-        format!("{{\"time\":\"2026-01-15T10:30:45Z\",\"level\":\"{level}\",\"message\":\"x\"}}\n")
-    };
-    dir.write(LOG, json_line("ERROR"));
-    failure(&dir.run(&["usage"], &[]), 1);
-    dir.write(LOG, json_line("ERROR") + &json_line("INFO"));
-    assert_eq!(requests(&usage_in(&dir, &[])), 0);
-}
-
-#[test]
 fn lines_before_since_do_not_count() {
     let log: String = [
         "2026-01-14 23:59:59",
@@ -479,38 +301,4 @@ fn beyond_the_limit_groups_are_added_up_as_other() {
     assert_eq!(groups.len(), 10_001);
     assert_eq!(groups[10_000]["model"], "other");
     assert_eq!(groups[10_000]["requests"], 2_000);
-}
-
-#[test]
-fn it_adds_up_what_a_proxy_has_logged() {
-    let answer = r#"{"object":"chat.completion","model":"m","choices":[],
-        "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#;
-    let upstream =
-        FakeFlow::answering(move |request| match request.target.ends_with("/v1/quiet") {
-            true => Answer::ok(),
-            false => Answer::new(200, answer),
-        });
-    let proxy = ProxyProcess::to(&upstream.url())
-        .option("--log-level", "DEBUG")
-        .start();
-    for path in ["/v1/chat/completions", "/v1/chat/completions", "/v1/quiet"] {
-        post(proxy.address(), path, br#"{"model":"m"}"#);
-    }
-    get(proxy.address(), "/v1/models");
-    get(proxy.address(), "/-/health");
-    // More than 50 within a second: most of them have no access line.
-    for _ in 0..200 {
-        assert_eq!(get(proxy.address(), "/-/nothing").status, 404);
-    }
-    let log = proxy.file(LOG);
-    let dir = WorkDir::new();
-    let usage = wait_for("all lines in the file", SOON, || {
-        let args = ["--log-file", log.to_str().unwrap(), "--by", "config"];
-        Some(usage_in(&dir, &args)).filter(|usage| requests(usage) >= 204)
-    });
-    assert_eq!(usage["total"]["requests"], 204, "{usage}");
-    assert_eq!(usage["total"]["errors"], 200, "{usage}");
-    let tokens = json!({"input": 20, "cached": 8, "output": 10, "known": 2, "unknown": 1});
-    assert_eq!(usage["total"]["tokens"], tokens, "{usage}");
-    assert_eq!(usage["groups"][0]["config"], "-", "{usage}");
 }
