@@ -57,8 +57,8 @@ pub(super) fn run(options: &Options, query: &UsageQuery) -> Result<(), Failure> 
     if reading.lacks_successes() {
         let name = shown_path(&log_file.path);
         return Err(Failure::Running(format!(
-            "{name}: has no line of INFO: at --log-level WARNING and ERROR the log lacks the lines of \
-             successful requests"
+            "{name}: was written at --log-level WARNING or ERROR: it lacks the lines of successful \
+             requests"
         )));
     }
     print(&match query.json {

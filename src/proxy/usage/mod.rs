@@ -6,7 +6,7 @@
 //! path; [`facts`] knows the forms, [`totals`] what their objects mean together.
 
 mod events;
-mod facts;
+pub mod facts;
 mod json;
 pub mod observer;
 pub mod tokens;

@@ -143,13 +143,34 @@ fn a_log_without_successes_is_not_added_up() {
         let run = dir.run(&["usage"], &[("FLOW_PROXY_LOG_LEVEL", level)]);
         assert!(failure(&run, 1).contains("no lines of successful requests"));
     }
-    let json_line = |level| {
-        format!("{{\"time\":\"2026-01-15T10:30:45Z\",\"level\":\"{level}\",\"message\":\"x\"}}\n")
+    let json_line = |time: &str, level: &str, message: &str| {
+        format!(
+            "{{\"time\":\"2026-01-15T{time}Z\",\"level\":\"{level}\",\"message\":\"{message}\"}}\n"
+        )
     };
-    dir.write(LOG, json_line("ERROR"));
+    let error = json_line("10:30:45", "ERROR", "x");
+    dir.write(LOG, &error);
     failure(&dir.run(&["usage"], &[]), 1);
-    dir.write(LOG, json_line("ERROR") + &json_line("INFO"));
+    dir.write(LOG, error + &json_line("10:30:45", "INFO", "x"));
     assert_eq!(requests(&usage_in(&dir, &[])), 0);
+    // The last start decides, however the files are ordered.
+    let options = |time: &str, level: &str| {
+        json_line(
+            time,
+            "INFO",
+            &format!("Options: port=1 log-level={level} x=y"),
+        )
+    };
+    for (first, second, is_well) in [("INFO", "WARNING", false), ("ERROR", "INFO", true)] {
+        let log = options("10:00:01", second) + &options("10:00:00", first);
+        let text = log.replace("T10", " 10").replace("{\"time\":\"", "");
+        let text = text.replace("Z\",\"level\":\"INFO\",\"message\":\"", " - INFO - ");
+        for log in [log, text] {
+            dir.write(LOG, log);
+            let code = dir.run(&["usage"], &[]).code;
+            assert_eq!(code, Some(if is_well { 0 } else { 1 }), "{second}");
+        }
+    }
 }
 
 #[test]
