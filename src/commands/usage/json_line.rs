@@ -5,18 +5,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::record::{Record, amount, is_of_requests, is_status, time};
+use super::head::Time;
+use super::record::{Record, amount, is_status};
 use crate::proxy::usage::tokens::Tokens;
-
-/// The length of a line's time without its offset, in bytes.
-const TIME_LENGTH: usize = 19;
 
 #[derive(Deserialize)]
 struct Object<'a> {
-    #[serde(borrow)]
-    time: Cow<'a, str>,
-    #[serde(borrow)]
-    level: Cow<'a, str>,
     #[serde(rename = "peer")]
     _peer: IgnoredAny,
     #[serde(borrow)]
@@ -50,12 +44,10 @@ struct Object<'a> {
     message: Option<IgnoredAny>,
 }
 
-/// Takes a line apart, without its line end. `None`: it is no access line.
-pub fn parse(line: &[u8]) -> Option<Record<'_>> {
-    let object: Object<'_> = serde_json::from_slice(line).ok()?;
-    let local = object.time.as_bytes().get(..TIME_LENGTH)?;
-    let is_own = is_of_requests(object.level.as_bytes()) && is_status(object.status);
-    if !is_own || object.message.is_some() {
+/// Takes an object apart. `None`: it is no access line.
+pub fn parse(time: Time, object: &[u8]) -> Option<Record<'_>> {
+    let object: Object<'_> = serde_json::from_slice(object).ok()?;
+    if object.message.is_some() || !is_status(object.status) {
         return None;
     }
     let cost = match object.cost {
@@ -63,8 +55,6 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
         None => None,
     };
     Some(Record {
-        time: time(local, b'T')?,
-        requests: 1,
         method: bytes(object.method),
         path: bytes(object.path),
         status: object.status,
@@ -80,6 +70,7 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
             output: object.output_tokens,
         }),
         cost,
+        ..Record::at(time)
     })
 }
 

@@ -1,12 +1,13 @@
 //! The command `usage`: adds up the access lines of the log file and of its rotated ones.
 //!
-//! Reads files only, one line at a time: `files` finds and opens them, `lines` splits them, `text_line`
-//! and `json_line` take an access line apart, `rejections` the line that
-//! counts requests without one, `groups` adds it up, `report` shows the sums. Memory is bounded,
-//! whatever the files hold.
+//! Reads files only, one line at a time: `files` finds and opens them, `lines` splits them, `head` takes
+//! the beginning of a line apart, `text_line` and `json_line` an access line, `rejections` the line that
+//! counts requests without one, `groups` adds up, `report` shows the sums. Memory is bounded, whatever
+//! the files hold.
 
 mod files;
 mod groups;
+mod head;
 mod json_line;
 mod lines;
 mod reading;

@@ -3,12 +3,10 @@
 use memchr::memmem;
 
 use super::groups::Groups;
-use super::record::{Record, Time, time};
+use super::head::{Content, Level, Line, Time};
+use super::record::Record;
 use super::{json_line, rejections, text_line};
 use crate::cli::GroupBy;
-
-/// How far into a line its message begins, at most, in bytes.
-const HEAD: usize = 100;
 
 /// Adds up lines.
 pub struct Reading {
@@ -37,22 +35,29 @@ impl Reading {
 
     /// Takes the next line, which may be anything.
     pub fn take(&mut self, line: &[u8]) {
-        if !self.has_info {
-            self.note_level(line);
-        }
-        let record = match line.first() {
-            Some(b'{') => json_line::parse(line),
-            _ => text_line::parse(line),
+        let Some(line) = Line::read(line) else {
+            return;
         };
-        if let Some(record) = record.or_else(|| rejections::parse(line)) {
+        match line.level {
+            // Requests for the proxy's own pages are logged at DEBUG.
+            Level::Debug => {
+                self.has_info = true;
+                return;
+            }
+            Level::Info => self.has_info = true,
+            Level::Warning | Level::Error => self.has_warnings = true,
+        }
+        let record = match line.content {
+            Content::Text(message) => text_line::parse(line.time, message),
+            Content::JsonObject(object) => json_line::parse(line.time, object),
+            Content::JsonMessage(_) => None,
+        };
+        if let Some(record) = record.or_else(|| rejections::parse(&line)) {
             self.add(&record);
-        } else if let Some((time, hides)) = start_options(line) {
-            let is_latest = self.options.is_none_or(|(known, _)| known <= time);
-            self.options = if is_latest {
-                Some((time, hides))
-            } else {
-                self.options
-            };
+        } else if let Some(hides) = hides_successes(&line)
+            && self.options.is_none_or(|(known, _)| known <= line.time)
+        {
+            self.options = Some((line.time, hides));
         }
     }
 
@@ -73,39 +78,11 @@ impl Reading {
         self.period = Some((first.min(time), last.max(time)));
         self.groups.add(record);
     }
-
-    fn note_level(&mut self, line: &[u8]) {
-        let is_of = |level: &str| match line.split_at_checked(19) {
-            Some((_, rest)) if line.starts_with(b"{\"time\":\"") => {
-                let rest = &rest[..rest.len().min(HEAD)];
-                memmem::find(rest, format!("\"level\":\"{level}\"").as_bytes()).is_some()
-            }
-            Some((stamp, rest)) => {
-                let start = format!(" - {level} - ");
-                time(stamp, b' ').is_some() && rest.starts_with(start.as_bytes())
-            }
-            None => false,
-        };
-        self.has_info |= is_of("INFO") || is_of("DEBUG");
-        self.has_warnings |= is_of("WARNING") || is_of("ERROR");
-    }
 }
 
-/// Reads the line that a start writes with its options: its time, and whether they hide successes.
-fn start_options(line: &[u8]) -> Option<(Time, bool)> {
-    let (is_json, stamp) = match line.strip_prefix(b"{\"time\":\"") {
-        Some(rest) => (true, rest.get(..19)?),
-        None => (false, line.get(..19)?),
-    };
-    let start: &[u8] = if is_json {
-        b"\",\"message\":\"Options: "
-    } else {
-        b" - INFO - Options: "
-    };
-    let head = &line[..line.len().min(HEAD)];
-    let options = &line[memmem::find(head, start)? + start.len()..];
-    let level = &options[memmem::find(options, b" log-level=")? + b" log-level=".len()..];
-    let hides = level.starts_with(b"WARNING") || level.starts_with(b"ERROR");
-    let separator = if is_json { b'T' } else { b' ' };
-    Some((time(stamp, separator)?, hides))
+/// Whether the options of a start hide successes. `None`: it is another line.
+fn hides_successes(line: &Line<'_>) -> Option<bool> {
+    let options = line.message()?.strip_prefix(b"Options: ")?;
+    let hides = |level: &[u8]| memmem::find(options, level).is_some();
+    Some(hides(b" log-level=WARNING ") || hides(b" log-level=ERROR "))
 }

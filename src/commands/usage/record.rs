@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 
+use super::head::Time;
 use crate::proxy::usage::observer::is_counted_path;
 use crate::proxy::usage::tokens::Tokens;
 
 /// The status of a request whose client left.
 const CLIENT_GONE: u16 = 499;
-
-/// A local time as the log has it: `2024-01-15 10:30:45`. Later ones are greater.
-pub type Time = [u8; 19];
 
 /// An access line, or a line that counts requests without one. Names are as they are written.
 pub struct Record<'a> {
@@ -34,6 +32,26 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// A record of nothing but its time.
+    pub fn at(time: Time) -> Record<'static> {
+        let empty = || Cow::Borrowed(&b""[..]);
+        Record {
+            time,
+            requests: 1,
+            method: empty(),
+            path: empty(),
+            status: 0,
+            config: empty(),
+            end: empty(),
+            has_begun: false,
+            model: empty(),
+            agent: empty(),
+            client: empty(),
+            tokens: None,
+            cost: None,
+        }
+    }
+
     /// Whether something went wrong other than that the client left.
     pub fn is_error(&self) -> bool {
         let has_bad_status = self.status >= 400 && self.status != CLIENT_GONE;
@@ -50,26 +68,6 @@ impl Record<'_> {
         let is_answered = self.is_success() || (self.status == CLIENT_GONE && self.has_begun);
         is_answered && &*self.method == b"POST" && is_counted_path(&self.path)
     }
-}
-
-/// Reads a time whose date and time of day are split by `separator`.
-pub fn time(text: &[u8], separator: u8) -> Option<Time> {
-    const PATTERN: &Time = b"0000-00-00 00:00:00";
-    let mut time: Time = text.try_into().ok()?;
-    if time[10] != separator {
-        return None;
-    }
-    time[10] = b' ';
-    let fits = |(byte, pattern): (&u8, &u8)| match pattern {
-        b'0' => byte.is_ascii_digit(),
-        other => byte == other,
-    };
-    time.iter().zip(PATTERN).all(fits).then_some(time)
-}
-
-/// Whether it is a level at which requests are logged. At DEBUG those of the proxy's own pages are.
-pub fn is_of_requests(level: &[u8]) -> bool {
-    matches!(level, b"INFO" | b"WARNING" | b"ERROR")
 }
 
 /// Whether a status can stand in an access line.

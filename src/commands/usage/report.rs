@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::groups::Sums;
+use super::head::Time;
 use super::reading::Reading;
-use super::record::Time;
 use crate::commands::text::{self, COLUMNS, Table, UNITS, dollars, thousands};
 
 /// The columns of a table behind the names.

@@ -1,26 +1,21 @@
 //! An access line as text. Only a line of this whole form is one: a message may quote another.
 
-use std::borrow::Cow;
 use std::str;
 
 use memchr::{memchr, memmem};
 
-use super::record::{Record, amount, is_of_requests, is_status, time};
+use super::head::Time;
+use super::record::{Record, amount, is_status};
 use crate::proxy::usage::tokens::Tokens;
 
-/// The length of a line's time, in bytes.
-const TIME_LENGTH: usize = 19;
 /// What stands behind each number of attempts, milliseconds and bytes.
 const AFTER_NUMBERS: [&[u8]; 5] = [b" ttfb_ms=", b" duration_ms=", b" in=", b" out=", b" end="];
 
-/// Takes a line apart, without its line end. `None`: it is no access line.
-pub fn parse(line: &[u8]) -> Option<Record<'_>> {
-    let (stamp, message) = line.split_at_checked(TIME_LENGTH)?;
-    let time = time(stamp, b' ')?;
-    let mut rest = message.strip_prefix(b" - ")?;
-    let level = until(&mut rest, b" - ")?;
+/// Takes the message of a line apart. `None`: it is no access line.
+pub fn parse(time: Time, message: &[u8]) -> Option<Record<'_>> {
+    let mut rest = message;
     let peer = until(&mut rest, b" \"")?;
-    if !is_of_requests(level) || peer.is_empty() || !peer.iter().all(is_of_address) {
+    if peer.is_empty() || !peer.iter().all(is_of_address) {
         return None;
     }
     let method = until(&mut rest, b" ")?;
@@ -41,21 +36,14 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
     }
     let [_, first_byte, duration, _, bytes_out] = numbers;
     let end = word(&mut rest)?;
-    let empty = || Cow::Borrowed(&b""[..]);
     let mut record = Record {
-        time,
-        requests: 1,
         method: method.into(),
         path: path.into(),
         status,
         config: config.into(),
         end: end.into(),
         has_begun: bytes_out > 0 || first_byte < duration,
-        model: empty(),
-        agent: empty(),
-        client: empty(),
-        tokens: None,
-        cost: None,
+        ..Record::at(time)
     };
     fields(rest, &mut record)?;
     Some(record)

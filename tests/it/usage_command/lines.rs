@@ -5,13 +5,14 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{
-    LOG, START, line, rejections, rejections_as_json, requests, some_json, some_line, usage_of,
+    LOG, START, json_line, line, rejections, rejections_as_json, requests, some_json, some_line,
+    usage_of,
 };
 use crate::support::WorkDir;
 
 #[test]
 fn text_and_json_lines_in_one_file_are_added_up_alike() {
-    let log = format!("{}\n{}\n", some_line(), some_json());
+    let log = format!("{}\n{}\n", some_line(), json_line(&some_json()));
     let usage = usage_of(log, &["--by", "config", "--by=model,client,day,status"]);
     let sums = json!({
         "requests": 2, "errors": 0,
@@ -120,12 +121,12 @@ fn what_is_no_access_line_does_not_count() {
     let with_message = {
         let mut object = some_json();
         object["message"] = good.clone().into();
-        object.to_string()
+        json_line(&object)
     };
     let json = |name: &str, value: Value| {
         let mut object = some_json();
         object[name] = value;
-        object.to_string()
+        json_line(&object)
     };
     let mut lines = vec![
         // Messages that quote one.
@@ -166,7 +167,7 @@ fn what_is_no_access_line_does_not_count() {
     ];
     // Whatever it is cut to.
     lines.extend((0..good.len() - "ake-id".len()).map(|end| good[..end].to_owned()));
-    let whole = some_json().to_string();
+    let whole = json_line(&some_json());
     lines.extend((0..whole.len()).map(|end| whole[..end].to_owned()));
     let usage = usage_of(lines.join("\n") + "\n", &[]);
     assert_eq!(requests(&usage), 0, "{usage}");
@@ -184,7 +185,7 @@ fn garbage_and_endless_lines_are_passed_over_and_the_rest_counts() {
         .collect::<Vec<u8>>();
     log.extend_from_slice(format!("\n{}\n", some_line()).as_bytes());
     log.resize(log.len() + 3_000_000, b'x');
-    log.extend_from_slice(format!("{}\n{}\n", some_line(), some_json()).as_bytes());
+    log.extend_from_slice(format!("{}\n{}\n", some_line(), json_line(&some_json())).as_bytes());
     log.extend_from_slice(b"\0\n\n\n");
     assert_eq!(requests(&usage_of(log, &["--by", "model"])), 2);
 }
@@ -272,7 +273,11 @@ fn names_are_escaped_and_cut_to_80_columns() {
     object["model"] = long.clone().into();
     dir.write(
         LOG,
-        format!("{object}\n{}\n", line("2026-01-15 10:30:45", &long, "m")),
+        format!(
+            "{}\n{}\n",
+            json_line(&object),
+            line("2026-01-15 10:30:45", &long, "m")
+        ),
     );
     for by in ["config", "config,model,client,day,status"] {
         let run = dir.run(&["usage", "--by", by], &[]);

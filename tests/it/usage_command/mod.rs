@@ -37,6 +37,14 @@ fn some_json() -> Value {
     })
 }
 
+/// A JSON line as the log writes it: time and level come first.
+fn json_line(object: &Value) -> String {
+    let mut rest = object.as_object().unwrap().clone();
+    let (time, level) = (rest.remove("time").unwrap(), rest.remove("level").unwrap());
+    let rest = Value::Object(rest).to_string();
+    format!("{{\"time\":{time},\"level\":{level},{}", &rest[1..])
+}
+
 /// The line that counts rejected requests without an access line.
 fn rejections(count: u64) -> String {
     format!("2026-01-15 10:30:45 - WARNING - {count} more requests were rejected within 1 s")
