@@ -84,20 +84,20 @@ struct Search {
 impl Search {
     /// Opens a file, unless it is known. Returns whether that can be tried again: it is not there.
     fn open(&mut self, path: &Path) -> bool {
-        if self.files.len() == MAX_FILES {
-            return false;
-        }
-        match self.try_open(path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => {
-                let problem = format!("{}: cannot be read: {error}", shown_path(path));
-                if !self.problems.contains(&problem) {
-                    self.problems.push(problem);
+        let problem = if self.files.len() == MAX_FILES {
+            format!("there are more than {MAX_FILES} files; only the newest are read")
+        } else {
+            match self.try_open(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    format!("{}: cannot be read: {error}", shown_path(path))
                 }
-                false
+                _ => return true,
             }
+        };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
         }
+        false
     }
 
     fn try_open(&mut self, path: &Path) -> io::Result<()> {
