@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 
 use lexopt::Arg;
 
-use super::commands::{COMMANDS, Command, FLAGS, Shell};
+use super::commands::{COMMANDS, Command, FLAGS, FlagSpec, Shell, UsageQuery};
 use super::options::{OPTIONS, OptionSpec};
+use super::values;
 use crate::config::options::Options;
 use crate::config::shown::{quoted, shown};
 use crate::config::suggest::{self, nearest};
@@ -45,10 +46,8 @@ struct Reader {
     values: Vec<(&'static str, OsString)>,
     /// The arguments that are neither an option nor its value.
     words: Vec<String>,
-    /// Whether `--online` is among the arguments.
-    online: bool,
-    /// Whether `--or-demo` is among the arguments.
-    or_demo: bool,
+    /// The flags among the arguments, each with its value, which is empty where it takes none.
+    flags: Vec<(&'static FlagSpec, OsString)>,
     /// What `--help` or `--version` asks for, whichever comes first.
     print_flag: Option<Command>,
     errors: Vec<String>,
@@ -71,17 +70,18 @@ impl Reader {
             match arg {
                 Arg::Value(_) if is_value_of_unknown => {}
                 Arg::Value(word) => self.word(word),
-                Arg::Long("online") => self.online = true,
-                Arg::Long("or-demo") => self.or_demo = true,
                 Arg::Long("help") | Arg::Short('h') => self.set_print_flag(Command::Help),
                 Arg::Long("version") | Arg::Short('V') => self.set_print_flag(Command::Version),
-                Arg::Long(name) => match OPTIONS.iter().find(|spec| spec.long == name) {
-                    Some(spec) => self.value(spec, value_of(spec, &mut parser)),
-                    None => {
+                Arg::Long(name) => {
+                    if let Some(spec) = OPTIONS.iter().find(|spec| spec.long == name) {
+                        self.value(spec, value_of(spec, &mut parser));
+                    } else if let Some(flag) = FLAGS.iter().find(|flag| flag.long == name) {
+                        self.flag(flag, &mut parser);
+                    } else {
                         self.unknown(&format!("--{name}"), name.to_owned());
                         after_unknown = parser.optional_value().is_none();
                     }
-                },
+                }
                 Arg::Short(letter) => {
                     self.unknown(&format!("-{letter}"), letter.to_string());
                     after_unknown = parser.optional_value().is_none();
@@ -107,19 +107,33 @@ impl Reader {
     fn value(&mut self, spec: &OptionSpec, value: Option<OsString>) {
         match value {
             Some(value) if !value.is_empty() => self.values.push((spec.long, value)),
-            _ => {
-                let (long, name) = (spec.long, spec.value_name);
-                self.errors
-                    .push(format!("--{long}: a value is missing (--{long} {name})"));
-            }
+            _ => self.missing_value(spec.long, spec.value_name),
         }
+    }
+
+    fn flag(&mut self, flag: &'static FlagSpec, parser: &mut lexopt::Parser) {
+        if flag.value_name.is_empty() {
+            return self.flags.push((flag, OsString::new()));
+        }
+        match parser.value() {
+            Ok(value) if !value.is_empty() => self.flags.push((flag, value)),
+            _ => self.missing_value(flag.long, flag.value_name),
+        }
+    }
+
+    fn missing_value(&mut self, long: &str, name: &str) {
+        self.errors
+            .push(format!("--{long}: a value is missing (--{long} {name})"));
     }
 
     fn unknown(&mut self, option: &str, name: String) {
         let shown = shown(option);
         let options = OPTIONS.iter().map(|spec| spec.long);
         let known = options.chain(FLAGS.iter().map(|flag| flag.long));
-        let hint = nearest(&name, known).map_or(String::new(), |name| format!("--{name}"));
+        // Everything is near to a single letter, and the shortest name is the nearest.
+        let begins = known.clone().find(|known| known.starts_with(name.as_str()));
+        let hint = begins.or_else(|| nearest(&name, known));
+        let hint = hint.map_or(String::new(), |name| format!("--{name}"));
         self.errors
             .push(format!("{shown}: unknown option; did you mean {hint}?"));
     }
@@ -131,14 +145,19 @@ impl Reader {
         let name = words.next();
         let command = match name.as_deref() {
             None => Command::Serve {
-                or_demo: self.or_demo,
+                or_demo: self.has("or-demo"),
             },
             Some("demo") => Command::Demo,
             Some("check") => Command::Check {
-                online: self.online,
+                online: self.has("online"),
             },
             Some("token") => Command::Token { name: words.next() },
             Some("health") => Command::Health,
+            Some("status") => Command::Status {
+                json: self.has("json"),
+                watch: self.has("watch"),
+            },
+            Some("usage") => Command::Usage(self.usage_query()),
             Some("help") => Command::Help,
             Some("completions") => Command::Completions(self.shell(words.next())?),
             Some(other) => {
@@ -146,18 +165,37 @@ impl Reader {
                 return None;
             }
         };
-        if self.online && !matches!(command, Command::Check { .. }) {
-            self.errors
-                .push("--online: goes with the command check only".to_owned());
-        }
-        if self.or_demo && !matches!(command, Command::Serve { .. }) {
-            self.errors
-                .push("--or-demo: goes without a command only".to_owned());
-        }
+        let misplaced = self.flags.iter();
+        let misplaced = misplaced.filter_map(|(flag, _)| misplaced_flag(flag, name.as_deref()));
+        self.errors.extend(misplaced);
         let after = name.map_or(String::new(), |name| format!(" after {name}"));
         let extra = words.map(|word| format!("{}: unexpected{after}", quoted(&word)));
         self.errors.extend(extra);
         (self.errors.len() == errors_before).then_some(command)
+    }
+
+    /// Whether a flag is among the arguments.
+    fn has(&self, long: &str) -> bool {
+        self.flags.iter().any(|(flag, _)| flag.long == long)
+    }
+
+    fn usage_query(&mut self) -> UsageQuery {
+        let mut query = UsageQuery {
+            json: self.has("json"),
+            ..UsageQuery::default()
+        };
+        for (flag, value) in &self.flags {
+            let value = value.to_string_lossy();
+            let outcome = match flag.long {
+                "since" => values::since(&value).map(|since| query.since = Some(since)),
+                "by" => values::group_by(&value, &mut query.by),
+                _ => Ok(()),
+            };
+            let error = outcome.err();
+            let error = error.map(|error| format!("--{}: {error}", flag.long));
+            self.errors.extend(error);
+        }
+        query
     }
 
     fn shell(&mut self, word: Option<String>) -> Option<Shell> {
@@ -174,6 +212,21 @@ impl Reader {
                 .push(format!("completions: {shown} is not a shell ({allowed})"));
         }
         shell
+    }
+}
+
+/// Returns what is wrong where a flag does not go with the command.
+fn misplaced_flag(flag: &FlagSpec, command: Option<&str>) -> Option<String> {
+    let long = flag.long;
+    match (flag.commands, command) {
+        ([], None) => None,
+        ([], Some(_)) => Some(format!("--{long}: goes without a command only")),
+        (known, Some(command)) if known.contains(&command) => None,
+        ([one], _) => Some(format!("--{long}: goes with the command {one} only")),
+        (known, _) => {
+            let known = known.join(" and ");
+            Some(format!("--{long}: goes with the commands {known} only"))
+        }
     }
 }
 
@@ -203,8 +256,8 @@ fn value_of(spec: &OptionSpec, parser: &mut lexopt::Parser) -> Option<OsString> 
 fn unknown_command(word: &str) -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
     let hint = match nearest(word, names.iter().copied()) {
-        // Any two names this short are near each other: a hint needs half of the name in common.
-        Some(name) if suggest::distance(word, name) * 2 <= name.len() => {
+        // Any two names this short are near each other: a hint needs more than half of the name in common.
+        Some(name) if suggest::distance(word, name) * 2 < name.len() => {
             format!("; did you mean {name}?")
         }
         _ => String::new(),

@@ -1,5 +1,9 @@
 //! The commands and flags: what each is called, what it means, and its line of help. Pure.
 
+use std::time::Duration;
+
+use super::options::Complete;
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -22,6 +26,15 @@ pub enum Command {
     },
     /// Ask the proxy that runs at the host and port for its health.
     Health,
+    /// Show what the proxy that runs at the host and port is doing.
+    Status {
+        /// Print the page as it is.
+        json: bool,
+        /// Renew it until a signal ends the program.
+        watch: bool,
+    },
+    /// Add up the access lines of the log file and of its rotated ones.
+    Usage(UsageQuery),
     /// Print the help.
     Help,
     /// Print the version.
@@ -37,6 +50,54 @@ impl Command {
             self,
             Command::Help | Command::Version | Command::Completions(_)
         )
+    }
+}
+
+/// Which access lines are added up, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageQuery {
+    /// Lines before it do not count; `None`: all count.
+    pub since: Option<Since>,
+    /// There is a sum for each combination of these; none: one sum.
+    pub by: Vec<GroupBy>,
+    /// Print JSON instead of a table.
+    pub json: bool,
+}
+
+/// The time from which on lines count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// This long before now.
+    Ago(Duration),
+    /// Local time, as lines have it: `2024-01-15 10:30:45`.
+    At(String),
+}
+
+/// What requests are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupBy {
+    Config,
+    Model,
+    Client,
+    Day,
+    Status,
+}
+
+impl GroupBy {
+    pub(super) const ALL: [GroupBy; 5] = [
+        GroupBy::Config,
+        GroupBy::Model,
+        GroupBy::Client,
+        GroupBy::Day,
+        GroupBy::Status,
+    ];
+
+    /// Their names, for shells.
+    pub(super) const NAMES: [&'static str; 5] = ["config", "model", "client", "day", "status"];
+
+    /// Returns what the command line calls it.
+    pub fn name(self) -> &'static str {
+        GroupBy::NAMES[self as usize]
     }
 }
 
@@ -97,6 +158,16 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
         help: "exit 0 if the proxy at --host and --port answers within 3 s, else 1",
     },
     CommandSpec {
+        name: "status",
+        arguments: "[--json] [--watch]",
+        help: "show what the proxy at --host and --port is doing, what is ill and why",
+    },
+    CommandSpec {
+        name: "usage",
+        arguments: "[--since] [--by]",
+        help: "add up the log and its rotated files: requests, errors, tokens, cost",
+    },
+    CommandSpec {
         name: "completions",
         arguments: "SHELL",
         help: "print the completions for bash, zsh or fish",
@@ -108,35 +179,83 @@ pub(super) const COMMANDS: &[CommandSpec] = &[
     },
 ];
 
-/// An option without a value.
+/// An option that belongs to a command, or that only prints.
 pub(super) struct FlagSpec {
     /// The name without its two dashes.
     pub(super) long: &'static str,
     /// The letter after a single dash that means the same.
     pub(super) short: Option<char>,
+    /// What its value is called in the help; empty where it takes none.
+    pub(super) value_name: &'static str,
+    /// What shells offer for its value.
+    pub(super) complete: Complete,
+    /// The commands that it goes with; none: it goes without a command.
+    pub(super) commands: &'static [&'static str],
     pub(super) help: &'static str,
 }
 
-/// All options without a value, in the order of the help.
+impl FlagSpec {
+    const fn plain(
+        long: &'static str,
+        commands: &'static [&'static str],
+        help: &'static str,
+    ) -> FlagSpec {
+        FlagSpec {
+            long,
+            short: None,
+            value_name: "",
+            complete: Complete::Nothing,
+            commands,
+            help,
+        }
+    }
+}
+
+/// All such options, in the order of the help.
 pub(super) const FLAGS: &[FlagSpec] = &[
+    FlagSpec::plain(
+        "online",
+        &["check"],
+        "with check: also ask the target, with every credential",
+    ),
+    FlagSpec::plain(
+        "or-demo",
+        &[],
+        "without a command: run the demo where there is no secrets file",
+    ),
     FlagSpec {
-        long: "online",
-        short: None,
-        help: "with check: also ask the target, with every credential",
+        value_name: "WHEN",
+        ..FlagSpec::plain(
+            "since",
+            &["usage"],
+            "with usage: only since 7d, 12h, 30m, 2024-01-15 or '2024-01-15 10:30'",
+        )
     },
     FlagSpec {
-        long: "or-demo",
-        short: None,
-        help: "without a command: run the demo where there is no secrets file",
+        value_name: "KEYS",
+        complete: Complete::Words(&GroupBy::NAMES),
+        ..FlagSpec::plain(
+            "by",
+            &["usage"],
+            "with usage: a line per config, model, client, day or status; repeatable",
+        )
     },
+    FlagSpec::plain(
+        "json",
+        &["status", "usage"],
+        "with status and usage: print JSON",
+    ),
+    FlagSpec::plain(
+        "watch",
+        &["status"],
+        "with status: show it anew every 2 s, until Ctrl-C",
+    ),
     FlagSpec {
-        long: "help",
         short: Some('h'),
-        help: "print this help",
+        ..FlagSpec::plain("help", &[], "print this help")
     },
     FlagSpec {
-        long: "version",
         short: Some('V'),
-        help: "print the version",
+        ..FlagSpec::plain("version", &[], "print the version")
     },
 ];

@@ -15,18 +15,15 @@ pub fn completions(shell: Shell) -> String {
 /// Uses only what bash 3.2 has, which macOS ships, and not the bash-completion package.
 fn bash() -> String {
     let mut cases = String::new();
-    for option in OPTIONS {
-        let replies = match option.complete {
+    for (long, complete) in long_names_with_values() {
+        let replies = match complete {
             Complete::Nothing => "COMPREPLY=()".to_owned(),
             Complete::Files => "compopt -o filenames 2>/dev/null; local IFS=$'\\n'; \
                                 COMPREPLY=($(compgen -f -- \"$cur\"))"
                 .to_owned(),
             Complete::Words(words) => bash_words(&words.join(" ")),
         };
-        cases.push_str(&format!(
-            "        --{}) {replies}; return ;;\n",
-            option.long
-        ));
+        cases.push_str(&format!("        --{long}) {replies}; return ;;\n"));
     }
     let shells = bash_words(&Shell::names(" "));
     let commands: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
@@ -68,12 +65,7 @@ fn bash_words(words: &str) -> String {
 fn zsh() -> String {
     let mut arguments = String::new();
     for option in OPTIONS {
-        let action = match option.complete {
-            Complete::Nothing => String::new(),
-            Complete::Files => "_files".to_owned(),
-            // A colon separates the parts of an action.
-            Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
-        };
+        let action = zsh_action(option.complete);
         let (long, help, name) = (option.long, zsh_escaped(option.help), option.value_name);
         // A value that may be left out stands behind an equals sign only.
         let (equals, colon) = if option.bare.is_some() {
@@ -86,13 +78,7 @@ fn zsh() -> String {
             "        '--{long}{equals}[{help}]{colon}{name}:{action}' \\\n"
         ));
     }
-    for flag in FLAGS {
-        let help = zsh_escaped(flag.help);
-        if let Some(short) = flag.short {
-            arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
-        }
-        arguments.push_str(&format!("        '--{}[{help}]' \\\n", flag.long));
-    }
+    arguments += &zsh_flags();
     let commands: String = COMMANDS
         .iter()
         .map(|command| format!("        '{}:{}'\n", command.name, zsh_escaped(command.help)))
@@ -124,6 +110,40 @@ fi
     )
 }
 
+fn zsh_flags() -> String {
+    let mut arguments = String::new();
+    for flag in FLAGS {
+        let help = zsh_escaped(flag.help);
+        if let Some(short) = flag.short {
+            arguments.push_str(&format!("        '-{short}[{help}]' \\\n"));
+        }
+        let long = flag.long;
+        let value = match flag.value_name {
+            "" => String::new(),
+            name => format!(":{name}:{}", zsh_action(flag.complete)),
+        };
+        // A flag with a value may be repeated.
+        let (repeated, equals) = if value.is_empty() {
+            ("", "")
+        } else {
+            ("*", "=")
+        };
+        arguments.push_str(&format!(
+            "        '{repeated}--{long}{equals}[{help}]{value}' \\\n"
+        ));
+    }
+    arguments
+}
+
+fn zsh_action(complete: Complete) -> String {
+    match complete {
+        Complete::Nothing => String::new(),
+        Complete::Files => "_files".to_owned(),
+        // A colon separates the parts of an action.
+        Complete::Words(words) => format!("({})", words.join(" ").replace(':', "\\:")),
+    }
+}
+
 /// Escapes `text` for a single-quoted description of `_arguments` or `_describe`.
 fn zsh_escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
@@ -150,13 +170,11 @@ fn fish() -> String {
     ));
     for option in OPTIONS {
         let value = match option.complete {
-            Complete::Nothing => "-x".to_owned(),
-            Complete::Files => "-r -F".to_owned(),
             // Without -x the value may be left out.
             Complete::Words(words) if option.bare.is_some() => {
                 format!("-a '{}'", words.join(" "))
             }
-            Complete::Words(words) => format!("-x -a '{}'", words.join(" ")),
+            other => fish_value(other),
         };
         let (long, help) = (option.long, fish_escaped(option.help));
         text.push_str(&format!(
@@ -167,12 +185,24 @@ fn fish() -> String {
         let short = flag
             .short
             .map_or(String::new(), |short| format!("-s {short} "));
+        let value = match flag.value_name {
+            "" => String::new(),
+            _ => fish_value(flag.complete) + " ",
+        };
         let (long, help) = (flag.long, fish_escaped(flag.help));
         text.push_str(&format!(
-            "complete -c flow-proxy {short}-l {long} -d '{help}'\n"
+            "complete -c flow-proxy {short}-l {long} {value}-d '{help}'\n"
         ));
     }
     text
+}
+
+fn fish_value(complete: Complete) -> String {
+    match complete {
+        Complete::Nothing => "-x".to_owned(),
+        Complete::Files => "-r -F".to_owned(),
+        Complete::Words(words) => format!("-x -a '{}'", words.join(" ")),
+    }
 }
 
 /// Escapes `text` for a single-quoted string.
@@ -183,6 +213,13 @@ fn fish_escaped(text: &str) -> String {
 fn long_names() -> impl Iterator<Item = &'static str> {
     let options = OPTIONS.iter().map(|option| option.long);
     options.chain(FLAGS.iter().map(|flag| flag.long))
+}
+
+/// The options and flags that take a value, with what shells offer for it.
+fn long_names_with_values() -> impl Iterator<Item = (&'static str, Complete)> {
+    let options = OPTIONS.iter().map(|option| (option.long, option.complete));
+    let flags = FLAGS.iter().filter(|flag| !flag.value_name.is_empty());
+    options.chain(flags.map(|flag| (flag.long, flag.complete)))
 }
 
 #[cfg(test)]

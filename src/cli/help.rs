@@ -49,7 +49,8 @@ pub fn help() -> String {
         let short = flag
             .short
             .map_or(String::new(), |short| format!(", -{short}"));
-        let usage = format!("--{}{short}", flag.long);
+        let usage = format!("--{}{short} {}", flag.long, flag.value_name);
+        let usage = usage.trim_end();
         push_line(&mut text, format_args!("  {usage:<26} {}", flag.help));
     }
     text.push_str(AFTER_OPTIONS);
@@ -81,7 +82,7 @@ mod tests {
             assert!(line.chars().count() <= 100, "{line}");
             assert_eq!(line.trim_end(), line);
         }
-        assert!(text.lines().count() <= 67, "{} lines", text.lines().count());
+        assert!(text.lines().count() <= 73, "{} lines", text.lines().count());
         assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
     }
 

@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-pub use commands::{Command, Shell};
+pub use commands::{Command, GroupBy, Shell, Since, UsageQuery};
 pub use completions::completions;
 pub use help::{help, version};
 pub use layers::{Setting, Source};

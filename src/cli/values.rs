@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
+use tz::UtcDateTime;
 
+use super::commands::{GroupBy, Since};
 use crate::config::address::{Block, Host};
 use crate::config::options::LogFile;
 use crate::config::origin;
@@ -229,6 +231,64 @@ pub(super) fn show_duration(duration: Duration) -> String {
     } else {
         format!("{}ms", duration.as_millis())
     }
+}
+
+/// Reads a time in the past: how long ago, or a date with or without a time.
+pub(super) fn since(text: &str) -> Result<Since, String> {
+    ago(text).or_else(|| date(text)).ok_or_else(|| {
+        let value = quoted(text);
+        format!(
+            "{value} is not a time (a number with m, h or d, such as 7d; or 2024-01-15, or \
+                 '2024-01-15 10:30', in local time)"
+        )
+    })
+}
+
+fn ago(text: &str) -> Option<Since> {
+    let (number, unit) = number_and_unit(text)?;
+    let seconds = match unit.to_ascii_lowercase().as_str() {
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let ago = number.checked_mul(seconds).filter(|seconds| *seconds > 0)?;
+    Some(Since::Ago(Duration::from_secs(ago)))
+}
+
+fn date(text: &str) -> Option<Since> {
+    let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
+    let number = |part: &str, length| digits(part).filter(|_| part.len() == length);
+    let mut parts = date.splitn(3, '-');
+    let year = number(parts.next()?, 4)?;
+    let (month, day) = (number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let mut parts = time.splitn(3, ':');
+    let (hour, minute) = (number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let second = number(parts.next().unwrap_or("00"), 2)?;
+    let small = |number| u8::try_from(number).ok();
+    let (day, hour) = (small(day)?, small(hour)?);
+    let (minute, second) = (small(minute)?, small(second)?);
+    // Checks the day of the month, too. The zone does not matter for that.
+    let year = i32::try_from(year).ok()?;
+    UtcDateTime::new(year, small(month)?, day, hour, minute, second, 0).ok()?;
+    Some(Since::At(format!(
+        "{date} {hour:02}:{minute:02}:{second:02}"
+    )))
+}
+
+/// Reads what requests are grouped by, comma-separated, and adds it to `by`.
+pub(super) fn group_by(text: &str, by: &mut Vec<GroupBy>) -> Result<(), String> {
+    for name in text.split(',').map(str::trim) {
+        let key = GroupBy::ALL.into_iter().find(|key| key.name() == name);
+        let Some(key) = key else {
+            let (name, allowed) = (quoted(name), GroupBy::NAMES.join(", "));
+            return Err(format!("{name} is not one of {allowed}"));
+        };
+        if !by.contains(&key) {
+            by.push(key);
+        }
+    }
+    Ok(())
 }
 
 /// The units of a size with their bytes, largest first. `K` means `KiB`.

@@ -7,14 +7,16 @@ pub mod report;
 
 mod check;
 mod demo;
-mod health;
 mod listen;
 mod online;
 mod process;
+mod running;
 mod serve;
 mod signals;
 mod terminal;
+mod text;
 mod token;
+mod usage;
 
 pub use process::keep_memory_private;
 
@@ -33,7 +35,9 @@ pub fn run(invocation: Invocation) -> Result<(), Failure> {
         Command::Demo => demo::run(invocation),
         Command::Check { online } => check::run(&invocation, *online),
         Command::Token { name } => token::run(&invocation.options, name.as_deref()),
-        Command::Health => health::run(&invocation.options),
+        Command::Health => running::health::run(&invocation.options),
+        Command::Status { json, watch } => running::status::run(&invocation.options, *json, *watch),
+        Command::Usage(query) => usage::run(&invocation.options, query),
         Command::Help => print(&cli::help()),
         Command::Version => print(&cli::version()),
         Command::Completions(shell) => print(&cli::completions(*shell)),

@@ -57,17 +57,20 @@ impl From<SecretsErrors> for Failure {
 
 /// Writes `text` to standard output. A reader that has closed the pipe is no failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match write_out(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             print_problem(&format!("cannot write to standard output: {error}"));
             Err(Failure::Reported)
         }
         _ => Ok(()),
     }
+}
+
+/// Writes `text` to standard output.
+pub(super) fn write_out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// Writes a problem to standard error.

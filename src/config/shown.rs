@@ -54,17 +54,25 @@ pub fn shown_path(path: &Path) -> String {
     shown(&path.to_string_lossy())
 }
 
-/// Escapes control characters, so that `value` stays on one line and cannot control a terminal.
-fn printable(value: &str) -> String {
+/// Escapes control characters and those that break lines or change the direction of text, so that
+/// `value` stays on one line and cannot control a terminal.
+pub fn printable(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for char in value.chars() {
-        if char.is_control() {
+        if is_hazardous(char) {
             text.extend(char.escape_default());
         } else {
             text.push(char);
         }
     }
     text
+}
+
+/// Whether the character can do something to a terminal beside standing there.
+pub fn is_hazardous(char: char) -> bool {
+    let is_direction = matches!(char,
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    char.is_control() || is_direction
 }
 
 #[cfg(test)]

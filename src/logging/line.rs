@@ -105,7 +105,7 @@ impl Scratch {
     ) {
         let second = unix_seconds();
         if self.second != Some(second) {
-            self.timestamp = timestamp(local_zone(), second);
+            self.timestamp = local_time(second);
             self.second = Some(second);
         }
         self.line.clear();
@@ -174,6 +174,11 @@ fn local_zone() -> &'static TimeZone {
         };
         zone.unwrap_or_else(|_| TimeZone::utc())
     })
+}
+
+/// Returns a second since the epoch as lines show it: `2024-01-15 10:30:45`, in local time.
+pub fn local_time(unix_second: i64) -> String {
+    timestamp(local_zone(), unix_second)
 }
 
 /// Formats a second since the epoch as `2024-01-15 10:30:45` in `zone`, with daylight saving; in UTC

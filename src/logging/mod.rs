@@ -27,9 +27,9 @@ use simplelog::{CombinedLogger, Config, SharedLogger};
 mod line;
 mod sink;
 
-pub use sink::lines_dropped;
-
+pub use line::local_time;
 use sink::Sink;
+pub use sink::lines_dropped;
 
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.
 const OWN_TARGET: &str = "flow_proxy";
@@ -80,7 +80,7 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
     let sinks = Sinks::start(stderr, file, name)?;
     let logger = Logger {
         level,
-        colour: wants_colour(),
+        colours_stderr: may_colour(&io::stderr()),
         sinks: sinks.clone(),
     };
     CombinedLogger::init(vec![Box::new(logger)])
@@ -199,30 +199,20 @@ impl Sinks {
     }
 }
 
-/// Whether the level is coloured on stderr.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Colour {
-    Never,
-    Stderr,
-}
-
-/// Colours the level on terminals that can show it, unless the user declines
+/// Whether to colour what goes to `output`: a terminal that can show it, unless the user declines
 /// (<https://no-color.org>: `NO_COLOR` is set and not empty).
-fn wants_colour() -> Colour {
+pub fn may_colour(output: &impl IsTerminal) -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let is_declined =
         set("NO_COLOR").is_some() || set("TERM").as_deref() == Some(OsStr::new("dumb"));
-    if io::stderr().is_terminal() && !is_declined {
-        Colour::Stderr
-    } else {
-        Colour::Never
-    }
+    output.is_terminal() && !is_declined
 }
 
 /// What the macros of the crate `log` call.
 struct Logger {
     level: LevelFilter,
-    colour: Colour,
+    /// Whether the level is coloured on stderr.
+    colours_stderr: bool,
     sinks: Sinks,
 }
 
@@ -238,9 +228,10 @@ impl Log for Logger {
             return;
         }
         line::format(record.level(), record.args(), |line| {
-            match self.colour {
-                Colour::Never => self.sinks.stderr.push(&[line.plain()]),
-                Colour::Stderr => self.sinks.stderr.push(&line.coloured()),
+            if self.colours_stderr {
+                self.sinks.stderr.push(&line.coloured());
+            } else {
+                self.sinks.stderr.push(&[line.plain()]);
             }
             self.sinks.file.push(&[line.plain()]);
         });

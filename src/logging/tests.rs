@@ -52,7 +52,7 @@ fn logger(level: LevelFilter, stderr: File, file: &Path) -> Logger {
     .unwrap();
     Logger {
         level,
-        colour: Colour::Never,
+        colours_stderr: false,
         sinks,
     }
 }

@@ -28,7 +28,7 @@ mod request_id;
 mod route;
 mod sse;
 mod unpack;
-mod usage;
+pub mod usage;
 
 use self::access::{AccessPolicy, fetch_metadata};
 use self::access_log::{AccessLog, CLIENT_GONE_STATUS};

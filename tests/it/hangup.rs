@@ -1,19 +1,15 @@
 //! SIGHUP with and without the terminal that the proxy was started in (contract section 11).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-use crate::support::{Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, wait_until};
+use crate::support::{
+    Ended, ProxyProcess, RawClient, RawUpstream, SOON, get, pseudo_terminal, wait_until,
+};
 
 const TARGET: &str = "http://127.0.0.1:9/x";
 
@@ -35,20 +31,9 @@ impl Master {
 
 /// A pseudo-terminal: its master and the terminal.
 fn terminal() -> (Master, File) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-        .expect("a pseudo-terminal");
-    grantpt(&master).expect("our own pseudo-terminal");
-    unlockpt(&master).expect("our own pseudo-terminal");
-    let name = ptsname(&master, Vec::new()).expect("our own pseudo-terminal");
-    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-    let terminal = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlags::NOCTTY.bits() as i32)
-        .open(path)
-        .expect("a terminal");
+    let (descriptor, terminal) = pseudo_terminal();
     let master = Master {
-        descriptor: master,
+        descriptor,
         terminal: terminal.try_clone().expect("a descriptor"),
     };
     (master, terminal)

@@ -82,3 +82,11 @@ def of_metrics(text):
     tokens = [sum(int(number) for kind, number in found if kind == wanted) for wanted in KINDS]
     costs = re.findall(r"^flow_proxy_cost_usd_total\{.*\} (\S+)$", text, re.M)
     return [*tokens, sum(map(float, costs))]
+
+
+def of_command(proxy, quiet):
+    command = [harness.BINARY, "usage", "--json"]
+    ended = subprocess.run(command, cwd=proxy.directory.name, capture_output=True, check=True)
+    total = json.loads(ended.stdout)["total"]
+    equal((total["requests"], total["tokens"]["unknown"]), (REQUESTS, quiet), "numbers by usage")
+    return of_status(total["tokens"], total["cost"])

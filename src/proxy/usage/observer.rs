@@ -18,6 +18,11 @@ const UNCOUNTED: [&[u8]; 4] = [
     b"/rerank",
 ];
 
+/// Whether successful responses to a POST of this path count as ones that use tokens.
+pub fn is_counted_path(path: &[u8]) -> bool {
+    !UNCOUNTED.iter().any(|end| path.ends_with(end))
+}
+
 /// Follows a response. Made for each that is worth it.
 pub struct Observer {
     /// Whether the response counts as one that uses tokens.
@@ -65,7 +70,7 @@ impl Observer {
         if *method == Method::HEAD || !(is_stream || is_answer) {
             return None;
         }
-        let is_counted = is_answer && !UNCOUNTED.iter().any(|end| path.ends_with(end));
+        let is_counted = is_answer && is_counted_path(path);
         let cost = fields.value(KnownHeader::XLitellmResponseCost);
         let unpacker = Unpacker::new(fields);
         let reader = match () {

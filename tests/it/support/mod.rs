@@ -13,6 +13,7 @@ mod machine;
 mod messages;
 mod packed;
 mod proxy_process;
+mod pseudo_terminal;
 mod raw_client;
 mod raw_upstream;
 mod rejection;
@@ -38,6 +39,7 @@ pub use messages::{
 };
 pub use packed::packed;
 pub use proxy_process::{ProxyBuilder, ProxyProcess};
+pub use pseudo_terminal::pseudo_terminal;
 pub use raw_client::{RawClient, get, post, send_and_read};
 pub use raw_upstream::{Commands, RawUpstream, UpstreamConnection};
 pub use rejection::{SMUGGLED, assert_bad_request, assert_error_and_close, assert_rejected_with};
