@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+import checks_counts  # noqa: F401
 import checks_limits  # noqa: F401
 import checks_matrix  # noqa: F401
 import checks_order  # noqa: F401

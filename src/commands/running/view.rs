@@ -79,7 +79,11 @@ fn configurations(snapshot: &Snapshot, now: i64, is_coloured: bool) -> String {
             lines.push(&format!("  {rest}"));
         }
         if let (Some(spend), Some(budget)) = (one.spend, one.budget) {
-            let budget = format!("{spend:.2} of {budget:.2} USD");
+            let budget = format!(
+                "{} of {} USD",
+                dollars(spend, budget),
+                dollars(budget, budget)
+            );
             lines.push(&format!("  {} of its budget spent", cut(&budget, MAX_NAME)));
         }
         for model in &one.models {
