@@ -23,6 +23,12 @@ const MAX_WORKERS: usize = 16_384;
 /// The longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
 const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The smallest size of a full log file in bytes, some 16 access lines: `32` was meant to be `32M`.
+const MIN_LOG_SIZE: u64 = 4 * 1024;
+
+/// The most log files to keep: each rotation renames them all.
+const MAX_LOG_KEEP: u32 = 1000;
+
 /// Reads a number of ASCII digits only. Rust's own parser also allows a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -162,6 +168,30 @@ pub(super) fn log_file(text: &str) -> Result<Option<LogFile>, String> {
         path,
         is_required: true,
     }))
+}
+
+/// Reads the size of a full log file. `None`, written 0, is no limit.
+pub(super) fn log_size(text: &str) -> Result<Option<u64>, String> {
+    let size = size(text)?;
+    if size.is_some_and(|bytes| bytes < MIN_LOG_SIZE) {
+        return Err(format!(
+            "{} is too small for a log file ({} or more; 0 = no limit)",
+            quoted(text),
+            show_size(Some(MIN_LOG_SIZE))
+        ));
+    }
+    Ok(size)
+}
+
+/// Reads a number of log files to keep.
+pub(super) fn log_keep(text: &str) -> Result<u32, String> {
+    digits(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number <= MAX_LOG_KEEP)
+        .ok_or_else(|| {
+            let value = quoted(text);
+            format!("{value} is not a number of log files (0 to {MAX_LOG_KEEP})")
+        })
 }
 
 /// Reads a number of workers.

@@ -125,6 +125,8 @@ impl Service<'_> {
             path: file.path.clone(),
             name: shown_path(&file.path),
             is_required: file.is_required,
+            max_size: options.log_max_size,
+            keep: options.log_keep,
         });
         let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
         log_panics();

@@ -35,6 +35,10 @@ pub struct Options {
     pub secrets_within: Option<PathBuf>,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
     pub log_file: Option<LogFile>,
+    /// The size in bytes at which the log file is renamed; `None` is never.
+    pub log_max_size: Option<u64>,
+    /// How many renamed log files are kept.
+    pub log_keep: u32,
     /// Where requests are forwarded to.
     pub target: Target,
     /// Whether the target may be reached without encryption.
@@ -93,6 +97,8 @@ impl Default for Options {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,
             }),
+            log_max_size: Some(32 << 20),
+            log_keep: 7,
             target: Target {
                 https: true,
                 authority: "flow.ciandt.com".to_owned(),

@@ -1,6 +1,6 @@
 //! The log: writes each line to stderr and to the log file.
 //!
-//! Owns the line format, the two sinks and their threads, and reopening the file. Out of scope: what
+//! Owns the line format, the two sinks and their threads, rotating and reopening the file. Out of scope: what
 //! is logged. Any thread logs, through the macros of the crate `log`: it formats the line in its own
 //! buffer and appends it to the queue of each sink. It never waits for a sink. Each sink has a writer
 //! thread, so that a full disk, a pipe without a reader or a closed stderr delays neither the program
@@ -25,8 +25,11 @@ use rustix::process::geteuid;
 use simplelog::{CombinedLogger, Config, SharedLogger};
 
 mod line;
+mod rotation;
 mod sink;
+mod write;
 
+use rotation::{Limits, Rotation};
 use sink::Sink;
 
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.
@@ -44,6 +47,10 @@ pub struct LogFile {
     /// that is a WARNING, and it must be a regular file of this user's: a symlink or a file that lies in
     /// the directory may be there to have something else overwritten.
     pub is_required: bool,
+    /// The size in bytes at which it is full and renamed to `….1`; `None` is never.
+    pub max_size: Option<u64>,
+    /// How many renamed files are kept.
+    pub keep: u32,
 }
 
 /// Installs the logger for the whole process and starts its writer threads. Without a file, the log goes
@@ -54,7 +61,8 @@ pub struct LogFile {
 /// A message that names what failed: a required file, a thread that could not be started, or a logger
 /// that is installed already.
 pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, String> {
-    let opened = log_file.as_ref().map(LogFile::open).transpose();
+    let log_file = log_file.map(Arc::new);
+    let opened = log_file.as_ref().map(|file| file.open()).transpose();
     if let (Some(file), Err(error)) = (&log_file, &opened)
         && file.is_required
     {
@@ -71,8 +79,7 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
-    let name = log_file.as_ref().map_or("", |file| &file.name);
-    let sinks = Sinks::start(stderr, file, name)?;
+    let sinks = Sinks::start(stderr, file, log_file.as_ref())?;
     let logger = Logger {
         level,
         colour: wants_colour(),
@@ -109,6 +116,17 @@ impl LogFile {
         Ok(file)
     }
 
+    /// Returns what keeps it below its size.
+    fn rotation(self: &Arc<Self>) -> Rotation {
+        let limits = Limits {
+            max_size: self.max_size,
+            keep: self.keep,
+        };
+        let file = Arc::clone(self);
+        let open = Box::new(move || file.open());
+        Rotation::new(self.path.clone(), self.name.clone(), limits, open)
+    }
+
     fn cannot_open(&self, error: &io::Error) -> String {
         format!("Cannot open log file {}: {error}", self.name)
     }
@@ -117,7 +135,7 @@ impl LogFile {
 /// Flushes the log and reopens its file. Used by the main thread.
 pub struct Handle {
     sinks: Sinks,
-    log_file: Option<LogFile>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 impl Handle {
@@ -154,14 +172,22 @@ struct Sinks {
 }
 
 impl Sinks {
-    fn start(stderr: Option<File>, file: Option<File>, name: &str) -> Result<Self, String> {
+    fn start(
+        stderr: Option<File>,
+        file: Option<File>,
+        log_file: Option<&Arc<LogFile>>,
+    ) -> Result<Self, String> {
+        let name = log_file.map_or("", |file| &file.name);
+        let rotation = log_file.map(LogFile::rotation);
         let sinks = Self {
             stderr: Arc::new(Sink::new("stderr".into(), stderr.is_some())),
             file: Arc::new(Sink::new(format!("log file {name}"), file.is_some())),
         };
         let no_thread = |error: io::Error| format!("cannot start a thread for the log: {error}");
-        sink::start_writer("log-stderr", stderr, &sinks.stderr, &sinks.file).map_err(no_thread)?;
-        sink::start_writer("log-file", file, &sinks.file, &sinks.stderr).map_err(no_thread)?;
+        sink::start_writer("log-stderr", stderr, None, &sinks.stderr, &sinks.file)
+            .map_err(no_thread)?;
+        sink::start_writer("log-file", file, rotation, &sinks.file, &sinks.stderr)
+            .map_err(no_thread)?;
         Ok(sinks)
     }
 

@@ -38,17 +38,14 @@ fn log_file(path: &Path, is_required: bool) -> LogFile {
         path: path.to_owned(),
         name: path.display().to_string(),
         is_required,
+        max_size: None,
+        keep: 7,
     }
 }
 
 fn logger(level: LevelFilter, stderr: File, file: &Path) -> Logger {
-    let name = file.display().to_string();
-    let sinks = Sinks::start(
-        Some(stderr),
-        Some(log_file(file, true).open().unwrap()),
-        &name,
-    )
-    .unwrap();
+    let file = Arc::new(log_file(file, true));
+    let sinks = Sinks::start(Some(stderr), Some(file.open().unwrap()), Some(&file)).unwrap();
     Logger {
         level,
         colour: Colour::Never,
@@ -275,7 +272,7 @@ fn reopening_after_a_rename_begins_a_new_file() {
     let logger = logger(LevelFilter::Info, File::create("/dev/null").unwrap(), &path);
     let handle = Handle {
         sinks: logger.sinks.clone(),
-        log_file: Some(log_file(&path, true)),
+        log_file: Some(log_file(&path, true).into()),
     };
     info(&logger, "old");
     handle.flush();
@@ -298,7 +295,7 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
     let gone = dir.file("no-such-directory/log");
     Handle {
         sinks: logger.sinks.clone(),
-        log_file: Some(log_file(&gone, true)),
+        log_file: Some(log_file(&gone, true).into()),
     }
     .reopen();
     info(&logger, "still here");
@@ -327,8 +324,8 @@ fn reopening_closes_the_old_file_at_once() {
     let path = dir.file("log");
     let (mut reader, writer) = io::pipe().unwrap();
     let old = File::from(std::os::fd::OwnedFd::from(writer));
-    let sinks = Sinks::start(None, Some(old), "log").unwrap();
-    let log_file = Some(log_file(&path, true));
+    let log_file = Some(Arc::new(log_file(&path, true)));
+    let sinks = Sinks::start(None, Some(old), log_file.as_ref()).unwrap();
     Handle { sinks, log_file }.reopen();
     // Returns only when the last descriptor of the writing end is closed.
     assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);

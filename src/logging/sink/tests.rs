@@ -1,4 +1,5 @@
-use std::os::fd::BorrowedFd;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
 
