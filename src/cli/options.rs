@@ -144,6 +144,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         show: |options| options.log_keep.to_string(),
     },
     OptionSpec {
+        long: "log-format",
+        env: "FLOW_PROXY_LOG_FORMAT",
+        value_name: "FORMAT",
+        bare: None,
+        help: "how the log is written: text, or json = one object a line",
+        complete: Complete::Words(&values::LOG_FORMATS),
+        set: |options, text| values::log_format(text).map(|format| options.log_format = format),
+        show: |options| values::show_log_format(options.log_format),
+    },
+    OptionSpec {
         long: "target-url",
         env: "FLOW_PROXY_TARGET_URL",
         value_name: "URL",

@@ -10,12 +10,15 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::address::Host;
-use crate::config::options::LogFile;
+use crate::config::options::{LogFile, LogFormat};
 use crate::config::origin;
 use crate::config::shown::quoted;
 
 /// The log levels that shells offer.
 pub(super) const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARNING", "ERROR"];
+
+/// The formats of the log.
+pub(super) const LOG_FORMATS: [&str; 2] = ["text", "json"];
 
 /// The most workers: each is a thread.
 const MAX_WORKERS: usize = 16_384;
@@ -192,6 +195,22 @@ pub(super) fn log_keep(text: &str) -> Result<u32, String> {
             let value = quoted(text);
             format!("{value} is not a number of log files (0 to {MAX_LOG_KEEP})")
         })
+}
+
+/// Reads a format of the log, in any case.
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{} is neither text nor json", quoted(text))),
+    }
+}
+
+pub(super) fn show_log_format(format: LogFormat) -> String {
+    match format {
+        LogFormat::Text => "text".to_owned(),
+        LogFormat::Json => "json".to_owned(),
+    }
 }
 
 /// Reads a number of workers.

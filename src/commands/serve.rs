@@ -128,7 +128,8 @@ impl Service<'_> {
             max_size: options.log_max_size,
             keep: options.log_keep,
         });
-        let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
+        let logger = logging::init(options.log_level, options.log_format, log_file)
+            .map_err(Failure::configuration)?;
         log_panics();
         let warnings = self.invocation.warnings.iter().chain(secrets_warnings);
         for warning in warnings.chain(&clear_text_warning(options)) {

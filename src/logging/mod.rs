@@ -24,13 +24,17 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use simplelog::{CombinedLogger, Config, SharedLogger};
 
+mod json;
 mod line;
 mod rotation;
 mod sink;
 mod write;
 
+use line::Line;
 use rotation::{Limits, Rotation};
 use sink::Sink;
+
+use crate::config::options::LogFormat;
 
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.
 const OWN_TARGET: &str = "flow_proxy";
@@ -60,7 +64,11 @@ pub struct LogFile {
 ///
 /// A message that names what failed: a required file, a thread that could not be started, or a logger
 /// that is installed already.
-pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, String> {
+pub fn init(
+    level: LevelFilter,
+    format: LogFormat,
+    log_file: Option<LogFile>,
+) -> Result<Handle, String> {
     let log_file = log_file.map(Arc::new);
     let opened = log_file.as_ref().map(|file| file.open()).transpose();
     if let (Some(file), Err(error)) = (&log_file, &opened)
@@ -79,10 +87,14 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
-    let sinks = Sinks::start(stderr, file, log_file.as_ref())?;
+    let sinks = Sinks::start(format, stderr, file, log_file.as_ref())?;
     let logger = Logger {
         level,
-        colour: wants_colour(),
+        format,
+        colour: match format {
+            LogFormat::Text => wants_colour(),
+            LogFormat::Json => Colour::Never,
+        },
         sinks: sinks.clone(),
     };
     CombinedLogger::init(vec![Box::new(logger)])
@@ -173,6 +185,7 @@ struct Sinks {
 
 impl Sinks {
     fn start(
+        format: LogFormat,
         stderr: Option<File>,
         file: Option<File>,
         log_file: Option<&Arc<LogFile>>,
@@ -180,8 +193,12 @@ impl Sinks {
         let name = log_file.map_or("", |file| &file.name);
         let rotation = log_file.map(LogFile::rotation);
         let sinks = Self {
-            stderr: Arc::new(Sink::new("stderr".into(), stderr.is_some())),
-            file: Arc::new(Sink::new(format!("log file {name}"), file.is_some())),
+            stderr: Arc::new(Sink::new("stderr".into(), format, stderr.is_some())),
+            file: Arc::new(Sink::new(
+                format!("log file {name}"),
+                format,
+                file.is_some(),
+            )),
         };
         let no_thread = |error: io::Error| format!("cannot start a thread for the log: {error}");
         sink::start_writer("log-stderr", stderr, None, &sinks.stderr, &sinks.file)
@@ -221,6 +238,7 @@ fn wants_colour() -> Colour {
 /// What the macros of the crate `log` call.
 struct Logger {
     level: LevelFilter,
+    format: LogFormat,
     colour: Colour,
     sinks: Sinks,
 }
@@ -236,13 +254,15 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        line::format(record.level(), record.args(), |line| {
+        let push = |line: Line<'_>| {
             match self.colour {
                 Colour::Never => self.sinks.stderr.push(&[line.plain()]),
                 Colour::Stderr => self.sinks.stderr.push(&line.coloured()),
             }
             self.sinks.file.push(&[line.plain()]);
-        });
+        };
+        let (level, fields) = (record.level(), record.key_values());
+        line::format(self.format, level, record.args(), fields, push);
     }
 
     fn flush(&self) {

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::line;
+use super::line::{self, Line, NO_FIELDS};
 use super::rotation::Rotation;
 use super::write::{Failure, LineEnd, line_count, write_lines};
+use crate::config::options::LogFormat;
 
 /// The maximum size of a queue in bytes: some 20,000 access lines, about 0.4 s of the heaviest load.
 /// A blocked sink holds twice as much, because its writer has taken a full queue already.
@@ -37,6 +38,8 @@ const STACK_BYTES: usize = 128 * 1024;
 pub(super) struct Sink {
     /// What messages call the destination.
     name: String,
+    /// Of the lines about the log itself; others are pushed as they are.
+    format: LogFormat,
     /// Locked while a line is copied, never while anything is written to the destination.
     queue: Mutex<Queue>,
     /// Notified when a sleeping writer has something to do.
@@ -77,7 +80,7 @@ enum Destination {
 }
 
 impl Sink {
-    pub(super) fn new(name: String, has_destination: bool) -> Self {
+    pub(super) fn new(name: String, format: LogFormat, has_destination: bool) -> Self {
         let queue = Queue {
             pending: Vec::new(),
             dropped: 0,
@@ -92,6 +95,7 @@ impl Sink {
         };
         Self {
             name,
+            format,
             queue: queue.into(),
             wake: Condvar::new(),
             progress: Condvar::new(),
@@ -143,7 +147,8 @@ impl Sink {
     }
 
     fn push_message(&self, level: Level, message: &std::fmt::Arguments<'_>) {
-        line::format(level, message, |line| self.push(&[line.plain()]));
+        let push = |line: Line<'_>| self.push(&[line.plain()]);
+        line::format(self.format, level, message, &NO_FIELDS, push);
     }
 
     /// Waits until there are lines or a new file. Swaps the queued lines, which may be none, for the
@@ -179,9 +184,8 @@ impl Sink {
                 "The log to {} was stuck: {dropped} lines were lost",
                 self.name
             );
-            line::format(Level::Warn, &message, |line| {
-                lines.extend_from_slice(line.plain())
-            });
+            let append = |line: Line<'_>| lines.extend_from_slice(line.plain());
+            line::format(self.format, Level::Warn, &message, &NO_FIELDS, append);
         }
         (next, queued)
     }

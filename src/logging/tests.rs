@@ -45,9 +45,16 @@ fn log_file(path: &Path, is_required: bool) -> LogFile {
 
 fn logger(level: LevelFilter, stderr: File, file: &Path) -> Logger {
     let file = Arc::new(log_file(file, true));
-    let sinks = Sinks::start(Some(stderr), Some(file.open().unwrap()), Some(&file)).unwrap();
+    let sinks = Sinks::start(
+        LogFormat::Text,
+        Some(stderr),
+        Some(file.open().unwrap()),
+        Some(&file),
+    )
+    .unwrap();
     Logger {
         level,
+        format: LogFormat::Text,
         colour: Colour::Never,
         sinks,
     }
@@ -310,9 +317,13 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
 fn a_required_log_file_must_open() {
     let dir = TempDir::new("required");
     for path in [dir.0.clone(), dir.file("no-such-directory/log")] {
-        let error = init(LevelFilter::Info, Some(log_file(&path, true)))
-            .err()
-            .expect("cannot be opened");
+        let error = init(
+            LevelFilter::Info,
+            LogFormat::Text,
+            Some(log_file(&path, true)),
+        )
+        .err()
+        .expect("cannot be opened");
         assert!(error.starts_with("Cannot open log file "), "{error}");
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
@@ -325,7 +336,7 @@ fn reopening_closes_the_old_file_at_once() {
     let (mut reader, writer) = io::pipe().unwrap();
     let old = File::from(std::os::fd::OwnedFd::from(writer));
     let log_file = Some(Arc::new(log_file(&path, true)));
-    let sinks = Sinks::start(None, Some(old), log_file.as_ref()).unwrap();
+    let sinks = Sinks::start(LogFormat::Text, None, Some(old), log_file.as_ref()).unwrap();
     Handle { sinks, log_file }.reopen();
     // Returns only when the last descriptor of the writing end is closed.
     assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);

@@ -31,6 +31,7 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "log-file=flow_proxy_plugin.log (default)",
             "log-max-size=32MiB (default)",
             "log-keep=7 (default)",
+            "log-format=text (default)",
             "target-url=https://flow.ciandt.com/flow-llm-proxy (default)",
             "allow-http-target=false (default)",
             "workers=256 (default)",
@@ -102,6 +103,7 @@ fn every_option_is_set_from_each_of_its_three_sources() {
         let value = match spec.long {
             "port" | "workers" => "7",
             "log-keep" => "0",
+            "log-format" => "JSON",
             "upstream-timeout" | "client-timeout" | "shutdown-timeout" | "limit-wait" => "7",
             "max-body" | "log-max-size" => "7K",
             "host" => "::1",
