@@ -268,3 +268,6 @@ fn whole_lines(lines: &[u8], room: u64) -> usize {
         _ => lines.len(),
     }
 }
+
+#[cfg(test)]
+mod tests;
