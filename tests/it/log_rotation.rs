@@ -1,6 +1,8 @@
 //! Full log files are renamed, and nothing is lost meanwhile (contract section 6).
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -336,6 +338,25 @@ fn what_is_no_regular_file_is_never_rotated() {
     });
     assert!(!proxy.log().contains("Cannot"), "{}", proxy.log());
     stop(proxy);
+}
+
+#[test]
+fn a_named_pipe_that_loses_its_name_is_written_to_as_before() {
+    let (upstream, dir) = (FakeFlow::start(), TempDir::new());
+    let path = dir.join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status();
+    assert!(made.expect("mkfifo").success());
+    let options = File::options().read(true).write(true).open(&path);
+    let mut pipe = options.expect("both ends of the pipe");
+    let proxy = logging_to(&path, &upstream).start();
+    std::fs::remove_file(&path).expect("our own directory");
+    send(proxy.address(), "r", 3);
+    stop(proxy);
+    let mut text = vec![0; 64 * 1024];
+    let length = pipe.read(&mut text).expect("the lines");
+    let text = String::from_utf8_lossy(&text[..length]);
+    assert!(text.contains(" id=r-2\n"), "{text}");
+    assert!(!path.exists());
 }
 
 #[test]
