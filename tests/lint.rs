@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("net", &[]),
     ("http1", &[]),
     ("config", &[]),
-    ("logging", &[]),
+    ("logging", &["config"]),
     ("cli", &["config"]),
     ("server", &["net", "http1"]),
     ("upstream", &["net", "http1", "config"]),

@@ -12,18 +12,27 @@ use tz::UtcDateTime;
 
 use super::commands::{GroupBy, Since};
 use crate::config::address::{Block, Host};
-use crate::config::options::LogFile;
+use crate::config::options::{LogFile, LogFormat};
 use crate::config::origin;
 use crate::config::shown::quoted;
 
 /// The log levels that shells offer.
 pub(super) const LEVELS: [&str; 4] = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
+/// The formats of the log.
+pub(super) const LOG_FORMATS: [&str; 2] = ["text", "json"];
+
 /// The most workers: each is a thread.
 const MAX_WORKERS: usize = 16_384;
 
 /// The longest timeout, a week: it fits in the 31 bits of milliseconds that poll(2) takes.
 const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The smallest size of a full log file in bytes, some 16 access lines: `32` was meant to be `32M`.
+const MIN_LOG_SIZE: u64 = 4 * 1024;
+
+/// The most log files to keep: each rotation renames them all.
+const MAX_LOG_KEEP: u32 = 1000;
 
 /// Reads a number of ASCII digits only. Rust's own parser also allows a sign.
 fn digits(text: &str) -> Option<u64> {
@@ -177,6 +186,46 @@ pub(super) fn log_file(text: &str) -> Result<Option<LogFile>, String> {
         path,
         is_required: true,
     }))
+}
+
+/// Reads the size of a full log file. `None`, written 0, is no limit.
+pub(super) fn log_size(text: &str) -> Result<Option<u64>, String> {
+    let size = size(text)?;
+    if size.is_some_and(|bytes| bytes < MIN_LOG_SIZE) {
+        return Err(format!(
+            "{} is too small for a log file ({} or more; 0 = no limit)",
+            quoted(text),
+            show_size(Some(MIN_LOG_SIZE))
+        ));
+    }
+    Ok(size)
+}
+
+/// Reads a number of log files to keep.
+pub(super) fn log_keep(text: &str) -> Result<u32, String> {
+    digits(text)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number <= MAX_LOG_KEEP)
+        .ok_or_else(|| {
+            let value = quoted(text);
+            format!("{value} is not a number of log files (0 to {MAX_LOG_KEEP})")
+        })
+}
+
+/// Reads a format of the log, in any case.
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{} is neither text nor json", quoted(text))),
+    }
+}
+
+pub(super) fn show_log_format(format: LogFormat) -> String {
+    match format {
+        LogFormat::Text => "text".to_owned(),
+        LogFormat::Json => "json".to_owned(),
+    }
 }
 
 /// Reads a number of workers.

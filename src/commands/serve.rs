@@ -126,13 +126,16 @@ impl Service<'_> {
             path: file.path.clone(),
             name: shown_path(&file.path),
             is_required: file.is_required,
+            max_size: options.log_max_size,
+            keep: options.log_keep,
             read_files: options
                 .read_files(Path::new(DOTENV))
                 .into_iter()
                 .map(|(kind, path)| (kind, path.to_owned()))
                 .collect(),
         });
-        let logger = logging::init(options.log_level, log_file).map_err(Failure::configuration)?;
+        let logger = logging::init(options.log_level, options.log_format, log_file)
+            .map_err(Failure::configuration)?;
         log_panics();
         let warnings = self.invocation.warnings.iter().chain(secrets_warnings);
         for warning in warnings.chain(&clear_text_warning(options)) {

@@ -40,6 +40,12 @@ pub struct Options {
     pub secrets_within: Option<PathBuf>,
     /// The log file, which is written in addition to stderr; `None` is stderr only.
     pub log_file: Option<LogFile>,
+    /// The size in bytes at which the log file is renamed; `None` is never.
+    pub log_max_size: Option<u64>,
+    /// How many renamed log files are kept.
+    pub log_keep: u32,
+    /// How the lines of the log are written.
+    pub log_format: LogFormat,
     /// Where requests are forwarded to.
     pub target: Target,
     /// Whether the target may be reached without encryption.
@@ -96,6 +102,15 @@ pub struct LogFile {
     pub is_required: bool,
 }
 
+/// How the lines of the log are written, to stderr and to the log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and `grep`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -111,6 +126,9 @@ impl Default for Options {
                 path: PathBuf::from("flow_proxy_plugin.log"),
                 is_required: false,
             }),
+            log_max_size: Some(32 << 20),
+            log_keep: 7,
+            log_format: LogFormat::Text,
             target: Target {
                 https: true,
                 authority: "flow.ciandt.com".to_owned(),

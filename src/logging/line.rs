@@ -1,6 +1,6 @@
-//! One line of the log: `2024-01-15 10:30:45 - INFO - message`, in local time.
+//! One line of the log: `2024-01-15 10:30:45 - INFO - message`, in local time, or a JSON object.
 //!
-//! Owns the format, the clock and the escaping that keeps each message on one line. Every thread
+//! Owns the text format, the clock and the escaping that keeps each message on one line. Every thread
 //! formats in its own buffer: without a lock and, once the buffer has grown, without an allocation.
 
 use std::cell::RefCell;
@@ -9,20 +9,35 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Level;
+use log::kv::Source;
 use tz::{DateTime, TimeZone, TimeZoneRef};
+
+use super::json;
+use crate::config::options::LogFormat;
+
+/// What a line has instead of its message, in JSON: nothing.
+pub(super) const NO_FIELDS: Option<(&str, &str)> = None;
 
 /// The memory that a thread's buffer keeps after a line, in bytes.
 const KEPT_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Formats a message and calls `deliver` with the finished line.
-pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl FnOnce(Line<'_>)) {
+/// Formats a message, or its fields where JSON is written and there are some, and calls `deliver` with the
+/// finished line.
+pub(super) fn format(
+    format: LogFormat,
+    level: Level,
+    message: &fmt::Arguments<'_>,
+    fields: &dyn Source,
+    deliver: impl FnOnce(Line<'_>),
+) {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
     }
     let mut deliver = Some(deliver);
     let mut format_in = |scratch: &mut Scratch| {
         if let Some(deliver) = deliver.take() {
-            scratch.format(level, message, deliver);
+            deliver(scratch.format(format, level, message, fields));
+            scratch.reset();
         }
     };
     // The buffer is in use where the Display of the message logs too, and gone when the thread ends.
@@ -39,7 +54,7 @@ pub(super) fn format(level: Level, message: &fmt::Arguments<'_>, deliver: impl F
 pub(super) struct Line<'a> {
     text: &'a str,
     level: Level,
-    /// Where the level's name begins in `text`.
+    /// Where the level's name begins in `text`, which is no JSON.
     level_at: usize,
 }
 
@@ -84,8 +99,8 @@ fn level_name(level: Level) -> &'static str {
 struct Scratch {
     line: String,
     timestamp: String,
-    /// The second since the epoch that `timestamp` shows.
-    second: Option<i64>,
+    /// What `timestamp` shows, in seconds since the epoch, and how.
+    shows: Option<(i64, LogFormat)>,
 }
 
 impl Scratch {
@@ -93,37 +108,53 @@ impl Scratch {
         Self {
             line: String::new(),
             timestamp: String::new(),
-            second: None,
+            shows: None,
         }
     }
 
     fn format(
         &mut self,
+        format: LogFormat,
         level: Level,
         message: &fmt::Arguments<'_>,
-        deliver: impl FnOnce(Line<'_>),
-    ) {
+        fields: &dyn Source,
+    ) -> Line<'_> {
         let second = unix_seconds();
-        if self.second != Some(second) {
-            self.timestamp = local_time(second);
-            self.second = Some(second);
+        if self.shows != Some((second, format)) {
+            self.timestamp = timestamp(local_zone(), second, format);
+            self.shows = Some((second, format));
         }
         self.line.clear();
+        let name = level_name(level);
+        let level_at = match format {
+            LogFormat::Text => self.push_text(name, message),
+            LogFormat::Json => {
+                json::push_line(&mut self.line, &self.timestamp, name, message, fields)
+            }
+        };
+        self.line.push('\n');
+        Line {
+            text: &self.line,
+            level,
+            level_at,
+        }
+    }
+
+    /// Returns where the level's name begins.
+    fn push_text(&mut self, level: &str, message: &fmt::Arguments<'_>) -> usize {
         self.line.push_str(&self.timestamp);
         self.line.push_str(" - ");
         let level_at = self.line.len();
-        self.line.push_str(level_name(level));
+        self.line.push_str(level);
         self.line.push_str(" - ");
         let message_at = self.line.len();
         // Fails only if a Display does. What it wrote until then is still worth logging.
         let _ = self.line.write_fmt(*message);
         escape_from(&mut self.line, message_at);
-        self.line.push('\n');
-        deliver(Line {
-            text: &self.line,
-            level,
-            level_at,
-        });
+        level_at
+    }
+
+    fn reset(&mut self) {
         self.line.clear();
         self.line.shrink_to(KEPT_BUFFER_BYTES);
     }
@@ -149,7 +180,7 @@ fn escape_from(line: &mut String, start: usize) {
 
 /// Whether the character is a control character, separates lines or paragraphs, or changes the
 /// direction of text.
-fn is_hazardous(c: char) -> bool {
+pub(super) fn is_hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
@@ -176,31 +207,39 @@ fn local_zone() -> &'static TimeZone {
     })
 }
 
-/// Returns a second since the epoch as lines show it: `2024-01-15 10:30:45`, in local time.
+/// Returns a second since the epoch as lines of text show it: `2024-01-15 10:30:45`, in local time.
 pub fn local_time(unix_second: i64) -> String {
-    timestamp(local_zone(), unix_second)
+    timestamp(local_zone(), unix_second, LogFormat::Text)
 }
 
-/// Formats a second since the epoch as `2024-01-15 10:30:45` in `zone`, with daylight saving; in UTC
-/// where the zone does not cover that second.
-fn timestamp(zone: &TimeZone, unix_second: i64) -> String {
+/// Formats a second since the epoch as `2024-01-15 10:30:45`, in JSON as `2024-01-15T10:30:45+01:00`
+/// (RFC 3339), in `zone`, with daylight saving; in UTC where the zone does not cover that second.
+fn timestamp(zone: &TimeZone, unix_second: i64, format: LogFormat) -> String {
     let local = DateTime::from_timespec(unix_second, 0, zone.as_ref())
         .or_else(|_| DateTime::from_timespec(unix_second, 0, TimeZoneRef::utc()));
     // Fails only for a year that no clock shows.
-    local.map_or_else(
-        |_| "0000-00-00 00:00:00".to_owned(),
-        |time| {
-            format!(
-                "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-                time.year(),
-                time.month(),
-                time.month_day(),
-                time.hour(),
-                time.minute(),
-                time.second()
-            )
-        },
+    let Ok(time) = local else {
+        return "0000-00-00 00:00:00".to_owned();
+    };
+    let (separator, offset) = match format {
+        LogFormat::Text => (' ', String::new()),
+        LogFormat::Json => ('T', utc_offset(time.local_time_type().ut_offset())),
+    };
+    format!(
+        "{:04}-{:02}-{:02}{separator}{:02}:{:02}:{:02}{offset}",
+        time.year(),
+        time.month(),
+        time.month_day(),
+        time.hour(),
+        time.minute(),
+        time.second()
     )
+}
+
+/// Formats an offset in seconds as `+01:00`. Those with seconds were given up about 1970.
+fn utc_offset(seconds: i32) -> String {
+    let (sign, minutes) = (if seconds < 0 { '-' } else { '+' }, seconds.abs() / 60);
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 #[cfg(test)]
@@ -209,7 +248,7 @@ mod tests {
 
     fn line(level: Level, message: &fmt::Arguments<'_>) -> String {
         let mut text = String::new();
-        format(level, message, |line| {
+        format(LogFormat::Text, level, message, &NO_FIELDS, |line| {
             text = String::from_utf8(line.plain().to_vec()).unwrap()
         });
         text
@@ -253,14 +292,16 @@ mod tests {
 
     #[test]
     fn only_the_level_is_coloured() {
-        format(Level::Warn, &format_args!("m"), |line| {
+        let check = |line: Line<'_>| {
             let coloured = line.coloured().concat();
             let coloured = String::from_utf8(coloured).unwrap();
             assert!(
                 coloured.ends_with(" - \u{1b}[33mWARNING\u{1b}[0m - m\n"),
                 "{coloured:?}"
             );
-        });
+        };
+        let (message, level) = (format_args!("m"), Level::Warn);
+        format(LogFormat::Text, level, &message, &NO_FIELDS, check);
     }
 
     #[test]
@@ -283,14 +324,16 @@ mod tests {
         let zone = |text| TimeZone::from_posix_tz(text).unwrap();
         let (utc, berlin) = (TimeZone::utc(), zone("CET-1CEST,M3.5.0,M10.5.0/3"));
         // Expected values from date(1).
-        for (zone, second, text) in [
-            (&utc, 951_782_400, "2000-02-29 00:00:00"),
-            (&utc, 1_735_689_599, "2024-12-31 23:59:59"),
-            (&berlin, 1_705_314_645, "2024-01-15 11:30:45"),
-            (&berlin, 1_720_000_000, "2024-07-03 11:46:40"),
-            (&zone("NST3:30"), 0, "1969-12-31 20:30:00"),
+        for (zone, second, text, offset) in [
+            (&utc, 951_782_400, "2000-02-29 00:00:00", "+00:00"),
+            (&utc, 1_735_689_599, "2024-12-31 23:59:59", "+00:00"),
+            (&berlin, 1_705_314_645, "2024-01-15 11:30:45", "+01:00"),
+            (&berlin, 1_720_000_000, "2024-07-03 11:46:40", "+02:00"),
+            (&zone("NST3:30"), 0, "1969-12-31 20:30:00", "-03:30"),
         ] {
-            assert_eq!(timestamp(zone, second), text);
+            assert_eq!(timestamp(zone, second, LogFormat::Text), text);
+            let json = timestamp(zone, second, LogFormat::Json);
+            assert_eq!(json, text.replace(' ', "T") + offset);
         }
     }
 }

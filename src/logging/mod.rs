@@ -1,6 +1,6 @@
 //! The log: writes each line to stderr and to the log file.
 //!
-//! Owns the line format, the two sinks and their threads, and reopening the file. Out of scope: what
+//! Owns the line format, the two sinks and their threads, rotating and reopening the file. Out of scope: what
 //! is logged. Any thread logs, through the macros of the crate `log`: it formats the line in its own
 //! buffer and appends it to the queue of each sink. It never waits for a sink. Each sink has a writer
 //! thread, so that a full disk, a pipe without a reader or a closed stderr delays neither the program
@@ -24,12 +24,20 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use simplelog::{CombinedLogger, Config, SharedLogger};
 
+mod json;
 mod line;
+mod rotation;
 mod sink;
+mod write;
 
 pub use line::local_time;
-use sink::Sink;
 pub use sink::lines_dropped;
+
+use line::Line;
+use rotation::{Limits, Rotation};
+use sink::Sink;
+
+use crate::config::options::LogFormat;
 
 /// The crate whose lines are logged: the first segment of the target that `log`'s macros set.
 const OWN_TARGET: &str = "flow_proxy";
@@ -46,6 +54,10 @@ pub struct LogFile {
     /// that is a WARNING, and it must be a regular file of this user's: a symlink or a file that lies in
     /// the directory may be there to have something else overwritten.
     pub is_required: bool,
+    /// The size in bytes at which it is full and renamed to `….1`; `None` is never.
+    pub max_size: Option<u64>,
+    /// How many renamed files are kept.
+    pub keep: u32,
     /// The files that it must not be, whatever replaces it, each with what messages call it.
     pub read_files: Vec<(&'static str, PathBuf)>,
 }
@@ -57,8 +69,13 @@ pub struct LogFile {
 ///
 /// A message that names what failed: a required file, a thread that could not be started, or a logger
 /// that is installed already.
-pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, String> {
-    let opened = log_file.as_ref().map(LogFile::open).transpose();
+pub fn init(
+    level: LevelFilter,
+    format: LogFormat,
+    log_file: Option<LogFile>,
+) -> Result<Handle, String> {
+    let log_file = log_file.map(Arc::new);
+    let opened = log_file.as_ref().map(|file| file.open()).transpose();
     if let (Some(file), Err(error)) = (&log_file, &opened)
         && file.is_required
     {
@@ -77,10 +94,11 @@ pub fn init(level: LevelFilter, log_file: Option<LogFile>) -> Result<Handle, Str
     };
     let is_exposed = file.as_ref().is_some_and(can_be_written_by_others);
     let name = log_file.as_ref().map_or("", |file| &file.name);
-    let sinks = Sinks::start(stderr, file, name)?;
+    let sinks = Sinks::start(format, stderr, file, log_file.as_ref())?;
     let logger = Logger {
         level,
-        colours_stderr: may_colour(&io::stderr()),
+        format,
+        colours_stderr: format == LogFormat::Text && may_colour(&io::stderr()),
         sinks: sinks.clone(),
     };
     CombinedLogger::init(vec![Box::new(logger)])
@@ -120,6 +138,17 @@ impl LogFile {
         Ok(file)
     }
 
+    /// Returns what keeps it below its size.
+    fn rotation(self: &Arc<Self>) -> Rotation {
+        let limits = Limits {
+            max_size: self.max_size,
+            keep: self.keep,
+        };
+        let file = Arc::clone(self);
+        let open = Box::new(move || file.open());
+        Rotation::new(self.path.clone(), self.name.clone(), limits, open)
+    }
+
     /// Checks that what was opened is none of the files that are read.
     fn check_not_read(&self, opened: &fs::Metadata) -> io::Result<()> {
         let id = |file: &fs::Metadata| (file.dev(), file.ino());
@@ -144,7 +173,7 @@ fn can_be_written_by_others(file: &File) -> bool {
 /// Flushes the log and reopens its file. Used by the main thread.
 pub struct Handle {
     sinks: Sinks,
-    log_file: Option<LogFile>,
+    log_file: Option<Arc<LogFile>>,
 }
 
 impl Handle {
@@ -181,14 +210,27 @@ struct Sinks {
 }
 
 impl Sinks {
-    fn start(stderr: Option<File>, file: Option<File>, name: &str) -> Result<Self, String> {
+    fn start(
+        format: LogFormat,
+        stderr: Option<File>,
+        file: Option<File>,
+        log_file: Option<&Arc<LogFile>>,
+    ) -> Result<Self, String> {
+        let name = log_file.map_or("", |file| &file.name);
+        let rotation = log_file.map(LogFile::rotation);
         let sinks = Self {
-            stderr: Arc::new(Sink::new("stderr".into(), stderr.is_some())),
-            file: Arc::new(Sink::new(format!("log file {name}"), file.is_some())),
+            stderr: Arc::new(Sink::new("stderr".into(), format, stderr.is_some())),
+            file: Arc::new(Sink::new(
+                format!("log file {name}"),
+                format,
+                file.is_some(),
+            )),
         };
         let no_thread = |error: io::Error| format!("cannot start a thread for the log: {error}");
-        sink::start_writer("log-stderr", stderr, &sinks.stderr, &sinks.file).map_err(no_thread)?;
-        sink::start_writer("log-file", file, &sinks.file, &sinks.stderr).map_err(no_thread)?;
+        sink::start_writer("log-stderr", stderr, None, &sinks.stderr, &sinks.file)
+            .map_err(no_thread)?;
+        sink::start_writer("log-file", file, rotation, &sinks.file, &sinks.stderr)
+            .map_err(no_thread)?;
         Ok(sinks)
     }
 
@@ -211,6 +253,7 @@ pub fn may_colour(output: &impl IsTerminal) -> bool {
 /// What the macros of the crate `log` call.
 struct Logger {
     level: LevelFilter,
+    format: LogFormat,
     /// Whether the level is coloured on stderr.
     colours_stderr: bool,
     sinks: Sinks,
@@ -227,14 +270,16 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        line::format(record.level(), record.args(), |line| {
+        let push = |line: Line<'_>| {
             if self.colours_stderr {
                 self.sinks.stderr.push(&line.coloured());
             } else {
                 self.sinks.stderr.push(&[line.plain()]);
             }
             self.sinks.file.push(&[line.plain()]);
-        });
+        };
+        let (level, fields) = (record.level(), record.key_values());
+        line::format(self.format, level, record.args(), fields, push);
     }
 
     fn flush(&self) {

@@ -9,17 +9,18 @@
 //! lost at once, and later ones are tried again. Lost lines are counted and reported in the log.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use rustix::event::{PollFd, PollFlags, poll};
 
-use super::line;
+use super::line::{self, Line, NO_FIELDS};
+use super::rotation::Rotation;
+use super::write::{Failure, LineEnd, line_count, write_lines};
+use crate::config::options::LogFormat;
 
 /// The maximum size of a queue in bytes: some 20,000 access lines, about 0.4 s of the heaviest load.
 /// A blocked sink holds twice as much, because its writer has taken a full queue already.
@@ -38,6 +39,8 @@ const STACK_BYTES: usize = 128 * 1024;
 pub(super) struct Sink {
     /// What messages call the destination.
     name: String,
+    /// Of the lines about the log itself; others are pushed as they are.
+    format: LogFormat,
     /// Locked while a line is copied, never while anything is written to the destination.
     queue: Mutex<Queue>,
     /// Notified when a sleeping writer has something to do.
@@ -86,7 +89,7 @@ pub fn lines_dropped() -> u64 {
 }
 
 impl Sink {
-    pub(super) fn new(name: String, has_destination: bool) -> Self {
+    pub(super) fn new(name: String, format: LogFormat, has_destination: bool) -> Self {
         let queue = Queue {
             pending: Vec::new(),
             dropped: 0,
@@ -101,6 +104,7 @@ impl Sink {
         };
         Self {
             name,
+            format,
             queue: queue.into(),
             wake: Condvar::new(),
             progress: Condvar::new(),
@@ -153,7 +157,8 @@ impl Sink {
     }
 
     fn push_message(&self, level: Level, message: &std::fmt::Arguments<'_>) {
-        line::format(level, message, |line| self.push(&[line.plain()]));
+        let push = |line: Line<'_>| self.push(&[line.plain()]);
+        line::format(self.format, level, message, &NO_FIELDS, push);
     }
 
     /// Waits until there are lines or a new file. Swaps the queued lines, which may be none, for the
@@ -189,9 +194,8 @@ impl Sink {
                 "The log to {} was stuck: {dropped} lines were lost",
                 self.name
             );
-            line::format(Level::Warn, &message, |line| {
-                lines.extend_from_slice(line.plain())
-            });
+            let append = |line: Line<'_>| lines.extend_from_slice(line.plain());
+            line::format(self.format, Level::Warn, &message, &NO_FIELDS, append);
         }
         (next, queued)
     }
@@ -212,16 +216,21 @@ impl Sink {
 pub(super) fn start_writer(
     thread: &str,
     destination: Option<File>,
+    rotation: Option<Rotation>,
     sink: &Arc<Sink>,
     other: &Arc<Sink>,
 ) -> io::Result<()> {
     let mut writer = Writer {
         sink: Arc::clone(sink),
         other: Arc::clone(other),
-        destination,
+        destination: None,
+        rotation,
         end: LineEnd::Complete,
         health: Health::Works,
     };
+    if let Some(file) = destination {
+        writer.switch_to(file);
+    }
     let builder = thread::Builder::new()
         .name(thread.into())
         .stack_size(STACK_BYTES);
@@ -232,16 +241,10 @@ struct Writer {
     sink: Arc<Sink>,
     other: Arc<Sink>,
     destination: Option<File>,
+    /// Of a log file; stderr has none.
+    rotation: Option<Rotation>,
     end: LineEnd,
     health: Health,
-}
-
-/// How the last write left the destination.
-#[derive(Debug, PartialEq, Eq)]
-enum LineEnd {
-    Complete,
-    /// In the middle of a line whose rest is lost.
-    Torn,
 }
 
 enum Health {
@@ -259,13 +262,10 @@ impl Writer {
         loop {
             let (next, queued) = self.sink.take(&mut lines);
             if let Some(file) = next {
-                self.destination = Some(file);
-                self.end = LineEnd::Complete;
+                self.switch_to(file);
             }
-            if let Some(destination) = &mut self.destination
-                && !lines.is_empty()
-            {
-                let result = write_lines(destination, &lines, &mut self.end);
+            if !lines.is_empty() {
+                let result = self.write(&lines);
                 self.note_health(result);
             }
             lines.clear();
@@ -273,6 +273,49 @@ impl Writer {
             self.sink.finish(queued);
             thread::sleep(GATHER_INTERVAL);
         }
+    }
+
+    fn switch_to(&mut self, file: File) {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.note_opened(&file);
+        }
+        self.destination = Some(file);
+        self.end = LineEnd::Complete;
+    }
+
+    /// Writes lines, in pieces where the file becomes full between them.
+    fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
+        let Some(file) = &mut self.destination else {
+            return Ok(());
+        };
+        let Some(rotation) = &mut self.rotation else {
+            return write_lines(file, lines, &mut self.end);
+        };
+        let mut rest = lines;
+        let mut is_repeated = false;
+        while !rest.is_empty() {
+            let room = rotation.make_room(file, rest);
+            if let Some(problem) = rotation.take_problem() {
+                for sink in [&self.sink, &self.other] {
+                    sink.push_message(Level::Error, &format_args!("{problem}"));
+                }
+            }
+            let room = room.map_err(|error| Failure::new(rest, error))?;
+            if room.is_new_file {
+                self.end = LineEnd::Complete;
+            }
+            let (piece, later) = rest.split_at(room.length);
+            write_lines(file, piece, &mut self.end).map_err(|failure| Failure {
+                lost: failure.lost + line_count(later),
+                ..failure
+            })?;
+            // Once more where the file was removed meanwhile, but once only.
+            is_repeated = !is_repeated && rotation.is_lost(file);
+            if !is_repeated {
+                rest = later;
+            }
+        }
+        Ok(())
     }
 
     /// Reports once when the destination begins to fail and once when it works again; at every log
@@ -306,57 +349,6 @@ impl Writer {
                 }
             }
         }
-    }
-}
-
-/// Lines that could not be written.
-#[derive(Debug)]
-struct Failure {
-    lost: u64,
-    error: io::Error,
-}
-
-/// Writes whole lines and waits where the destination is full for the moment, as a pipe may be. After
-/// a torn line it begins a new one first.
-fn write_lines<W: Write + AsFd>(
-    destination: &mut W,
-    lines: &[u8],
-    end: &mut LineEnd,
-) -> Result<(), Failure> {
-    let mut rest = lines;
-    loop {
-        let repair = *end == LineEnd::Torn;
-        let result = if repair {
-            destination.write(b"\n")
-        } else if rest.is_empty() {
-            return Ok(());
-        } else {
-            destination.write(rest)
-        };
-        let error = match result {
-            Ok(0) => io::ErrorKind::WriteZero.into(),
-            Ok(_) if repair => {
-                *end = LineEnd::Complete;
-                continue;
-            }
-            Ok(written) => {
-                rest = &rest[written..];
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // The descriptor is non-blocking. An error of poll shows in the next write.
-                let _ = poll(&mut [PollFd::new(destination, PollFlags::OUT)], None);
-                continue;
-            }
-            Err(error) => error,
-        };
-        let written = &lines[..lines.len() - rest.len()];
-        if written.last().is_some_and(|&last| last != b'\n') {
-            *end = LineEnd::Torn;
-        }
-        let lost = rest.iter().filter(|&&byte| byte == b'\n').count() as u64;
-        return Err(Failure { lost, error });
     }
 }
 

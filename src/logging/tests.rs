@@ -13,16 +13,16 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A directory for one test, removed when dropped.
-struct TempDir(PathBuf);
+pub(super) struct TempDir(PathBuf);
 
 impl TempDir {
-    fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("log-{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -38,20 +38,24 @@ fn log_file(path: &Path, is_required: bool) -> LogFile {
         path: path.to_owned(),
         name: path.display().to_string(),
         is_required,
+        max_size: None,
+        keep: 7,
         read_files: Vec::new(),
     }
 }
 
 fn logger(level: LevelFilter, stderr: File, file: &Path) -> Logger {
-    let name = file.display().to_string();
+    let file = Arc::new(log_file(file, true));
     let sinks = Sinks::start(
+        LogFormat::Text,
         Some(stderr),
-        Some(log_file(file, true).open().unwrap()),
-        &name,
+        Some(file.open().unwrap()),
+        Some(&file),
     )
     .unwrap();
     Logger {
         level,
+        format: LogFormat::Text,
         colours_stderr: false,
         sinks,
     }
@@ -276,7 +280,7 @@ fn reopening_after_a_rename_begins_a_new_file() {
     let logger = logger(LevelFilter::Info, File::create("/dev/null").unwrap(), &path);
     let handle = Handle {
         sinks: logger.sinks.clone(),
-        log_file: Some(log_file(&path, true)),
+        log_file: Some(log_file(&path, true).into()),
     };
     info(&logger, "old");
     handle.flush();
@@ -299,7 +303,7 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
     let gone = dir.file("no-such-directory/log");
     Handle {
         sinks: logger.sinks.clone(),
-        log_file: Some(log_file(&gone, true)),
+        log_file: Some(log_file(&gone, true).into()),
     }
     .reopen();
     info(&logger, "still here");
@@ -314,9 +318,13 @@ fn a_file_that_cannot_be_reopened_stays_in_use() {
 fn a_required_log_file_must_open() {
     let dir = TempDir::new("required");
     for path in [dir.0.clone(), dir.file("no-such-directory/log")] {
-        let error = init(LevelFilter::Info, Some(log_file(&path, true)))
-            .err()
-            .expect("cannot be opened");
+        let error = init(
+            LevelFilter::Info,
+            LogFormat::Text,
+            Some(log_file(&path, true)),
+        )
+        .err()
+        .expect("cannot be opened");
         assert!(error.starts_with("Cannot open log file "), "{error}");
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
@@ -328,8 +336,8 @@ fn reopening_closes_the_old_file_at_once() {
     let path = dir.file("log");
     let (mut reader, writer) = io::pipe().unwrap();
     let old = File::from(std::os::fd::OwnedFd::from(writer));
-    let sinks = Sinks::start(None, Some(old), "log").unwrap();
-    let log_file = Some(log_file(&path, true));
+    let log_file = Some(Arc::new(log_file(&path, true)));
+    let sinks = Sinks::start(LogFormat::Text, None, Some(old), log_file.as_ref()).unwrap();
     Handle { sinks, log_file }.reopen();
     // Returns only when the last descriptor of the writing end is closed.
     assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);

@@ -1,7 +1,11 @@
-//! The access line as text. The order of its fields is what scripts expect.
+//! The access line, as text and as fields. Their order is what scripts expect.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
+
+use log::Record;
+use log::kv::{Error, Source, ToValue, Value, VisitSource};
 
 use super::access_log::{self, AccessLog};
 use super::usage::tokens::Usage;
@@ -15,36 +19,59 @@ const MAX_ID: usize = 128;
 
 /// Writes the line, if its level is on. `peer` is the client's address, `target` the request target.
 pub fn write(log: &AccessLog, peer: &str, target: &[u8]) {
+    let level = log.level();
+    if level > log::max_level() {
+        return;
+    }
     let path = log.path.of(target);
-    log::log!(log.level(), "{}", AccessLine { peer, path, log });
+    let line = AccessLine::new(peer, path, log);
+    let mut record = Record::builder();
+    record.level(level).target(module_path!()).key_values(&line);
+    log::logger().log(&record.args(format_args!("{line}")).build());
 }
 
-/// The access line.
+/// The access line: text by its `Display`, fields by its `Source`.
 struct AccessLine<'r> {
     peer: &'r str,
     path: &'r [u8],
     log: &'r AccessLog,
+    /// Filled where the log is written as fields.
+    values: OnceCell<Vec<(&'static str, FieldValue)>>,
 }
 
-impl fmt::Display for AccessLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AccessLine { peer, path, log } = self;
+/// Takes the fields of a line in their order. A label is what text has before the value.
+trait Fields {
+    /// The fields that have no label in text.
+    fn request(&mut self, peer: &str, method: &[u8], path: &[u8], status: u16);
+    fn number(&mut self, label: &'static str, number: u64);
+    /// In US dollars.
+    fn amount(&mut self, label: &'static str, amount: f64);
+    fn word(&mut self, label: &'static str, word: &str);
+    /// What text has in quotes.
+    fn name(&mut self, label: &'static str, name: &[u8]);
+    fn id(&mut self, label: &'static str, id: &[u8]);
+}
+
+impl<'r> AccessLine<'r> {
+    fn new(peer: &'r str, path: &'r [u8], log: &'r AccessLog) -> Self {
+        let values = OnceCell::new();
+        AccessLine {
+            peer,
+            path,
+            log,
+            values,
+        }
+    }
+
+    /// The one list of the fields.
+    fn push_to(&self, fields: &mut impl Fields) {
+        let log = self.log;
         let duration = log.started.elapsed();
         let first_byte = log.time_to_first_byte.unwrap_or(duration);
-        // Built as bytes: through the formatter each piece takes three times as long (measured).
-        let mut line = Vec::with_capacity(USUAL_LINE + path.len().min(MAX_PATH));
-        line.extend_from_slice(peer.as_bytes());
-        line.extend_from_slice(b" \"");
-        push_path(log.method.as_str().as_bytes(), &mut line);
-        line.push(b' ');
-        push_path(path, &mut line);
-        line.extend_from_slice(b"\" ");
-        let mut digits = itoa::Buffer::new();
-        line.extend_from_slice(digits.format(log.status).as_bytes());
-        line.extend_from_slice(b" config='");
+        let method = log.method.as_str().as_bytes();
+        fields.request(self.peer, method, self.path, log.status);
         let config = log.config.as_ref().map_or("-", |config| &config.name);
-        line.extend_from_slice(config.as_bytes());
-        line.push(b'\'');
+        fields.name(" config='", config.as_bytes());
         for (label, number) in [
             (" attempts=", log.attempts as u64),
             (" ttfb_ms=", milliseconds(first_byte)),
@@ -52,74 +79,187 @@ impl fmt::Display for AccessLine<'_> {
             (" in=", log.bytes_in),
             (" out=", log.bytes_out),
         ] {
-            line.extend_from_slice(label.as_bytes());
-            line.extend_from_slice(digits.format(number).as_bytes());
+            fields.number(label, number);
         }
-        line.extend_from_slice(b" end=");
-        line.extend_from_slice(log.end.as_str().as_bytes());
-        for (label, word) in [(&b" reason="[..], log.reason), (b" error=", log.error)] {
+        fields.word(" end=", log.end.as_str());
+        for (label, word) in [(" reason=", log.reason), (" error=", log.error)] {
             if let Some(word) = word {
-                line.extend_from_slice(label);
-                line.extend_from_slice(word.as_bytes());
+                fields.word(label, word);
             }
         }
         if log.resent > 0 {
-            line.extend_from_slice(b" resent=");
-            line.extend_from_slice(digits.format(log.resent).as_bytes());
+            fields.number(" resent=", log.resent.into());
         }
-        push_response(log, &mut line);
-        push_name(b" agent='", log.agent.as_deref(), &mut line);
-        push_name(b" session='", log.session.as_deref(), &mut line);
-        line.extend_from_slice(b" id=");
-        push_id(log.id.as_bytes(), &mut line);
+        push_response(log, fields);
+        push_name(" agent='", log.agent.as_deref(), fields);
+        push_name(" session='", log.session.as_deref(), fields);
+        fields.id(" id=", log.id.as_bytes());
         for (label, id) in [
-            (&b" upstream_id="[..], &log.upstream_id),
-            (b" call_id=", &log.call_id),
+            (" upstream_id=", &log.upstream_id),
+            (" call_id=", &log.call_id),
         ] {
             if let Some(id) = id {
-                line.extend_from_slice(label);
-                push_id(id, &mut line);
+                fields.id(label, id);
             }
         }
+    }
+}
+
+/// Passes on what is known of the model and of what it used.
+fn push_response(log: &AccessLog, fields: &mut impl Fields) {
+    push_name(" model='", log.model.as_deref(), fields);
+    if let Usage::Known(tokens) = log.usage {
+        for (label, number) in [
+            (" input_tokens=", tokens.input),
+            (" cached_tokens=", tokens.cached),
+            (" output_tokens=", tokens.output),
+        ] {
+            fields.number(label, number);
+        }
+    }
+    if let Some(cost) = log.cost {
+        fields.amount(" cost=", cost);
+    }
+}
+
+fn push_name(label: &'static str, name: Option<&str>, fields: &mut impl Fields) {
+    if let Some(name) = name {
+        fields.name(label, name.as_bytes());
+    }
+}
+
+impl fmt::Display for AccessLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Built as bytes: through the formatter each piece takes three times as long (measured).
+        let mut line = Vec::with_capacity(USUAL_LINE + self.path.len().min(MAX_PATH));
+        self.push_to(&mut line);
         formatter.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
     }
 }
 
-/// Appends what is known of the model and of what it used.
-fn push_response(log: &AccessLog, line: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    push_name(b" model='", log.model.as_deref(), line);
-    if let Usage::Known(tokens) = log.usage {
-        for (label, number) in [
-            (&b" input_tokens="[..], tokens.input),
-            (b" cached_tokens=", tokens.cached),
-            (b" output_tokens=", tokens.output),
-        ] {
-            line.extend_from_slice(label);
-            line.extend_from_slice(digits.format(number).as_bytes());
-        }
+/// The fields as text.
+impl Fields for Vec<u8> {
+    fn request(&mut self, peer: &str, method: &[u8], path: &[u8], status: u16) {
+        self.extend_from_slice(peer.as_bytes());
+        self.extend_from_slice(b" \"");
+        push_path(method, self);
+        self.push(b' ');
+        push_path(path, self);
+        self.extend_from_slice(b"\" ");
+        self.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     }
-    if let Some(cost) = log.cost {
-        line.extend_from_slice(b" cost=");
-        line.extend_from_slice(amount(cost).as_bytes());
+
+    fn number(&mut self, label: &'static str, number: u64) {
+        self.word(label, itoa::Buffer::new().format(number));
+    }
+
+    fn amount(&mut self, label: &'static str, amount: f64) {
+        self.word(label, &shown_amount(amount));
+    }
+
+    fn word(&mut self, label: &'static str, word: &str) {
+        self.extend_from_slice(label.as_bytes());
+        self.extend_from_slice(word.as_bytes());
+    }
+
+    fn name(&mut self, label: &'static str, name: &[u8]) {
+        self.extend_from_slice(label.as_bytes());
+        self.extend_from_slice(name);
+        self.push(b'\'');
+    }
+
+    fn id(&mut self, label: &'static str, id: &[u8]) {
+        self.extend_from_slice(label.as_bytes());
+        push_id(id, self);
     }
 }
 
-fn push_name(label: &[u8], name: Option<&str>, line: &mut Vec<u8>) {
-    if let Some(name) = name {
-        line.extend_from_slice(label);
-        line.extend_from_slice(name.as_bytes());
-        line.push(b'\'');
+impl Source for AccessLine<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
+        let collect = || {
+            let mut values = Vec::new();
+            self.push_to(&mut values);
+            values
+        };
+        self.values.get_or_init(collect).visit(visitor)
     }
+}
+
+/// The value of a field, as other writers of the log take it.
+enum FieldValue {
+    Number(u64),
+    Amount(f64),
+    Text(String),
+}
+
+impl ToValue for FieldValue {
+    fn to_value(&self) -> Value<'_> {
+        match self {
+            FieldValue::Number(number) => (*number).into(),
+            FieldValue::Amount(amount) => (*amount).into(),
+            FieldValue::Text(text) => text.as_str().into(),
+        }
+    }
+}
+
+impl FieldValue {
+    fn text(bytes: &[u8]) -> FieldValue {
+        FieldValue::Text(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// What `push` appends.
+    fn pushed(text: &[u8], push: fn(&[u8], &mut Vec<u8>)) -> FieldValue {
+        let mut pushed = Vec::new();
+        push(text, &mut pushed);
+        FieldValue::text(&pushed)
+    }
+}
+
+/// The fields with their names and values.
+impl Fields for Vec<(&'static str, FieldValue)> {
+    fn request(&mut self, peer: &str, method: &[u8], path: &[u8], status: u16) {
+        self.push(("peer", FieldValue::text(peer.as_bytes())));
+        self.push(("method", FieldValue::pushed(method, push_path)));
+        self.push(("path", FieldValue::pushed(path, push_path)));
+        self.push(("status", FieldValue::Number(status.into())));
+    }
+
+    fn number(&mut self, label: &'static str, number: u64) {
+        self.push((name_in(label), FieldValue::Number(number)));
+    }
+
+    fn amount(&mut self, label: &'static str, amount: f64) {
+        self.push((name_in(label), FieldValue::Amount(rounded(amount))));
+    }
+
+    fn word(&mut self, label: &'static str, word: &str) {
+        self.name(label, word.as_bytes());
+    }
+
+    fn name(&mut self, label: &'static str, name: &[u8]) {
+        self.push((name_in(label), FieldValue::text(name)));
+    }
+
+    fn id(&mut self, label: &'static str, id: &[u8]) {
+        self.push((name_in(label), FieldValue::pushed(id, push_id)));
+    }
+}
+
+/// The name of a field in its label.
+fn name_in(label: &'static str) -> &'static str {
+    label.trim_matches([' ', '=', '\''])
 }
 
 /// Six digits say enough: LiteLLM sends what its computation gave, such as 2.9999999999999997e-05.
-fn amount(cost: f64) -> String {
-    let rounded: f64 = format!("{cost:.5e}").parse().unwrap_or(cost);
-    match rounded {
+fn rounded(amount: f64) -> f64 {
+    format!("{amount:.5e}").parse().unwrap_or(amount)
+}
+
+fn shown_amount(amount: f64) -> String {
+    match rounded(amount) {
         0.0 => "0".into(),
-        1e-12..1e12 => rounded.to_string(),
-        _ => format!("{rounded:e}"),
+        rounded @ 1e-12..1e12 => rounded.to_string(),
+        rounded => format!("{rounded:e}"),
     }
 }
 
@@ -180,120 +320,4 @@ fn push_escaped(text: &[u8], line: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Instant;
-
-    use http::Method;
-
-    use super::*;
-    use crate::config::secrets::{Configuration, Credential};
-    use crate::http1::headers::HeaderBlock;
-    use crate::proxy::access_log::ExchangeEnd;
-    use crate::proxy::request_id::RequestId;
-    use crate::proxy::route::TargetSlice;
-    use crate::proxy::usage::tokens::Tokens;
-
-    #[test]
-    fn the_line_has_the_facts_in_the_order_that_scripts_expect() {
-        let configuration = Configuration {
-            name: "primary-2".into(),
-            credential: Arc::new(Credential::new("fake", "fake", "fake")),
-        };
-        let id = RequestId::Client(b"a b'c".as_slice().into());
-        let log = AccessLog {
-            path: TargetSlice::In(0..10),
-            status: 200,
-            config: Some(Arc::new(configuration)),
-            attempts: 2,
-            time_to_first_byte: Some(Duration::from_millis(12)),
-            bytes_in: 512,
-            bytes_out: 20480,
-            ..AccessLog::new(Method::POST, id, Instant::now())
-        };
-        let (peer, path) = ("127.0.0.1:53422", log.path.of(b"/v1/chat\"x?query"));
-        let log = &log;
-        let line = AccessLine { peer, path, log }.to_string();
-        let start = "127.0.0.1:53422 \"POST /v1/chat%22x\" 200 config='primary-2' attempts=2 \
-                     ttfb_ms=12 duration_ms=";
-        assert!(line.starts_with(start), "{line}");
-        assert!(
-            line.ends_with(" in=512 out=20480 end=ok id=a%20b%27c"),
-            "{line}"
-        );
-    }
-
-    #[test]
-    fn paths_have_few_kinds_of_characters_and_512_bytes_at_most() {
-        let pushed = |text: &[u8]| {
-            let mut line = b"x".to_vec();
-            push_path(text, &mut line);
-            String::from_utf8(line).unwrap()
-        };
-        let a = |count: usize| "a".repeat(count);
-        for (text, expected) in [
-            ("/v1/A.b_c~d:e@f!g,h=i&j*k+l-m/%2f%2F".to_owned(), None),
-            (
-                "'\"()$`;<>|\\[]{}^#?".to_owned(),
-                Some("%27%22%28%29%24%60%3B%3C%3E%7C%5C%5B%5D%7B%7D%5E%23%3F".to_owned()),
-            ),
-            (
-                "%%2%zz%é".to_owned(),
-                Some("%25%252%25zz%25%C3%A9".to_owned()),
-            ),
-            (a(512), None),
-            (a(16_000), Some(a(512))),
-            (a(511) + "'", Some(a(511))),
-            (a(510) + "%2f", Some(a(510))),
-            (a(509) + "%2fb", Some(a(509) + "%2f")),
-            ("'".repeat(600), Some("%27".repeat(170))),
-        ] {
-            let expected = expected.unwrap_or_else(|| text.clone());
-            assert_eq!(pushed(text.as_bytes()), format!("x{expected}"));
-        }
-    }
-
-    #[test]
-    fn what_is_known_of_the_response_stands_between_end_and_id() {
-        let id = RequestId::Client(b"x".as_slice().into());
-        let mut log = AccessLog::new(Method::POST, id, Instant::now());
-        log.end = ExchangeEnd::ErrorEvent;
-        log.reason = Some("limit");
-        log.error = Some("overloaded");
-        log.resent = 1;
-        log.note_model("gpt-4o");
-        log.usage = Usage::Known(Tokens {
-            input: 1200,
-            cached: 1024,
-            output: u64::MAX,
-        });
-        log.cost = Some(0.0041);
-        log.note_client(&HeaderBlock::of(&[
-            ("User-Agent", "claude-cli/2.1.9 (external, cli)"),
-            ("session-id", "s-1"),
-        ]));
-        let (peer, path, log) = ("-", &b"/"[..], &log);
-        let line = AccessLine { peer, path, log }.to_string();
-        let end = " end=error_event reason=limit error=overloaded resent=1 model='gpt-4o' \
-                   input_tokens=1200 cached_tokens=1024 output_tokens=18446744073709551615 \
-                   cost=0.0041 agent='claude-cli/2.1.9' session='s-1' id=x";
-        assert!(line.ends_with(end), "{line}");
-    }
-
-    #[test]
-    fn costs_are_short_whatever_they_are() {
-        for (cost, expected) in [
-            (0.0, "0"),
-            (2.9999999999999997e-05, "0.00003"),
-            (0.0041, "0.0041"),
-            (0.002058, "0.002058"),
-            (1.23456789, "1.23457"),
-            (12345.678, "12345.7"),
-            (1e-7, "0.0000001"),
-            (1e-300, "1e-300"),
-            (f64::MAX, "1.79769e308"),
-        ] {
-            assert_eq!(amount(cost), expected);
-        }
-    }
-}
+mod tests;

@@ -34,6 +34,8 @@ mod limits;
 mod listening;
 mod load;
 mod log_files;
+mod log_json;
+mod log_rotation;
 mod logging;
 mod misplaced_secrets;
 mod model_rests;

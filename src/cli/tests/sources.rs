@@ -29,6 +29,9 @@ fn nothing_at_all_serves_with_the_defaults_of_the_contract() {
             "log-level=INFO (default)",
             "secrets-file=secrets.json (default)",
             "log-file=flow_proxy_plugin.log (default)",
+            "log-max-size=32MiB (default)",
+            "log-keep=7 (default)",
+            "log-format=text (default)",
             "target-url=https://flow.ciandt.com/flow-llm-proxy (default)",
             "allow-http-target=false (default)",
             "workers=256 (default)",
@@ -100,8 +103,10 @@ fn every_option_is_set_from_each_of_its_three_sources() {
         // A value that each option takes and that is no default.
         let value = match spec.long {
             "port" | "workers" => "7",
+            "log-keep" => "0",
+            "log-format" => "JSON",
             "upstream-timeout" | "client-timeout" | "shutdown-timeout" | "limit-wait" => "7",
-            "max-body" => "7K",
+            "max-body" | "log-max-size" => "7K",
             "host" => "::1",
             "allow-http-target" => "true",
             "log-level" => "error",

@@ -139,6 +139,23 @@ fn sizes_have_binary_units_and_0_is_no_limit() {
 }
 
 #[test]
+fn a_full_log_file_has_some_lines_and_0_is_no_limit() {
+    assert_eq!((log_size("0"), log_size("4k")), (Ok(None), Ok(Some(4096))));
+    assert_eq!(
+        log_size("32").unwrap_err(),
+        "'32' is too small for a log file (4KiB or more; 0 = no limit)"
+    );
+    assert!(log_size("32MB").unwrap_err().contains("is not a size"));
+    assert_eq!((log_keep("0"), log_keep("1000")), (Ok(0), Ok(1000)));
+    for bad in ["1001", "-1", "", "7M", "99999999999999999999"] {
+        assert_eq!(
+            log_keep(bad).unwrap_err(),
+            format!("'{bad}' is not a number of log files (0 to 1000)")
+        );
+    }
+}
+
+#[test]
 fn what_is_shown_is_read_back_as_the_same() {
     for bytes in [
         None,

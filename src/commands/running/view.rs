@@ -79,11 +79,8 @@ fn configurations(snapshot: &Snapshot, now: i64, is_coloured: bool) -> String {
             lines.push(&format!("  {rest}"));
         }
         if let (Some(spend), Some(budget)) = (one.spend, one.budget) {
-            let budget = format!(
-                "{} of {} USD",
-                dollars(spend, budget),
-                dollars(budget, budget)
-            );
+            let decimals = if budget < 1.0 { 4 } else { 2 };
+            let budget = format!("{spend:.decimals$} of {budget:.decimals$} USD");
             lines.push(&format!("  {} of its budget spent", cut(&budget, MAX_NAME)));
         }
         for model in &one.models {

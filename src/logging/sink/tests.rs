@@ -1,4 +1,5 @@
-use std::os::fd::BorrowedFd;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
 
@@ -77,7 +78,7 @@ fn a_write_that_fails_between_lines_leaves_no_empty_line() {
 
 #[test]
 fn a_full_queue_drops_whole_lines_and_reports_how_many() {
-    let sink = Sink::new("stderr".into(), true);
+    let sink = Sink::new("stderr".into(), LogFormat::Text, true);
     let line = [b'x'; 1024];
     for _ in 0..MAX_PENDING_BYTES / 1024 + 3 {
         sink.push(&[&line[1..], b"\n"]);
@@ -96,7 +97,7 @@ fn a_full_queue_drops_whole_lines_and_reports_how_many() {
 
 #[test]
 fn a_sink_without_a_destination_queues_nothing() {
-    let sink = Sink::new("log file".into(), false);
+    let sink = Sink::new("log file".into(), LogFormat::Text, false);
     sink.push(&[b"line\n"]);
     assert!(sink.lock().pending.is_empty());
 }

@@ -393,6 +393,8 @@ fn listening_address(log: &str) -> Option<SocketAddr> {
     Some(
         address
             .trim()
+            // What ends the line in JSON.
+            .trim_end_matches("\"}")
             .trim_end_matches('/')
             .parse()
             .expect("an address after 'Listening on'"),
