@@ -82,7 +82,7 @@ mod tests {
             assert!(line.chars().count() <= 100, "{line}");
             assert_eq!(line.trim_end(), line);
         }
-        assert!(text.lines().count() <= 76, "{} lines", text.lines().count());
+        assert!(text.lines().count() <= 80, "{} lines", text.lines().count());
         assert!(text.ends_with('\n') && !text.ends_with("\n\n"));
     }
 
