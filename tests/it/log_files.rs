@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, get};
+use crate::support::{FakeFlow, ProxyBuilder, ProxyProcess, SOON, credential, get};
 
 const DEFAULT: &str = "flow_proxy_plugin.log";
 
@@ -108,6 +108,20 @@ fn a_file_that_is_read_is_no_log_file() {
             lines.any(|one| one.starts_with(&line)),
             "{line} in {finished:?}"
         );
+    }
+}
+
+#[test]
+fn a_file_that_is_read_has_no_name_of_a_rotated_log() {
+    for (secrets, code) in [("x.log.1", 2), ("x.log.01x", 0), ("x.log.", 0)] {
+        let builder = ProxyProcess::bare()
+            .with_file(secrets, &serde_json::json!([credential(1)]).to_string())
+            .option("--secrets-file", secrets)
+            .option("--log-file", "./x.log");
+        let finished = builder.command("check").run_to_end(SOON);
+        assert_eq!(finished.code, Some(code), "{secrets} {finished:?}");
+        let line = "--log-file: 'x.log.1', the secrets file, has the name of a rotated './x.log'";
+        assert_eq!(finished.stderr.contains(line), code == 2, "{finished:?}");
     }
 }
 
