@@ -118,6 +118,9 @@ fn connect_tcp(
     call: CallContext<'_>,
 ) -> Result<Stream, WaitError> {
     let addresses = resolve(endpoint, deadline, call)?;
+    let started = Instant::now();
     let socket = connect_any(&addresses, deadline, call)?;
-    Tcp::new(socket).map(Stream::Plain).map_err(WaitError::Io)
+    Tcp::new(socket, started.elapsed())
+        .map(Stream::Plain)
+        .map_err(WaitError::Io)
 }

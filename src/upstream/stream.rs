@@ -109,6 +109,8 @@ impl Stream {
 /// A TCP connection to the target or a proxy.
 pub(super) struct Tcp {
     socket: Arc<TcpStream>,
+    /// How long connecting took.
+    connected_in: Duration,
     read_timeout: ReadTimeout,
     /// Whether the last read took everything that had arrived.
     is_drained: bool,
@@ -123,8 +125,9 @@ pub(super) struct Tcp {
 impl Tcp {
     /// # Errors
     /// The error of the operating system.
-    pub(super) fn new(socket: TcpStream) -> io::Result<Tcp> {
+    pub(super) fn new(socket: TcpStream, connected_in: Duration) -> io::Result<Tcp> {
         Ok(Tcp {
+            connected_in,
             read_timeout: ReadTimeout::set(&socket, UNWATCHED_WAIT)?,
             socket: Arc::new(socket),
             is_drained: false,
@@ -136,6 +139,11 @@ impl Tcp {
 
     pub(super) fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
+    }
+
+    /// How long connecting took, without resolving, a proxy's tunnel and TLS.
+    pub(super) fn connected_in(&self) -> Duration {
+        self.connected_in
     }
 
     /// Begins an exchange.

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, SOON, ask_for, chunk,
-    chunked, get, packed, patterned_bytes, start_proxy,
+    Answer, Ended, FakeFlow, Framing, OK, ProxyProcess, RawClient, RawUpstream, SOON, ask_for,
+    chunk, chunked, get, packed, patterned_bytes, start_proxy,
 };
 
 const EXPIRED: &str =
@@ -145,6 +145,29 @@ fn an_error_that_is_not_whole_in_a_second_is_judged_by_its_status() {
     assert_eq!(ask_for(&proxy, "m").status, 200);
     assert!(asked.elapsed() < LOOK_LIMIT, "{:?}", asked.elapsed());
     proxy.wait_for_log("Configuration 'primary-1' marked as failed");
+}
+
+#[test]
+fn an_error_whose_framing_drips_holds_up_no_failover() {
+    for framing in ["5;extension=", "0\r\nTrailer: "] {
+        let upstream = RawUpstream::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.client_id() != "client-1" {
+                    connection.send(OK);
+                    continue;
+                }
+                connection.send(head(401, "Transfer-Encoding: chunked") + framing);
+                while connection.send("x") {
+                    std::thread::sleep(Duration::from_millis(500)); // the upstream's own pace
+                }
+                return;
+            }
+        });
+        let proxy = start_proxy(&upstream, 2);
+        let asked = Instant::now();
+        assert_eq!(ask_for(&proxy, "m").status, 200);
+        assert!(asked.elapsed() < LOOK_LIMIT, "{:?}", asked.elapsed());
+    }
 }
 
 #[test]

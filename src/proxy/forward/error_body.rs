@@ -34,17 +34,14 @@ pub fn read(connection: &mut UpstreamConnection, call: CallContext<'_>) -> Error
         is_whole: false,
     };
     let mut filled = 0;
-    while filled < MAX_BODY {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match connection.read_within(&mut body.bytes[filled..], left, call) {
+    loop {
+        match connection.read_until(&mut body.bytes[filled..], deadline, call) {
             Ok(BodyRead::Data(length)) => filled += length,
-            Ok(BodyRead::End) => {
-                body.is_whole = true;
-                break;
-            }
-            Ok(BodyRead::NotYet) if left.is_zero() => break,
-            Ok(BodyRead::NotYet) => {}
-            Err(_) => break,
+            Ok(BodyRead::End) => body.is_whole = true,
+            Ok(BodyRead::NotYet) | Err(_) => break,
+        }
+        if body.is_whole || filled == MAX_BODY || Instant::now() >= deadline {
+            break;
         }
     }
     body.bytes.truncate(filled);

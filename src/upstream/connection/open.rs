@@ -24,6 +24,8 @@ pub(in crate::upstream) const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// ... and how soon after the request it must come: the upstream cannot have worked on the request.
 const EARLY_END: Duration = Duration::from_millis(250);
+/// On a slow way the end arrives later: twice the time that connecting took, of which this much counts.
+const MAX_CONNECTED_IN: Duration = Duration::from_secs(1);
 /// The longest head of a response, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long an upstream may take nothing of a request before it is looked whether it has responded already.
@@ -51,8 +53,6 @@ pub(in crate::upstream) struct OpenConnection {
     // Points in time are counted from the start of the machine.
     pub(in crate::upstream) opened: Duration,
     pub(in crate::upstream) last_used: Duration,
-    /// How long connecting took.
-    connected_in: Duration,
     /// How long the connection had been idle before the current request, and when that was sent.
     idle_for: Duration,
     sent_at: Duration,
@@ -70,8 +70,7 @@ pub enum BodyRead {
 }
 
 impl OpenConnection {
-    /// `stream` was connected in `connected_in`.
-    pub(in crate::upstream) fn new(stream: Stream, connected_in: Duration) -> OpenConnection {
+    pub(in crate::upstream) fn new(stream: Stream) -> OpenConnection {
         let now = since_boot();
         OpenConnection {
             stream,
@@ -84,7 +83,6 @@ impl OpenConnection {
             is_reused: false,
             opened: now,
             last_used: now,
-            connected_in,
             idle_for: Duration::ZERO,
             sent_at: now,
         }
@@ -252,12 +250,13 @@ impl OpenConnection {
     /// idle and not a byte of the response came; and, unless the method is idempotent (RFC 9110 section
     /// 9.2.2), the upstream cannot have worked on it already.
     pub(in crate::upstream) fn may_send_again(
-        &self,
+        &mut self,
         method: &Method,
         error: &UpstreamError,
     ) -> bool {
         let has_failed = matches!(error, UpstreamError::Broke(_));
-        let early_end = EARLY_END.max(2 * self.connected_in);
+        let connected_in = self.stream.tcp().connected_in().min(MAX_CONNECTED_IN);
+        let early_end = EARLY_END.max(2 * connected_in);
         let is_unread = || {
             self.idle_for >= MIN_IDLE_TIME && since_boot().saturating_sub(self.sent_at) <= early_end
         };

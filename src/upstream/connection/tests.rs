@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// The number of chunks. Each has one byte of data and a kilobyte of extension.
 const CHUNKS: usize = 180;
