@@ -195,6 +195,21 @@ fn an_error_that_breaks_off_breaks_off_for_the_client() {
 }
 
 #[test]
+fn an_error_that_would_end_with_the_connection_is_not_whole_where_that_is_reset() {
+    let upstream = RawUpstream::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send("HTTP/1.0 400 Bad Request\r\n\r\nhalf");
+            connection.reset_at_end();
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/x");
+    assert_eq!((response.status, response.text().as_str()), (400, "half"));
+    assert_eq!(response.ended, Ended::WithoutLastChunk);
+    assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
+}
+
+#[test]
 fn an_error_that_ends_with_the_connection_is_judged_and_goes_on() {
     let answer = format!("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n{EXPIRED}");
     let upstream = RawUpstream::once(answer);

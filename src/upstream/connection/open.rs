@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read};
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use zeroize::Zeroize;
 
 use crate::http1::body::BodyDecoder;
@@ -11,7 +11,7 @@ use crate::http1::headers::HeaderBlock;
 use crate::http1::response::{self, Parsed, ResponseHead};
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock::since_boot;
-use crate::net::wait::CallContext;
+use crate::net::wait::{CallContext, WaitError};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::request::{Request, RequestBody};
 use crate::upstream::stream::{Stream, Wait};
@@ -44,6 +44,8 @@ pub(in crate::upstream) struct OpenConnection {
     pub(in crate::upstream) body: BodyDecoder,
     /// Whether another request may follow after that body.
     pub(in crate::upstream) persists: bool,
+    /// Whether receiving has failed. What comes then is no orderly end.
+    has_failed: bool,
     /// Whether a part of the current request was sent, so that the upstream may work on it.
     pub(in crate::upstream) has_sent: bool,
     /// Whether a byte of the response to the current request has arrived.
@@ -78,6 +80,7 @@ impl OpenConnection {
             head: Vec::new(),
             body: BodyDecoder::Ended,
             persists: true,
+            has_failed: false,
             has_sent: false,
             has_begun_response: false,
             is_reused: false,
@@ -170,6 +173,12 @@ impl OpenConnection {
             if length == 0 || self.stream.tcp().drops_output() {
                 return Ok(());
             }
+            // RFC 9112 section 9.5: an error response ends the sending. The client may pause for long now.
+            let early = self.early_status(call)?;
+            if early.is_some_and(|status| !status.is_success()) {
+                self.stream.tcp().drop_output();
+                return Ok(());
+            }
             head = IoSlice::new(b"");
         }
     }
@@ -185,6 +194,7 @@ impl OpenConnection {
         let mut stalled = Duration::ZERO;
         loop {
             let step = STALL_BEFORE_LOOK.min(timeout - stalled);
+            let taken = self.stream.tcp().taken();
             match self.stream.write(pieces, Wait::For(step), call)? {
                 Some(_) if pieces.is_empty() => return Ok(()),
                 Some(length) => {
@@ -192,10 +202,12 @@ impl OpenConnection {
                     self.has_sent |= !self.stream.tcp().drops_output();
                     stalled = Duration::ZERO;
                 }
-                None if self.has_responded(call)? => {
+                None if self.early_status(call)?.is_some() => {
                     self.stream.tcp().drop_output();
                     return Ok(());
                 }
+                // TLS has more to send than the upstream took in this time.
+                None if self.stream.tcp().taken() != taken => stalled = Duration::ZERO,
                 None => {
                     stalled += step;
                     if stalled >= timeout {
@@ -206,8 +218,9 @@ impl OpenConnection {
         }
     }
 
-    /// Whether the head of the final response has arrived, or an end or error of the stream.
-    fn has_responded(&mut self, call: CallContext<'_>) -> Result<bool, UpstreamError> {
+    /// Returns the status of the final response if its head has arrived, and 502 for an end or error of
+    /// the stream.
+    fn early_status(&mut self, call: CallContext<'_>) -> Result<Option<StatusCode>, UpstreamError> {
         loop {
             match response::parse(
                 self.input.bytes(),
@@ -219,12 +232,15 @@ impl OpenConnection {
                     self.input.consume(length);
                     continue;
                 }
-                Ok(Parsed::Final(..)) | Err(_) => return Ok(true),
+                Ok(Parsed::Final(_, response)) => return Ok(Some(response.status)),
+                Err(_) => return Ok(Some(StatusCode::BAD_GATEWAY)),
             }
             match self.receive(Wait::For(Duration::ZERO), call) {
-                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => return Ok(true),
+                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => {
+                    return Ok(Some(StatusCode::BAD_GATEWAY));
+                }
                 Ok(Some(_)) => {}
-                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(false),
+                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
@@ -240,7 +256,9 @@ impl OpenConnection {
             let message = "the head of the response is over 64 KiB";
             return Err(UpstreamError::Broke(message.into()));
         }
-        let received = self.stream.read(self.input.space(), wait, call)?;
+        let received = self.stream.read(self.input.space(), wait, call);
+        self.has_failed |= matches!(received, Err(WaitError::Io(_)));
+        let received = received?;
         self.input.filled(received.unwrap_or_default());
         self.has_begun_response |= received.is_some_and(|length| length > 0);
         Ok(received)
@@ -332,7 +350,7 @@ impl OpenConnection {
             }
             match self.receive(wait, call)? {
                 None => return Ok(BodyRead::NotYet),
-                Some(0) if matches!(self.body, BodyDecoder::UntilClose) => {
+                Some(0) if matches!(self.body, BodyDecoder::UntilClose) && !self.has_failed => {
                     self.body = BodyDecoder::Ended;
                 }
                 Some(0) => return Err(UpstreamError::closed_early()),
