@@ -106,14 +106,16 @@ impl<'a> CallContext<'a> {
     /// It has.
     pub fn sleep(&self, longest: Duration) -> Result<(), WaitError> {
         self.before_blocking();
-        match self.client {
-            Some(client) if closes_within(client, longest) => Err(WaitError::ClientClosed),
-            Some(_) => Ok(()),
-            None => {
-                std::thread::sleep(longest);
-                Ok(())
-            }
+        let started = Instant::now();
+        if self
+            .client
+            .is_some_and(|client| closes_within(client, longest))
+        {
+            return Err(WaitError::ClientClosed);
         }
+        // Off Linux, bytes that arrived end the watching, and would end every further one at once.
+        std::thread::sleep(longest.saturating_sub(started.elapsed()));
+        Ok(())
     }
 }
 
