@@ -25,8 +25,8 @@ pub struct ErrorBody {
     pub is_whole: bool,
 }
 
-/// Reads the beginning of the body that follows on `connection`. A body that breaks off does so again
-/// when the rest of it is read.
+/// Reads the beginning of the body that follows on `connection`. An error comes again when the rest is
+/// read.
 pub fn read(connection: &mut UpstreamConnection, call: CallContext<'_>) -> ErrorBody {
     let deadline = Instant::now() + MAX_WAIT;
     let mut body = ErrorBody {

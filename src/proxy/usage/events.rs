@@ -4,10 +4,8 @@
 use super::facts::Facts;
 use super::json::JsonScanner;
 use super::totals::Totals;
-use crate::proxy::sse::lines::{Part, Position};
+use crate::proxy::sse::lines::{DONE, Part, Position};
 
-/// The data of the last event in OpenAI's streams of completions.
-const DONE: &[u8] = b"[DONE]";
 /// The longest start of a line that is looked at, in bytes: `event:`.
 const MAX_START: usize = 6;
 /// The name of an event that is an error.
