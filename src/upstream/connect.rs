@@ -46,6 +46,7 @@ impl fmt::Display for Endpoint {
 /// Resolves one endpoint.
 pub(super) struct Resolver {
     endpoint: Endpoint,
+    /// The lookup that callers join. Not locked while it lasts.
     in_flight: Mutex<Weak<Lookup>>,
 }
 
@@ -53,6 +54,7 @@ pub(super) struct Resolver {
 /// on after a deadline or disconnect. So only one is asked at a time, and all callers wait for it.
 #[derive(Default)]
 struct Lookup {
+    /// `None`: the resolver has not answered yet.
     result: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
     is_done: Condvar,
 }
@@ -103,7 +105,9 @@ impl Resolver {
     /// Returns the lookup in flight, or begins one.
     fn look_up(&self) -> io::Result<Arc<Lookup>> {
         let mut in_flight = lock(&self.in_flight);
-        if let Some(lookup) = in_flight.upgrade() {
+        if let Some(lookup) = in_flight.upgrade()
+            && lock(&lookup.result).is_none()
+        {
             return Ok(lookup);
         }
         let lookup = Arc::new(Lookup::default());

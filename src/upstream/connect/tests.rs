@@ -105,13 +105,15 @@ fn callers_wait_for_the_lookup_in_flight() {
     let address = "192.0.2.1:443".parse().unwrap();
     thread::scope(|scope| {
         let callers = [(); 3].map(|()| scope.spawn(|| resolve(10_000)));
+        while Arc::strong_count(&in_flight) <= callers.len() {
+            thread::yield_now();
+        }
         *lock(&in_flight.result) = Some(Ok(vec![address]));
         in_flight.is_done.notify_all();
         for caller in callers {
             assert_eq!(caller.join().unwrap().unwrap(), [address]);
         }
     });
-    drop(in_flight);
     assert!(
         matches!(resolve(10_000), Err(WaitError::Io(_))),
         "it is asked anew"
