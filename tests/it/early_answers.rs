@@ -71,7 +71,7 @@ fn an_upstream_that_closes_its_receiving_side_ends_a_slow_upload() {
 }
 
 #[test]
-fn an_error_ends_a_slow_upload_that_the_upstream_goes_on_reading() {
+fn an_error_ends_an_upload_that_pauses_though_the_upstream_goes_on_reading() {
     let (answered, is_answered) = channel();
     let upstream = RawUpstream::start(move |connection| {
         connection.read_request_head();
@@ -94,17 +94,22 @@ fn an_error_ends_a_slow_upload_that_the_upstream_goes_on_reading() {
 }
 
 #[test]
-fn a_success_that_comes_early_does_not_end_an_upload() {
-    let upstream = RawUpstream::start(|connection| {
+fn a_success_that_comes_early_does_not_end_an_upload_that_pauses() {
+    let (begun, has_begun) = channel();
+    let upstream = RawUpstream::start(move |connection| {
         connection.read_request_head();
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
-        connection.read_bytes(STREAMED);
+        connection.read_bytes(MIB);
+        let _ = begun.send(());
+        connection.read_bytes(STREAMED - MIB);
         connection.send("read");
     });
     let proxy = ProxyProcess::to(&upstream.url()).start();
     let mut client = RawClient::connect(proxy.address());
     client.send(post_head(STREAMED));
-    client.send(vec![b'x'; STREAMED]);
+    client.send(vec![b'x'; MIB]);
+    has_begun.recv_timeout(SOON).expect("the upstream reads");
+    client.send(vec![b'x'; STREAMED - MIB]);
     client.read_response().assert_text(200, "read");
 }
 
