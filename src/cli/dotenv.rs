@@ -9,7 +9,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::options::PREFIX;
-use crate::config::file::{self, PIPE_PATIENCE, Pipes, ReadError};
+use crate::config::file::{self, BYTE_ORDER_MARK, PIPE_PATIENCE, Pipes, ReadError};
 use crate::config::proxy_variables::is_proxy_variable;
 
 /// The variables of a `.env` file, in the order of the file.
@@ -43,8 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Variables, Vec<String>> {
 }
 
 fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<String>> {
-    // Editors on Windows write a byte order mark.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = bytes.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(bytes);
     let mut variables = Variables::new();
     let mut errors = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {

@@ -20,6 +20,9 @@ const MAX_FILE_BYTES: usize = 1 << 20;
 /// How long a pipe is waited for by those who read nothing else meanwhile.
 pub const PIPE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// U+FEFF in UTF-8, which editors on Windows write before a text.
+pub const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
+
 /// What to do with a file that is no regular one: a pipe, a device.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pipes {

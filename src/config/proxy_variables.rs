@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
+
 /// The variables, in upper case; they count in lower case too.
 const NAMES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
@@ -25,6 +27,14 @@ impl ProxyVariables {
     /// Returns each source, with what messages put in front of its variables.
     pub fn sources(&self) -> [(&'static str, &[(String, String)]); 2] {
         [("", &self.environment), (".env: ", &self.dotenv)]
+    }
+}
+
+/// A value may hold a password.
+impl Drop for ProxyVariables {
+    fn drop(&mut self) {
+        let all = self.environment.iter_mut().chain(&mut self.dotenv);
+        all.for_each(|(_, value)| value.zeroize());
     }
 }
 

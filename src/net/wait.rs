@@ -100,20 +100,30 @@ impl<'a> CallContext<'a> {
         self.client.is_some_and(peer_closed)
     }
 
+    /// Whether the watched client has sent something that has not been received.
+    pub fn has_client_sent(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        self.client
+            .is_some_and(|client| matches!(recv(client, &mut byte, flags), Ok((_, 1..))))
+    }
+
     /// Waits for the client to disconnect, for `longest` at most.
     ///
     /// # Errors
     /// It has.
     pub fn sleep(&self, longest: Duration) -> Result<(), WaitError> {
         self.before_blocking();
-        match self.client {
-            Some(client) if closes_within(client, longest) => Err(WaitError::ClientClosed),
-            Some(_) => Ok(()),
-            None => {
-                std::thread::sleep(longest);
-                Ok(())
-            }
+        let started = Instant::now();
+        if self
+            .client
+            .is_some_and(|client| closes_within(client, longest))
+        {
+            return Err(WaitError::ClientClosed);
         }
+        // Off Linux, bytes that arrived end the watching, and would end every further one at once.
+        std::thread::sleep(longest.saturating_sub(started.elapsed()));
+        Ok(())
     }
 }
 

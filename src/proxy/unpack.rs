@@ -10,10 +10,16 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 /// body expands to.
 const MAX_UNPACKED: usize = 64 * 1024;
 
+/// The most of a packed body that is looked at, in bytes: empty members of a gzip body would take time
+/// without end. No coding of use makes a text twice as long.
+const MAX_PACKED: usize = 2 * MAX_UNPACKED;
+
 /// A body in a content coding that can be read.
 pub struct Unpacker {
     decoder: Decoder,
-    /// Nothing more comes: the limit is reached, or the body is malformed.
+    /// Bytes of the packed body that are still looked at.
+    packed_left: usize,
+    /// Nothing more comes: a limit is reached, or the body is malformed.
     is_ended: bool,
 }
 
@@ -65,7 +71,11 @@ impl Unpacker {
             _ => return None,
         };
         let is_ended = codings.next().is_some();
-        Some(Unpacker { decoder, is_ended })
+        Some(Unpacker {
+            decoder,
+            packed_left: MAX_PACKED,
+            is_ended,
+        })
     }
 
     /// Unpacks the next piece. Returns what came out of it.
@@ -73,6 +83,9 @@ impl Unpacker {
         let (false, Some(&first)) = (self.is_ended, piece.first()) else {
             return Vec::new();
         };
+        let is_too_long = piece.len() > self.packed_left;
+        let piece = &piece[..piece.len().min(self.packed_left)];
+        self.packed_left -= piece.len();
         if let Decoder::Deflate = self.decoder {
             // RFC 9110 section 8.4.1.2: in zlib's format; some servers leave its frame out.
             self.decoder = match first & 15 {
@@ -86,7 +99,7 @@ impl Unpacker {
             Decoder::Raw(decoder) => (write(decoder, piece), decoder.get_mut()),
             Decoder::Gzip(decoder) => (write(decoder, piece), decoder.get_mut()),
         };
-        self.is_ended = fed.is_err() || output.left == 0;
+        self.is_ended = fed.is_err() || output.left == 0 || is_too_long;
         std::mem::take(&mut output.bytes)
     }
 
@@ -106,4 +119,51 @@ impl Unpacker {
 fn write(decoder: &mut impl Write, piece: &[u8]) -> io::Result<()> {
     let written = decoder.write_all(piece);
     decoder.flush().and(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn member(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn gzip_unpacker() -> Unpacker {
+        Unpacker {
+            decoder: Decoder::Gzip(MultiGzDecoder::new(Output::new())),
+            packed_left: MAX_PACKED,
+            is_ended: false,
+        }
+    }
+
+    #[test]
+    fn members_are_unpacked_one_after_the_other() {
+        let body = member(b"data: {}\n\n").repeat(1000);
+        let mut unpacker = gzip_unpacker();
+        let unpacked: Vec<u8> = body
+            .chunks(999)
+            .flat_map(|piece| unpacker.feed(piece))
+            .collect();
+        assert_eq!(unpacked, b"data: {}\n\n".repeat(1000));
+        assert!(unpacker.is_whole());
+    }
+
+    #[test]
+    fn empty_members_are_not_unpacked_for_ever() {
+        let mut body = member(b"").repeat(MAX_PACKED.div_ceil(20));
+        body.extend(member(b"not looked at"));
+        let mut unpacker = gzip_unpacker();
+        let unpacked: Vec<u8> = body
+            .chunks(4096)
+            .flat_map(|piece| unpacker.feed(piece))
+            .collect();
+        assert_eq!(unpacked, b"");
+        assert!(!unpacker.is_whole());
+    }
 }

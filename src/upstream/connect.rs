@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,54 +43,118 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Resolves `endpoint`.
-///
-/// # Errors
-/// The name does not resolve, the deadline passes, or the client disconnects.
-pub(super) fn resolve(
-    endpoint: &Endpoint,
-    deadline: Instant,
-    call: CallContext<'_>,
-) -> Result<Vec<SocketAddr>, WaitError> {
-    let Endpoint { host, port } = endpoint;
-    if let Ok(address) = host.parse() {
-        return Ok(vec![SocketAddr::new(address, *port)]);
+/// Resolves one endpoint.
+pub(super) struct Resolver {
+    endpoint: Endpoint,
+    /// The lookup that callers join. Not locked while it lasts.
+    in_flight: Mutex<Weak<Lookup>>,
+}
+
+/// A question to the system's resolver, which may hang for long and cannot be interrupted: its thread goes
+/// on after a deadline or disconnect. So only one is asked at a time, and all callers wait for it.
+#[derive(Default)]
+struct Lookup {
+    /// `None`: the resolver has not answered yet.
+    result: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
+    is_done: Condvar,
+}
+
+impl Resolver {
+    pub(super) fn new(endpoint: Endpoint) -> Resolver {
+        Resolver {
+            endpoint,
+            in_flight: Mutex::default(),
+        }
     }
-    if let Some(addresses) = localhost_addresses(host, *port) {
-        return Ok(addresses);
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
-    call.before_blocking();
-    // The system's resolver cannot be interrupted: its thread goes on after a deadline or disconnect.
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let (name, port) = (host.clone(), *port);
-    let look_up = move || {
-        let addresses = (name.as_str(), port)
-            .to_socket_addrs()
-            .map(Iterator::collect::<Vec<_>>);
-        // Fails if nothing waits for the addresses any more.
-        let _ = sender.send(addresses);
-    };
-    thread::Builder::new()
-        .name("resolver".into())
-        .spawn(look_up)
-        .map_err(WaitError::Io)?;
-    loop {
-        match receiver.recv_timeout(CLIENT_CHECK_INTERVAL) {
-            Ok(Ok(addresses)) if !addresses.is_empty() => return Ok(addresses),
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(not_found()),
-            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+
+    /// Returns the endpoint's addresses.
+    ///
+    /// # Errors
+    /// The name does not resolve, the deadline passes, or the client disconnects.
+    pub(super) fn resolve(
+        &self,
+        deadline: Instant,
+        call: CallContext<'_>,
+    ) -> Result<Vec<SocketAddr>, WaitError> {
+        let Endpoint { host, port } = &self.endpoint;
+        if let Ok(address) = host.parse() {
+            return Ok(vec![SocketAddr::new(address, *port)]);
+        }
+        if let Some(addresses) = localhost_addresses(host, *port) {
+            return Ok(addresses);
+        }
+        call.before_blocking();
+        let lookup = self.look_up().map_err(WaitError::Io)?;
+        loop {
+            if let Some(result) = lookup.result_within(CLIENT_CHECK_INTERVAL) {
+                return result.map_err(WaitError::Io);
+            }
+            if Instant::now() >= deadline {
                 return Err(WaitError::TimedOut);
             }
-            Err(RecvTimeoutError::Timeout) if call.has_client_closed() => {
+            if call.has_client_closed() {
                 return Err(WaitError::ClientClosed);
             }
-            Err(RecvTimeoutError::Timeout) => {}
         }
+    }
+
+    /// Returns the lookup in flight, or begins one.
+    fn look_up(&self) -> io::Result<Arc<Lookup>> {
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(lookup) = in_flight.upgrade()
+            && lock(&lookup.result).is_none()
+        {
+            return Ok(lookup);
+        }
+        let lookup = Arc::new(Lookup::default());
+        let (asked, name, port) = (
+            Arc::clone(&lookup),
+            self.endpoint.host.clone(),
+            self.endpoint.port,
+        );
+        thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || {
+                let addresses = (name.as_str(), port).to_socket_addrs();
+                *lock(&asked.result) = Some(addresses.map(Iterator::collect));
+                asked.is_done.notify_all();
+            })?;
+        *in_flight = Arc::downgrade(&lookup);
+        Ok(lookup)
     }
 }
 
-fn not_found() -> WaitError {
-    WaitError::Io(io::Error::other("the name does not resolve"))
+impl Lookup {
+    /// Waits for the result, for `longest` at most.
+    fn result_within(&self, longest: Duration) -> Option<io::Result<Vec<SocketAddr>>> {
+        let result = lock(&self.result);
+        let waited = self
+            .is_done
+            .wait_timeout_while(result, longest, |result| result.is_none());
+        let (result, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Some(match result.as_ref()? {
+            Ok(addresses) if addresses.is_empty() => Err(not_found("it has no address")),
+            Ok(addresses) => Ok(addresses.clone()),
+            // A shortage of this process is no fault of the name.
+            Err(error) => Err(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => not_found(error),
+            }),
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_found(reason: impl fmt::Display) -> io::Error {
+    io::Error::other(format!("the name does not resolve ({reason})"))
 }
 
 /// How long an attempt to connect is alone before the next address is tried beside it (RFC 8305
@@ -111,7 +175,7 @@ pub(super) fn connect_any(
 ) -> Result<TcpStream, WaitError> {
     let mut waiting = families_in_turn(addresses).into_iter();
     let mut pending: Vec<TcpStream> = Vec::new();
-    let mut last_error = not_found();
+    let mut last_error = WaitError::Io(not_found("it has no address"));
     let mut next_at = Instant::now();
     loop {
         let now = Instant::now();
@@ -119,10 +183,16 @@ pub(super) fn connect_any(
             && let Some(address) = waiting.next()
         {
             match begin_connect(address) {
-                Ok(socket) => pending.push(socket),
-                Err(error) => last_error = WaitError::Io(error),
+                Ok(socket) => {
+                    pending.push(socket);
+                    next_at = now + NEXT_ADDRESS_AFTER;
+                }
+                // RFC 8305 section 5: nothing is waited for; the next one is due.
+                Err(error) => {
+                    last_error = WaitError::Io(error);
+                    next_at = now;
+                }
             }
-            next_at = now + NEXT_ADDRESS_AFTER;
             continue;
         }
         if pending.is_empty() {

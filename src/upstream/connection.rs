@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::Method;
 
@@ -80,12 +80,9 @@ impl UpstreamConnection {
     /// stays in memory.
     #[inline(never)]
     fn connect(&mut self, call: CallContext<'_>) -> Result<&mut OpenConnection, UpstreamError> {
-        let started = Instant::now();
         let mut stream = self.upstream.connect(call)?;
         self.socket = Arc::downgrade(stream.tcp().socket());
-        Ok(self
-            .open
-            .insert(OpenConnection::new(stream, started.elapsed())))
+        Ok(self.open.insert(OpenConnection::new(stream)))
     }
 
     /// Waits for the head of the response to the request that was sent with `method`.
@@ -151,17 +148,17 @@ impl UpstreamConnection {
         self.read_body(buffer, Wait::Never, call)
     }
 
-    /// As [`UpstreamConnection::read`], but waits for `limit` at most: [`BodyRead::NotYet`] then.
+    /// As [`UpstreamConnection::read`], but waits until `deadline` at most: [`BodyRead::NotYet`] then.
     ///
     /// # Errors
     /// As [`UpstreamConnection::read`].
-    pub fn read_within(
+    pub fn read_until(
         &mut self,
         buffer: &mut [u8],
-        limit: Duration,
+        deadline: Instant,
         call: CallContext<'_>,
     ) -> Result<BodyRead, UpstreamError> {
-        match self.read_body(buffer, Wait::For(limit), call) {
+        match self.read_body(buffer, Wait::Until(deadline), call) {
             Err(UpstreamError::TimedOut) => Ok(BodyRead::NotYet),
             read => read,
         }

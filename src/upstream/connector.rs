@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use ureq::{Proxy, ProxyProtocol};
 
-use super::connect::{Endpoint, connect_any, resolve};
+use super::connect::{Endpoint, Resolver, connect_any};
 use super::error::{UpstreamError, reason};
-use super::proxy_env::ProxySettings;
+use super::proxy_env::{self, ProxySettings};
 use super::stream::{Stream, StreamIo, Tcp, Wait};
 use super::tls::TlsClient;
 use super::{http_connect, socks};
@@ -26,6 +26,8 @@ pub struct Upstream {
     is_https: bool,
     tls: TlsClient,
     proxy: Option<Proxy>,
+    /// For the proxy, or else the target.
+    resolver: Resolver,
     /// The longest time without a byte from the upstream.
     pub(super) timeout: Duration,
 }
@@ -43,10 +45,14 @@ impl Upstream {
         root_files: &[(&str, &Path)],
         proxy_settings: &ProxySettings,
     ) -> Result<Arc<Upstream>, String> {
+        let proxy = proxy_settings.proxy()?;
+        let endpoint = || Endpoint::new(&target.host, target.port);
+        let of_proxy = |proxy: &Proxy| Endpoint::new(proxy.host(), proxy_env::port(proxy));
         Ok(Arc::new(Upstream {
-            target: Endpoint::new(&target.host, target.port),
+            resolver: Resolver::new(proxy.as_ref().map_or_else(endpoint, of_proxy)),
+            target: endpoint(),
             is_https: target.https,
-            proxy: proxy_settings.proxy()?,
+            proxy,
             tls: TlsClient::new(root_files)?,
             timeout,
         }))
@@ -74,7 +80,7 @@ impl Upstream {
 
     fn connect_until(&self, deadline: Instant, call: CallContext<'_>) -> Result<Stream, WaitError> {
         let stream = match &self.proxy {
-            None => connect_tcp(&self.target, deadline, call)?,
+            None => self.connect_tcp(deadline, call)?,
             Some(proxy) => self.connect_through(proxy, deadline, call)?,
         };
         if !self.is_https {
@@ -91,11 +97,12 @@ impl Upstream {
         deadline: Instant,
         call: CallContext<'_>,
     ) -> Result<Stream, WaitError> {
-        let endpoint = Endpoint::new(proxy.host(), proxy.port());
         let wait = Wait::Until(deadline);
-        let mut stream = connect_tcp(&endpoint, deadline, call)?;
+        let mut stream = self.connect_tcp(deadline, call)?;
         if proxy.protocol() == ProxyProtocol::Https {
-            stream = self.tls.connect(&endpoint.host, stream, wait, call)?;
+            stream = self
+                .tls
+                .connect(&self.resolver.endpoint().host, stream, wait, call)?;
         }
         let mut io = StreamIo::new(&mut stream, wait, call);
         let asked = match proxy.protocol() {
@@ -109,15 +116,14 @@ impl Upstream {
             Err(error) => Err(io.failure(error)),
         }
     }
-}
 
-/// Connects to `endpoint`, the target or a proxy.
-fn connect_tcp(
-    endpoint: &Endpoint,
-    deadline: Instant,
-    call: CallContext<'_>,
-) -> Result<Stream, WaitError> {
-    let addresses = resolve(endpoint, deadline, call)?;
-    let socket = connect_any(&addresses, deadline, call)?;
-    Tcp::new(socket).map(Stream::Plain).map_err(WaitError::Io)
+    /// Connects to the proxy, or else the target.
+    fn connect_tcp(&self, deadline: Instant, call: CallContext<'_>) -> Result<Stream, WaitError> {
+        let addresses = self.resolver.resolve(deadline, call)?;
+        let started = Instant::now();
+        let socket = connect_any(&addresses, deadline, call)?;
+        Tcp::new(socket, started.elapsed())
+            .map(Stream::Plain)
+            .map_err(WaitError::Io)
+    }
 }

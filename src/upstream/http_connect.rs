@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
 use ureq::Proxy;
+use zeroize::Zeroizing;
 
 use super::connect::Endpoint;
 
@@ -23,20 +24,14 @@ pub(super) fn ask(
     proxy: &Proxy,
     target: &Endpoint,
 ) -> io::Result<()> {
-    let mut request =
+    let head =
         format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Connection: Keep-Alive\r\n");
     let has_credentials = proxy.username().is_some() || proxy.password().is_some();
     if has_credentials {
-        // RFC 7617 section 2.
-        let user = proxy.username().unwrap_or_default();
-        let password = proxy.password().unwrap_or_default();
-        let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
-        request.push_str("Proxy-Authorization: Basic ");
-        request.push_str(&encoded);
-        request.push_str("\r\n");
+        stream.write_all(with_credentials(&head, proxy).as_bytes())?;
+    } else {
+        stream.write_all((head + "\r\n").as_bytes())?;
     }
-    request.push_str("\r\n");
-    stream.write_all(request.as_bytes())?;
     match read_status(stream)? {
         status if status.is_success() => Ok(()),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if has_credentials => Err(io::Error::other(
@@ -50,6 +45,26 @@ pub(super) fn ask(
             status.as_u16()
         ))),
     }
+}
+
+/// Returns `head` with the proxy's user and password (RFC 7617 section 2), and the head's end. No memory that
+/// grows leaves copies of the password behind.
+fn with_credentials(head: &str, proxy: &Proxy) -> Zeroizing<String> {
+    let user = proxy.username().unwrap_or_default();
+    let password = proxy.password().unwrap_or_default();
+    let length = user.len() + 1 + password.len();
+    let mut plain = Zeroizing::new(String::with_capacity(length));
+    for part in [user, ":", password] {
+        plain.push_str(part);
+    }
+    let (field, end) = ("Proxy-Authorization: Basic ", "\r\n\r\n");
+    let room = head.len() + field.len() + 4 * length.div_ceil(3) + end.len();
+    let mut request = Zeroizing::new(String::with_capacity(room));
+    request.push_str(head);
+    request.push_str(field);
+    BASE64_STANDARD.encode_string(plain.as_bytes(), &mut request);
+    request.push_str(end);
+    request
 }
 
 /// Reads the proxy's final response, which nothing may follow: the target speaks only when it is spoken to.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ureq::Proxy;
+use ureq::{Proxy, ProxyProtocol};
 
 use crate::config::address::Block;
 use crate::config::proxy_variables::ProxyVariables;
@@ -58,8 +58,20 @@ impl ProxySettings {
     /// One line for the user: the variable names SOCKS version 4 or is not the URL of a proxy.
     pub fn proxy_name(&self) -> Result<Option<String>, String> {
         let proxy = self.proxy()?;
-        Ok(proxy.map(|proxy| format!("{}:{}", shown(proxy.host()), proxy.port())))
+        Ok(proxy.map(|proxy| format!("{}:{}", shown(proxy.host()), port(&proxy))))
     }
+}
+
+/// The port of a plain HTTP proxy whose URL names none: curl's, as for SOCKS.
+const DEFAULT_HTTP_PORT: u16 = 1080;
+
+/// Returns the port of `proxy`.
+pub(super) fn port(proxy: &Proxy) -> u16 {
+    let is_named = proxy.uri().port().is_some();
+    if proxy.protocol() == ProxyProtocol::Http && !is_named {
+        return DEFAULT_HTTP_PORT;
+    }
+    proxy.port()
 }
 
 /// Returns the first of the variables `names` that is set: the place of its source, name and value.
@@ -92,17 +104,23 @@ fn parse(url: &str) -> Result<Proxy, &'static str> {
         .map_err(|_| "its value is not a proxy's URL (http://host:port, socks5://host:port)")
 }
 
-/// Whether `hosts`, the value of `NO_PROXY`, covers `host`: entries with commas or blanks between them,
-/// each `*`, a domain that covers what is below it, an address or a block of addresses.
+/// Whether `hosts`, the value of `NO_PROXY`, covers `host`: `*` alone, or entries with commas or blanks
+/// between them, each a domain that covers what is below it, an address or a block of addresses.
 fn excepts(hosts: &str, host: &str) -> bool {
+    if hosts == "*" {
+        return true;
+    }
     let host = host.trim_matches(['[', ']']).trim_end_matches('.');
     let address: Option<IpAddr> = host.parse().ok();
     hosts
         .split([',', ' ', '\t'])
         .filter(|entry| !entry.is_empty())
         .any(|entry| match address {
-            _ if entry == "*" => true,
-            Some(address) => Block::parse(entry).is_some_and(|block| block.contains(address)),
+            Some(address) => {
+                // To curl, 0 bits are all of them.
+                let entry = entry.strip_suffix("/0").unwrap_or(entry);
+                Block::parse(entry).is_some_and(|block| block.contains(address))
+            }
             None => is_in_domain(host, entry),
         })
 }
@@ -190,6 +208,21 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_without_a_port_has_curls() {
+        for (url, expected) in [
+            ("http://one", "one:1080"),
+            ("one", "one:1080"),
+            ("http://me:fake@one/", "one:1080"),
+            ("http://one:80", "one:80"),
+            ("https://one", "one:443"),
+            ("socks5://one", "one:1080"),
+        ] {
+            let got = used("https://example.com", &[("HTTPS_PROXY", url)], &[]);
+            assert_eq!(got, Ok(Some(expected.to_owned())), "{url}");
+        }
+    }
+
+    #[test]
     fn the_environment_goes_before_dotenv() {
         let (one, other) = ("http://one:1", "http://other:2");
         let url = "https://example.com";
@@ -220,16 +253,19 @@ mod tests {
             ("10.0.0.0/8", "10.1.2.3"),
             ("10.1.2.3", "10.1.2.3"),
             ("10.1.2.3/32", "10.1.2.3"),
-            ("0.0.0.0/0", "10.1.2.3"),
+            ("10.1.2.3/0", "10.1.2.3"),
             ("fd00::/8", "[fd12::1]"),
             ("[fd12::1]", "[fd12::1]"),
-            ("::/0", "[fd12::1]"),
         ] {
             assert!(excepts(hosts, host), "{hosts:?} {host}");
         }
         for (hosts, host) in [
             ("", "a.example"),
             (",", "a.example"),
+            ("x,*", "a.example"),
+            ("*.example", "a.example"),
+            ("0.0.0.0/0", "10.1.2.3"),
+            ("::/0", "[fd12::1]"),
             (".", "a.example"),
             ("ample", "a.example"),
             ("b.a.example", "a.example"),

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
 use ureq::Proxy;
+use zeroize::Zeroizing;
 
 use super::connect::Endpoint;
 
@@ -29,12 +30,11 @@ pub(super) fn ask(
     let credentials = proxy
         .username()
         .map(|user| (user, proxy.password().unwrap_or_default()));
-    let method = if credentials.is_some() {
-        USER_AND_PASSWORD
-    } else {
-        NO_AUTHENTICATION
+    let methods: &[u8] = match credentials {
+        Some(_) => &[VERSION, 2, NO_AUTHENTICATION, USER_AND_PASSWORD],
+        None => &[VERSION, 1, NO_AUTHENTICATION],
     };
-    stream.write_all(&[VERSION, 1, method])?;
+    stream.write_all(methods)?;
     let [version, chosen] = read_array(stream)?;
     if version != VERSION {
         return Err(io::Error::other("the SOCKS proxy does not speak version 5"));
@@ -70,7 +70,9 @@ pub(super) fn ask(
 /// Sends user and password (RFC 1929 section 2).
 fn authenticate(stream: &mut (impl Read + Write), user: &str, password: &str) -> io::Result<()> {
     const VERSION: u8 = 1;
-    let mut request = vec![VERSION];
+    // All at once: a vector that grows leaves copies of the password behind.
+    let mut request = Zeroizing::new(Vec::with_capacity(3 + user.len() + password.len()));
+    request.push(VERSION);
     for text in [user, password] {
         let length = u8::try_from(text.len())
             .map_err(|_| io::Error::other("user or password of the SOCKS proxy is too long"))?;
@@ -192,7 +194,7 @@ mod tests {
         result.unwrap();
         let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         let expected = [
-            b"\x05\x01\x02\x01\x02me\x04fake\x05\x01\x00\x04".as_slice(),
+            b"\x05\x02\x00\x02\x01\x02me\x04fake\x05\x01\x00\x04".as_slice(),
             &address,
             b"\x20\xfb",
         ];

@@ -109,6 +109,8 @@ impl Stream {
 /// A TCP connection to the target or a proxy.
 pub(super) struct Tcp {
     socket: Arc<TcpStream>,
+    /// How long connecting took.
+    connected_in: Duration,
     read_timeout: ReadTimeout,
     /// Whether the last read took everything that had arrived.
     is_drained: bool,
@@ -116,6 +118,8 @@ pub(super) struct Tcp {
     reads: u32,
     /// Bytes received since the exchange began; `None`: the head of its response is complete.
     bytes_before_body: Option<usize>,
+    /// Bytes that the socket took; the number may wrap.
+    taken: u64,
     /// The upstream takes no more: what is written is dropped.
     drops_output: bool,
 }
@@ -123,19 +127,26 @@ pub(super) struct Tcp {
 impl Tcp {
     /// # Errors
     /// The error of the operating system.
-    pub(super) fn new(socket: TcpStream) -> io::Result<Tcp> {
+    pub(super) fn new(socket: TcpStream, connected_in: Duration) -> io::Result<Tcp> {
         Ok(Tcp {
+            connected_in,
             read_timeout: ReadTimeout::set(&socket, UNWATCHED_WAIT)?,
             socket: Arc::new(socket),
             is_drained: false,
             reads: 0,
             bytes_before_body: Some(0),
+            taken: 0,
             drops_output: false,
         })
     }
 
     pub(super) fn socket(&self) -> &Arc<TcpStream> {
         &self.socket
+    }
+
+    /// How long connecting took, without resolving, a proxy's tunnel and TLS.
+    pub(super) fn connected_in(&self) -> Duration {
+        self.connected_in
     }
 
     /// Begins an exchange.
@@ -153,6 +164,11 @@ impl Tcp {
     /// Drops what is still written: the response has come before the request was sent.
     pub(super) fn drop_output(&mut self) {
         self.drops_output = true;
+    }
+
+    /// A number that changes with every byte that the socket takes.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether the upstream has taken less than the whole request.
@@ -220,30 +236,32 @@ impl Tcp {
         call: CallContext<'_>,
     ) -> Result<Option<usize>, WaitError> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
-        loop {
-            if self.drops_output || all == 0 {
-                return Ok(Some(all));
-            }
-            match socket::try_write_vectored(&self.socket, pieces) {
-                Ok(Some(length)) => return Ok(Some(length)),
-                Ok(None) => {
-                    let Some(timeout) = wait.left() else {
-                        return Ok(None);
-                    };
-                    let deadline = Instant::now() + timeout;
+        if self.drops_output || all == 0 {
+            return Ok(Some(all));
+        }
+        let deadline = wait.left().map(|timeout| Instant::now() + timeout);
+        let error = loop {
+            match (socket::try_write_vectored(&self.socket, pieces), deadline) {
+                (Ok(Some(length)), _) => {
+                    self.taken = self.taken.wrapping_add(length as u64);
+                    return Ok(Some(length));
+                }
+                (Ok(None), None) => return Ok(None),
+                (Ok(None), Some(deadline)) => {
                     match wait::wait(&self.socket, PollFlags::OUT, deadline, call) {
-                        Ok(()) | Err(WaitError::Io(_)) => {}
+                        Ok(()) => {}
                         Err(WaitError::TimedOut) => return Ok(None),
                         Err(WaitError::ClientClosed) => return Err(WaitError::ClientClosed),
+                        Err(WaitError::Io(error)) => break error,
                     }
                 }
-                // An upstream that rejects a body early closes its receiving side.
-                Err(error) => {
-                    log::debug!("the upstream takes no more of a request: {error}");
-                    self.drops_output = true;
-                }
+                (Err(error), _) => break error,
             }
-        }
+        };
+        // An upstream that rejects a body early closes its receiving side.
+        log::debug!("the upstream takes no more of a request: {error}");
+        self.drops_output = true;
+        Ok(Some(all))
     }
 }
 

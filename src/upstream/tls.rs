@@ -159,6 +159,16 @@ impl TlsStream {
     }
 }
 
+/// Tells the server that the end is meant (RFC 8446 section 6.1), if that can be sent at once.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        if !self.session.wants_write() {
+            self.session.send_close_notify();
+            let _ = self.flush(Wait::Never, CallContext::UNWATCHED);
+        }
+    }
+}
+
 /// Returns the Mozilla set and the roots in the files.
 fn roots(files: &[(&str, &Path)]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore {

@@ -1,10 +1,12 @@
 //! An upstream that answers before it has the whole request, takes no more of it and stays open: the
 //! client gets the answer within a second, and then another connection.
 
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    MIB, ProxyProcess, RawClient, RawUpstream, UpstreamConnection, get, patterned_bytes, post_head,
+    MIB, ProxyProcess, RawClient, RawUpstream, SOON, UpstreamConnection, get, patterned_bytes,
+    post_head,
 };
 
 const EARLY: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large";
@@ -66,6 +68,49 @@ fn an_upstream_that_closes_its_receiving_side_ends_a_slow_upload() {
     // The rest is not sent for now.
     client.try_send(b"more");
     client.read_response().assert_text(413, "too large");
+}
+
+#[test]
+fn an_error_ends_an_upload_that_pauses_though_the_upstream_goes_on_reading() {
+    let (answered, is_answered) = channel();
+    let upstream = RawUpstream::start(move |connection| {
+        connection.read_request_head();
+        connection.send(EARLY);
+        let _ = answered.send(());
+        connection.wait_for_close(SOON);
+    });
+    let proxy = ProxyProcess::to(&upstream.url())
+        .option("--client-timeout", "5")
+        .start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send(post_head(STREAMED));
+    client.send(vec![b'x'; MIB]);
+    is_answered
+        .recv_timeout(SOON)
+        .expect("the upstream answers");
+    client.send(b"more");
+    // The rest is not sent for now.
+    client.read_response().assert_text(413, "too large");
+}
+
+#[test]
+fn a_success_that_comes_early_does_not_end_an_upload_that_pauses() {
+    let (begun, has_begun) = channel();
+    let upstream = RawUpstream::start(move |connection| {
+        connection.read_request_head();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+        connection.read_bytes(MIB);
+        let _ = begun.send(());
+        connection.read_bytes(STREAMED - MIB);
+        connection.send("read");
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let mut client = RawClient::connect(proxy.address());
+    client.send(post_head(STREAMED));
+    client.send(vec![b'x'; MIB]);
+    has_begun.recv_timeout(SOON).expect("the upstream reads");
+    client.send(vec![b'x'; STREAMED - MIB]);
+    client.read_response().assert_text(200, "read");
 }
 
 #[test]

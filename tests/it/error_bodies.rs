@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Ended, FakeFlow, Framing, ProxyProcess, RawClient, RawUpstream, SOON, ask_for, chunk,
-    chunked, get, packed, patterned_bytes, start_proxy,
+    Answer, Ended, FakeFlow, Framing, OK, ProxyProcess, RawClient, RawUpstream, SOON, ask_for,
+    chunk, chunked, get, packed, patterned_bytes, start_proxy,
 };
 
 const EXPIRED: &str =
@@ -148,6 +148,29 @@ fn an_error_that_is_not_whole_in_a_second_is_judged_by_its_status() {
 }
 
 #[test]
+fn an_error_whose_framing_drips_holds_up_no_failover() {
+    for framing in ["5;extension=", "0\r\nTrailer: "] {
+        let upstream = RawUpstream::start(move |connection| {
+            while let Some(request) = connection.read_request() {
+                if request.client_id() != "client-1" {
+                    connection.send(OK);
+                    continue;
+                }
+                connection.send(head(401, "Transfer-Encoding: chunked") + framing);
+                while connection.send("x") {
+                    std::thread::sleep(Duration::from_millis(500)); // the upstream's own pace
+                }
+                return;
+            }
+        });
+        let proxy = start_proxy(&upstream, 2);
+        let asked = Instant::now();
+        assert_eq!(ask_for(&proxy, "m").status, 200);
+        assert!(asked.elapsed() < LOOK_LIMIT, "{:?}", asked.elapsed());
+    }
+}
+
+#[test]
 fn an_error_that_breaks_off_breaks_off_for_the_client() {
     for (framing, body, ended) in [
         ("Content-Length: 100", "half".to_owned(), Ended::Short),
@@ -169,6 +192,21 @@ fn an_error_that_breaks_off_breaks_off_for_the_client() {
         assert_eq!(response.ended, ended);
         assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
     }
+}
+
+#[test]
+fn an_error_that_would_end_with_the_connection_is_not_whole_where_that_is_reset() {
+    let upstream = RawUpstream::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send("HTTP/1.0 400 Bad Request\r\n\r\nhalf");
+            connection.reset_at_end();
+        }
+    });
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    let response = get(proxy.address(), "/v1/x");
+    assert_eq!((response.status, response.text().as_str()), (400, "half"));
+    assert_eq!(response.ended, Ended::WithoutLastChunk);
+    assert_eq!(proxy.wait_for_access_line(1).field("end"), "upstream_broke");
 }
 
 #[test]

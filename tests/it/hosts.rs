@@ -200,3 +200,20 @@ fn a_rejection_names_what_was_seen_and_the_way_in() {
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("error")), (403, "forbidden"));
 }
+
+#[test]
+fn a_rejected_value_that_may_be_a_secret_is_not_quoted() {
+    let upstream = FakeFlow::start();
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    for lines in [
+        "Host: eyJhush.example\r\n",
+        "Host: localhost\r\nOrigin: https://eyJhush.example\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: {hush}\r\n",
+    ] {
+        let response = request_with(&proxy, lines);
+        assert_forbidden(&response, lines);
+        let text = response.text().to_ascii_lowercase();
+        assert!(!text.contains("hush"), "{text}");
+    }
+    assert!(!proxy.log().to_ascii_lowercase().contains("hush"));
+}

@@ -138,6 +138,10 @@ fn a_client_that_leaves_ends_its_wait() {
     drop(client);
     let line = proxy.wait_for_access_line(1);
     assert_eq!((line.status, line.field("end")), (499, "client_gone"));
+    assert_eq!(
+        (line.field("config"), line.number("attempts")),
+        ("primary-1", 1)
+    );
     assert!(
         left.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -168,12 +172,14 @@ fn the_stop_ends_the_wait() {
 fn a_quarter_of_the_workers_may_wait() {
     let upstream = Arc::new(limiting(9, "50"));
     let proxy = start(&upstream, 1, &[("--limit-wait", "60"), ("--workers", "4")]);
-    let _waiting = begin_waiting(&upstream, &proxy);
-    // Whether the first one waits already, only the next one can tell.
+    let mut waiting = vec![begin_waiting(&upstream, &proxy)];
+    // Whether the first one waits already, or is not made to, only the next one can tell.
     wait_until("a request that is not made to wait", SOON, || {
         let mut next = RawClient::connect(proxy.address());
         next.send_request("POST", "/v1/x", &[], b"{}");
-        next.has_response_within(Duration::from_secs(2))
+        let is_answered = next.has_response_within(Duration::from_secs(2));
+        waiting.push(next);
+        is_answered
     });
     assert_eq!(get(proxy.address(), "/-/health").status, 200);
 }

@@ -96,7 +96,7 @@ fn a_proxy_that_rejects_its_user_is_a_502_that_says_what_to_do_and_not_the_passw
         );
     };
     let socks = |connection: &mut UpstreamConnection| {
-        connection.read_bytes(3);
+        connection.read_bytes(4);
         connection.send([5, 2]);
         connection.read_bytes(1 + 1 + 2 + 1 + PASSWORD.len());
         connection.send([1, 1]);
@@ -338,7 +338,8 @@ fn a_silent_proxy_is_given_up_after_10_s() {
 #[test]
 fn a_socks_proxy_gets_user_and_password_decoded_and_the_targets_name() {
     let middle = RawUpstream::start(|connection| {
-        assert_eq!(connection.read_bytes(3).as_deref(), Some(&[5, 1, 2][..]));
+        let methods = connection.read_bytes(4);
+        assert_eq!(methods.as_deref(), Some(&[5, 2, 0, 2][..]));
         connection.send([5, 2]);
         let sent = connection.read_bytes(1 + 1 + 7 + 1 + 5);
         let expected = "\u{1}\u{7}me@corp\u{5}f\u{e4}:/";

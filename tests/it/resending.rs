@@ -60,6 +60,29 @@ fn a_post_is_sent_once_more_only_where_the_upstream_cannot_have_worked_on_it() {
     });
 }
 
+/// A slow name server, proxy or handshake says nothing of how long the end of a connection travels.
+#[test]
+fn a_tunnel_that_takes_long_to_open_lets_no_post_be_sent_twice() {
+    let tunnel = RawUpstream::start(|connection| {
+        connection.read_request_head();
+        std::thread::sleep(Duration::from_secs(1)); // the proxy's own pace
+        connection.send("HTTP/1.1 200 OK\r\n\r\n");
+        connection.read_request();
+        connection.send(OK);
+        connection.read_request();
+        std::thread::sleep(Duration::from_millis(600)); // as if it worked on the request
+    });
+    let proxy = ProxyProcess::to("http://192.0.2.1")
+        .arg("--allow-http-target")
+        .env("HTTP_PROXY", &tunnel.url())
+        .start();
+    let mut client = RawClient::connect(proxy.address());
+    assert_eq!(client.request("GET", "/v1/first", &[], b"").status, 200);
+    std::thread::sleep(Duration::from_millis(1300)); // idle, so that the end may be that of the idle time
+    assert_eq!(client.request("POST", "/v1/x", &[], b"{}").status, 502);
+    assert_eq!(tunnel.requests().len(), 2);
+}
+
 #[test]
 fn an_idempotent_request_is_sent_once_more_however_late_the_end_comes() {
     std::thread::scope(|scope| {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,24 @@ impl TlsUpstream {
             }
         });
         upstream
+    }
+
+    /// Runs `script` on the first connection.
+    fn scripted(script: impl FnOnce(Stream) + Send + 'static) -> TlsUpstream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (config, certificate_pem) = tls_server("localhost");
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let connection = ServerConnection::new(Arc::new(config)).unwrap();
+            script(StreamOwned::new(connection, socket));
+        });
+        TlsUpstream {
+            address,
+            certificate_pem,
+            full: Arc::default(),
+            resumed: Arc::default(),
+        }
     }
 
     /// Starts a proxy that trusts its certificate, with further options.
@@ -306,6 +325,22 @@ fn an_upload_that_the_upstream_does_not_read_is_given_up_after_one_timeout() {
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(4), "{tickets} tickets: {took:?}");
     }
+}
+
+#[test]
+fn a_connection_that_is_not_used_again_is_ended_with_a_close_notify() {
+    let (ended, end) = channel();
+    let upstream = TlsUpstream::scripted(move |mut stream| {
+        read_head(&mut stream).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+            .unwrap();
+        let read = stream.read(&mut [0; 16]);
+        ended.send(read.map_err(|error| error.kind())).unwrap();
+    });
+    let proxy = upstream.start_trusting_proxy(&[]);
+    get(proxy.address(), "/v1/models").assert_text(200, "ok");
+    assert_eq!(end.recv_timeout(SOON), Ok(Ok(0)));
 }
 
 #[test]

@@ -205,7 +205,8 @@ fn no_proxy_covers_what_curl_takes_it_to_cover() {
         ("https://FLOW.corp.example", "Corp.Example", true),
         ("https://flow.corp.example", "x.example, corp.example", true),
         ("https://flow.corp.example", "x.example corp.example", true),
-        ("https://flow.corp.example", "x.example, *", true),
+        ("https://flow.corp.example", "*", true),
+        ("https://flow.corp.example", "x.example, *", false),
         ("https://flowcorp.example", "corp.example", false),
         ("https://corp.example", "flow.corp.example", false),
         ("https://flow.corp.example", "", false),
@@ -213,6 +214,7 @@ fn no_proxy_covers_what_curl_takes_it_to_cover() {
         ("https://10.1.2.3", "10.0.0.0/8", true),
         ("https://10.1.2.3", "192.168.0.0/16,10.1.2.3", true),
         ("https://11.1.2.3", "10.0.0.0/8", false),
+        ("https://11.1.2.3", "0.0.0.0/0", false),
         ("https://[fd12::1]", "fd00::/8", true),
         ("https://[fe80::1]", "fd00::/8", false),
     ] {

@@ -8,6 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use crate::config::file::BYTE_ORDER_MARK;
+
 /// The value of a field. What is of no use for the secrets file is known by its kind only.
 pub(super) enum Json {
     /// Wiped when dropped, since any text may be a secret.
@@ -36,7 +38,7 @@ pub(super) struct Element(pub(super) Result<Vec<(String, Json)>, &'static str>);
 ///
 /// What is wrong, with line and column, both counted from 1, the column in bytes.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Element>, String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = bytes.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = &bytes[..error.valid_up_to()];
         let line = 1 + valid.iter().filter(|&&b| b == b'\n').count();

@@ -25,8 +25,8 @@ pub struct ErrorBody {
     pub is_whole: bool,
 }
 
-/// Reads the beginning of the body that follows on `connection`. A body that breaks off does so again
-/// when the rest of it is read.
+/// Reads the beginning of the body that follows on `connection`. An error comes again when the rest is
+/// read.
 pub fn read(connection: &mut UpstreamConnection, call: CallContext<'_>) -> ErrorBody {
     let deadline = Instant::now() + MAX_WAIT;
     let mut body = ErrorBody {
@@ -34,17 +34,14 @@ pub fn read(connection: &mut UpstreamConnection, call: CallContext<'_>) -> Error
         is_whole: false,
     };
     let mut filled = 0;
-    while filled < MAX_BODY {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match connection.read_within(&mut body.bytes[filled..], left, call) {
+    loop {
+        match connection.read_until(&mut body.bytes[filled..], deadline, call) {
             Ok(BodyRead::Data(length)) => filled += length,
-            Ok(BodyRead::End) => {
-                body.is_whole = true;
-                break;
-            }
-            Ok(BodyRead::NotYet) if left.is_zero() => break,
-            Ok(BodyRead::NotYet) => {}
-            Err(_) => break,
+            Ok(BodyRead::End) => body.is_whole = true,
+            Ok(BodyRead::NotYet) | Err(_) => break,
+        }
+        if body.is_whole || filled == MAX_BODY || Instant::now() >= deadline {
+            break;
         }
     }
     body.bytes.truncate(filled);

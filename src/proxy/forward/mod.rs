@@ -139,9 +139,13 @@ impl Forwarder {
     ) -> Result<bool, ProxyError> {
         let started = request.log.started;
         let model = request.find_model(context, exchange);
-        Ok(self
+        let waited = self
             .limit_wait
-            .wait(&self.balancer, exchange, model, started)?)
+            .wait(&self.balancer, exchange, model, started);
+        if waited.is_err() {
+            self.conclude(request, None);
+        }
+        Ok(waited?)
     }
 
     /// Sends the request until a response is passed on. This is the main loop of a request.

@@ -12,6 +12,8 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use crate::config::file::BYTE_ORDER_MARK;
+
 /// A longer name is none, in bytes: what is kept of a request is bounded.
 const MAX_MODEL: usize = 128;
 /// How far from an end of the body a lone `"model"` is looked at closely, in bytes.
@@ -39,7 +41,7 @@ fn in_path(path: &[u8]) -> Option<String> {
 }
 
 fn in_body(body: &[u8]) -> Option<String> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(body);
     let text = body.trim_ascii_start();
     if text.first() != Some(&b'{') {
         return None;

@@ -14,8 +14,8 @@ const MAX_HELD: usize = 32 << 20;
 const MAX_HELD_TOGETHER: usize = 64 << 20;
 /// The part of the memory limit that held bodies may take.
 const MEMORY_SHARE: usize = 4;
-/// What a buffer grows by at first, in bytes, where no length is declared; then it doubles, up to [`LAST_STEP`]. Nothing is allocated
-/// from a declared length.
+/// What a buffer grows by at first, in bytes, where no length is declared; then it doubles, up to
+/// [`LAST_STEP`].
 const FIRST_STEP: usize = 16 * 1024;
 /// What a buffer grows by at most, in bytes, so that a body takes hardly more memory than it has bytes.
 const LAST_STEP: usize = 4 << 20;

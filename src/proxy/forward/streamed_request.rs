@@ -46,7 +46,7 @@ pub fn send_streamed(
 struct Streaming<'a, 'e> {
     buffered: &'a [u8],
     exchange: &'a mut Exchange<'e>,
-    /// Why reading failed: the error that goes through the HTTP client cannot carry it.
+    /// Why reading failed: an `io::Error` cannot carry it.
     error: Option<ClientError>,
 }
 

@@ -2,6 +2,11 @@
 
 use memchr::memchr2;
 
+/// The data of the last event in OpenAI's streams of completions.
+pub const DONE: &[u8] = b"[DONE]";
+/// U+FEFF in UTF-8, which does not count at the start of a stream.
+pub const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
+
 /// The position of the end of the stream in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Position {

@@ -7,8 +7,8 @@
 //!
 //! No I/O. Called by the worker that relays the response.
 
-use self::lines::{Part, Position};
-use self::partial_event::{DONE, Data, PartialEvent};
+use self::lines::{DONE, Part, Position};
+use self::partial_event::{Data, PartialEvent};
 
 pub mod lines;
 mod partial_event;

@@ -1,14 +1,11 @@
 //! The state of an incomplete event, as far as it decides how the event is closed. Takes little memory,
 //! however long the event is. No I/O.
 
+use super::lines::{BYTE_ORDER_MARK, DONE};
 use super::partial_json::{PartialJson, is_whitespace};
 
-/// The data of the last event in OpenAI's streams.
-pub(super) const DONE: &[u8] = b"[DONE]";
 /// The start of a line with data.
 const DATA: &[u8] = b"data:";
-/// The byte order mark, U+FEFF, in UTF-8.
-const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// An event whose end has not been sent.
 #[derive(Debug, Clone, Default)]

@@ -4,10 +4,8 @@
 use super::facts::Facts;
 use super::json::JsonScanner;
 use super::totals::Totals;
-use crate::proxy::sse::lines::{Part, Position};
+use crate::proxy::sse::lines::{BYTE_ORDER_MARK, DONE, Part, Position};
 
-/// The data of the last event in OpenAI's streams of completions.
-const DONE: &[u8] = b"[DONE]";
 /// How many events at the end of a stream may tell what it used or that it failed: usage, an error and
 /// the mark of the end, each in one of its own.
 const LAST_EVENTS: usize = 4;
@@ -15,7 +13,6 @@ const LAST_EVENTS: usize = 4;
 const MAX_START: usize = 6;
 /// The name of an event that is an error.
 const ERROR: &[u8] = b"error";
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A stream of events, piece by piece.
 #[derive(Debug, Default)]
@@ -129,12 +126,12 @@ impl EventReader {
             self.field = match start {
                 b"data:" => Field::Data,
                 b"event:" => Field::Name,
-                BYTE_ORDER_MARK if !self.is_past_first_line => {
+                _ if start == BYTE_ORDER_MARK && !self.is_past_first_line => {
                     self.start = Start::default();
                     continue;
                 }
                 _ if is_start_of(b"data:") || is_start_of(b"event:") => continue,
-                _ if !self.is_past_first_line && is_start_of(BYTE_ORDER_MARK) => continue,
+                _ if !self.is_past_first_line && is_start_of(&BYTE_ORDER_MARK) => continue,
                 _ => Field::Other,
             };
             self.start = Start::default();

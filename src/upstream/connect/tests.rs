@@ -80,6 +80,64 @@ fn an_address_that_rejects_delays_nothing() {
 }
 
 #[test]
+fn an_address_that_fails_at_once_lets_the_next_one_start_at_once() {
+    let (deaf, (_listener, good)) = (Deaf::start(), listen());
+    // The kernel connects no stream to a broadcast address.
+    let invalid: SocketAddr = "255.255.255.255:9".parse().unwrap();
+    let started = Instant::now();
+    let addresses = [deaf.address, invalid, good];
+    let socket = connect(&addresses, Duration::from_secs(10)).unwrap();
+    assert_eq!(socket.peer_addr().unwrap(), good);
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(450), "{took:?}");
+}
+
+#[test]
+fn callers_wait_for_the_lookup_in_flight() {
+    let resolver = Resolver::new(Endpoint::new("no\0name", 443));
+    let in_flight = Arc::new(Lookup::default());
+    *lock(&resolver.in_flight) = Arc::downgrade(&in_flight);
+    let resolve = |within: u64| {
+        let deadline = Instant::now() + Duration::from_millis(within);
+        resolver.resolve(deadline, CallContext::UNWATCHED)
+    };
+    assert!(matches!(resolve(150), Err(WaitError::TimedOut)));
+    let address = "192.0.2.1:443".parse().unwrap();
+    thread::scope(|scope| {
+        let callers = [(); 3].map(|()| scope.spawn(|| resolve(10_000)));
+        while Arc::strong_count(&in_flight) <= callers.len() {
+            thread::yield_now();
+        }
+        *lock(&in_flight.result) = Some(Ok(vec![address]));
+        in_flight.is_done.notify_all();
+        for caller in callers {
+            assert_eq!(caller.join().unwrap().unwrap(), [address]);
+        }
+    });
+    assert!(
+        matches!(resolve(10_000), Err(WaitError::Io(_))),
+        "it is asked anew"
+    );
+}
+
+#[test]
+fn the_reason_why_a_name_does_not_resolve_is_kept() {
+    let error_for = |error| {
+        let lookup = Lookup::default();
+        *lock(&lookup.result) = Some(Err(error));
+        lookup.result_within(Duration::ZERO).unwrap().unwrap_err()
+    };
+    let error = error_for(io::Error::other("Name or service not known"));
+    assert_eq!(
+        error.to_string(),
+        "the name does not resolve (Name or service not known)"
+    );
+    let none_left = rustix::io::Errno::MFILE.raw_os_error();
+    let error = error_for(io::Error::from_raw_os_error(none_left));
+    assert_eq!(error.raw_os_error(), Some(none_left));
+}
+
+#[test]
 fn the_deadline_ends_all_attempts() {
     let (one, two) = (Deaf::start(), Deaf::start());
     let started = Instant::now();

@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read};
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use zeroize::Zeroize;
 
 use crate::http1::body::BodyDecoder;
@@ -11,7 +11,7 @@ use crate::http1::headers::HeaderBlock;
 use crate::http1::response::{self, Parsed, ResponseHead};
 use crate::net::buffer::ReadBuffer;
 use crate::net::clock::since_boot;
-use crate::net::wait::CallContext;
+use crate::net::wait::{CallContext, WaitError};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::request::{Request, RequestBody};
 use crate::upstream::stream::{Stream, Wait};
@@ -24,6 +24,8 @@ pub(in crate::upstream) const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// ... and how soon after the request it must come: the upstream cannot have worked on the request.
 const EARLY_END: Duration = Duration::from_millis(250);
+/// On a slow way the end arrives later: twice the time that connecting took, of which this much counts.
+const MAX_CONNECTED_IN: Duration = Duration::from_secs(1);
 /// The longest head of a response, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long an upstream may take nothing of a request before it is looked whether it has responded already.
@@ -42,6 +44,8 @@ pub(in crate::upstream) struct OpenConnection {
     pub(in crate::upstream) body: BodyDecoder,
     /// Whether another request may follow after that body.
     pub(in crate::upstream) persists: bool,
+    /// Whether receiving has failed. What comes then is no orderly end.
+    has_failed: bool,
     /// Whether a part of the current request was sent, so that the upstream may work on it.
     pub(in crate::upstream) has_sent: bool,
     /// Whether a byte of the response to the current request has arrived.
@@ -51,8 +55,6 @@ pub(in crate::upstream) struct OpenConnection {
     // Points in time are counted from the start of the machine.
     pub(in crate::upstream) opened: Duration,
     pub(in crate::upstream) last_used: Duration,
-    /// How long connecting took.
-    connected_in: Duration,
     /// How long the connection had been idle before the current request, and when that was sent.
     idle_for: Duration,
     sent_at: Duration,
@@ -70,8 +72,7 @@ pub enum BodyRead {
 }
 
 impl OpenConnection {
-    /// `stream` was connected in `connected_in`.
-    pub(in crate::upstream) fn new(stream: Stream, connected_in: Duration) -> OpenConnection {
+    pub(in crate::upstream) fn new(stream: Stream) -> OpenConnection {
         let now = since_boot();
         OpenConnection {
             stream,
@@ -79,12 +80,12 @@ impl OpenConnection {
             head: Vec::new(),
             body: BodyDecoder::Ended,
             persists: true,
+            has_failed: false,
             has_sent: false,
             has_begun_response: false,
             is_reused: false,
             opened: now,
             last_used: now,
-            connected_in,
             idle_for: Duration::ZERO,
             sent_at: now,
         }
@@ -172,6 +173,15 @@ impl OpenConnection {
             if length == 0 || self.stream.tcp().drops_output() {
                 return Ok(());
             }
+            // RFC 9112 section 9.5: an error response ends the sending. A client that does not pause may
+            // read nothing while it sends.
+            if !call.has_client_sent()
+                && let Some(status) = self.early_status(call)?
+                && !status.is_success()
+            {
+                self.stream.tcp().drop_output();
+                return Ok(());
+            }
             head = IoSlice::new(b"");
         }
     }
@@ -187,6 +197,7 @@ impl OpenConnection {
         let mut stalled = Duration::ZERO;
         loop {
             let step = STALL_BEFORE_LOOK.min(timeout - stalled);
+            let taken = self.stream.tcp().taken();
             match self.stream.write(pieces, Wait::For(step), call)? {
                 Some(_) if pieces.is_empty() => return Ok(()),
                 Some(length) => {
@@ -194,10 +205,12 @@ impl OpenConnection {
                     self.has_sent |= !self.stream.tcp().drops_output();
                     stalled = Duration::ZERO;
                 }
-                None if self.has_responded(call)? => {
+                None if self.early_status(call)?.is_some() => {
                     self.stream.tcp().drop_output();
                     return Ok(());
                 }
+                // TLS has more to send than the upstream took in this time.
+                None if self.stream.tcp().taken() != taken => stalled = Duration::ZERO,
                 None => {
                     stalled += step;
                     if stalled >= timeout {
@@ -208,8 +221,9 @@ impl OpenConnection {
         }
     }
 
-    /// Whether the head of the final response has arrived, or an end or error of the stream.
-    fn has_responded(&mut self, call: CallContext<'_>) -> Result<bool, UpstreamError> {
+    /// Returns the status of the final response if its head has arrived, and 502 for an end or error of
+    /// the stream.
+    fn early_status(&mut self, call: CallContext<'_>) -> Result<Option<StatusCode>, UpstreamError> {
         loop {
             match response::parse(
                 self.input.bytes(),
@@ -221,12 +235,15 @@ impl OpenConnection {
                     self.input.consume(length);
                     continue;
                 }
-                Ok(Parsed::Final(..)) | Err(_) => return Ok(true),
+                Ok(Parsed::Final(_, response)) => return Ok(Some(response.status)),
+                Err(_) => return Ok(Some(StatusCode::BAD_GATEWAY)),
             }
             match self.receive(Wait::For(Duration::ZERO), call) {
-                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => return Ok(true),
+                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => {
+                    return Ok(Some(StatusCode::BAD_GATEWAY));
+                }
                 Ok(Some(_)) => {}
-                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(false),
+                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
@@ -242,7 +259,9 @@ impl OpenConnection {
             let message = "the head of the response is over 64 KiB";
             return Err(UpstreamError::Broke(message.into()));
         }
-        let received = self.stream.read(self.input.space(), wait, call)?;
+        let received = self.stream.read(self.input.space(), wait, call);
+        self.has_failed |= matches!(received, Err(WaitError::Io(_)));
+        let received = received?;
         self.input.filled(received.unwrap_or_default());
         self.has_begun_response |= received.is_some_and(|length| length > 0);
         Ok(received)
@@ -252,12 +271,13 @@ impl OpenConnection {
     /// idle and not a byte of the response came; and, unless the method is idempotent (RFC 9110 section
     /// 9.2.2), the upstream cannot have worked on it already.
     pub(in crate::upstream) fn may_send_again(
-        &self,
+        &mut self,
         method: &Method,
         error: &UpstreamError,
     ) -> bool {
         let has_failed = matches!(error, UpstreamError::Broke(_));
-        let early_end = EARLY_END.max(2 * self.connected_in);
+        let connected_in = self.stream.tcp().connected_in().min(MAX_CONNECTED_IN);
+        let early_end = EARLY_END.max(2 * connected_in);
         let is_unread = || {
             self.idle_for >= MIN_IDLE_TIME && since_boot().saturating_sub(self.sent_at) <= early_end
         };
@@ -333,7 +353,7 @@ impl OpenConnection {
             }
             match self.receive(wait, call)? {
                 None => return Ok(BodyRead::NotYet),
-                Some(0) if matches!(self.body, BodyDecoder::UntilClose) => {
+                Some(0) if matches!(self.body, BodyDecoder::UntilClose) && !self.has_failed => {
                     self.body = BodyDecoder::Ended;
                 }
                 Some(0) => return Err(UpstreamError::closed_early()),

@@ -4,10 +4,15 @@ use crate::http1::body::BodyDecoder;
 use crate::net::socket::peek;
 use crate::upstream::connection::open::{MAX_AGE, MAX_IDLE_TIME};
 use crate::upstream::proxy_env::ProxySettings;
+use crate::upstream::stream::{Stream, Tcp};
+use crate::upstream::tls::TlsClient;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 /// The number of chunks. Each has one byte of data and a kilobyte of extension.
 const CHUNKS: usize = 180;
@@ -142,4 +147,62 @@ fn a_connection_takes_no_request_once_it_is_old_or_was_idle_for_long() {
     open.last_used = opened + MAX_AGE;
     assert!(open.is_recent(opened + MAX_AGE - Duration::from_secs(1)));
     assert!(!open.is_recent(opened + MAX_AGE));
+}
+
+/// Accepts a connection over TLS, and reads a request on it with a pause after each 16 KiB.
+fn read_slowly(listener: TcpListener, certified: rcgen::CertifiedKey<rcgen::KeyPair>) {
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    let session = ServerConnection::new(Arc::new(config)).unwrap();
+    let mut stream = StreamOwned::new(session, socket);
+    let mut piece = vec![0; 16 * 1024];
+    while stream.read_exact(&mut piece).is_ok() {
+        thread::sleep(Duration::from_millis(700)); // its own pace
+    }
+}
+
+#[test]
+fn a_slow_upload_over_tls_is_no_timeout_while_it_moves() {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let name = format!("flow-proxy-slow-upload-{}.pem", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, certified.cert.pem()).unwrap();
+    let tls = TlsClient::new(&[("--ca-file", &path)]).unwrap();
+    std::fs::remove_file(&path).unwrap();
+
+    use socket2::{Domain, Socket, Type};
+    let receiving = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    receiving.set_recv_buffer_size(8 * 1024).unwrap();
+    let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    receiving.bind(&any.into()).unwrap();
+    receiving.listen(1).unwrap();
+    let listener = TcpListener::from(receiving);
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || read_slowly(listener, certified));
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_send_buffer_size(8 * 1024).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let tcp = Tcp::new(socket.into(), Duration::ZERO).unwrap();
+    let wait = Wait::For(TIMEOUT);
+    let call = CallContext::UNWATCHED;
+    let stream = tls
+        .connect("localhost", Stream::Plain(tcp), wait, call)
+        .unwrap();
+    let mut request = Request {
+        method: &Method::POST,
+        target: b"/",
+        fields: std::iter::empty(),
+        body: RequestBody::Buffered(&[b'x'; 96 * 1024]),
+    };
+    let timeout = Duration::from_secs(1);
+    let sent = OpenConnection::new(stream).send(&mut request, timeout, call);
+    sent.unwrap();
 }

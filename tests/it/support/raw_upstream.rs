@@ -282,6 +282,13 @@ impl UpstreamConnection {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// Lets the connection end with a reset.
+    pub fn reset_at_end(&self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        let now = Some(Duration::ZERO);
+        socket.set_linger(now).expect("a TCP socket");
+    }
+
     /// Reports on `closed` when the proxy closes, while this thread goes on sending.
     fn watch_for_close(&self, closed: &Sender<Instant>) -> JoinHandle<()> {
         let mut stream = self.stream.try_clone().expect("a duplicate descriptor");
