@@ -57,9 +57,9 @@ def install():
 
 class Browser:
     """A browser with one tab, in which the names `hosts` lead to 127.0.0.1 and the pages of `origins` may
-    do what `https://` pages may."""
+    do what `https://` pages may. `logs` are kept: `browser` (messages), `performance` (events)."""
 
-    def __init__(self, hosts, origins):
+    def __init__(self, hosts, origins, logs=()):
         self.directory = tempfile.TemporaryDirectory(prefix="flow-proxy-browser-")
         self.session = None
         self.driver = subprocess.Popen(
@@ -79,6 +79,7 @@ class Browser:
         ]
         options = {"binary": shutil.which(CHROMIUM), "args": arguments}
         wanted = {"goog:chromeOptions": options, "pageLoadStrategy": "normal"}
+        wanted["goog:loggingPrefs"] = {name: "ALL" for name in logs}
         try:
             made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         except BaseException:
@@ -125,6 +126,16 @@ class Browser:
         """Returns the value of the function body, or of its promise."""
         body = {"script": script, "args": list(arguments)}
         return self._call("POST", f"{self.session}/execute/sync", body)
+
+    def log(self, name):
+        """Returns what a log has got since it was last asked for."""
+        return self._call("POST", f"{self.session}/se/log", {"type": name})
+
+    def press(self, key):
+        """Presses a key, named by its code in WebDriver's table or by its character."""
+        steps = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        actions = [{"type": "key", "id": "keyboard", "actions": steps}]
+        self._call("POST", f"{self.session}/actions", {"actions": actions})
 
     def command(self, name, **parameters):
         """Returns what a command of the DevTools protocol returns."""
