@@ -38,7 +38,7 @@ pub enum ExchangeEnd {
 }
 
 /// What the access line says about one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AccessLog {
     pub method: Method,
     /// Without its query.

@@ -40,7 +40,7 @@ use self::forward::Forwarder;
 use self::forward::in_flight::{Context, InFlight};
 use self::headers::ResponseRules;
 use self::ledger::Ledger;
-use self::ledger::recent::{Attempt, Ended};
+use self::ledger::recent::Ended;
 use self::rejection_log::RejectionLog;
 use self::request_id::RequestIds;
 use self::route::{Route, TargetForm};
@@ -115,7 +115,8 @@ impl Handler for Proxy {
         if self.rejections.admits() {
             access_line::write(&log, &rejected.peer, &rejected.target);
         }
-        self.count(&log, &rejected.target, &[]);
+        let attempts = std::iter::empty();
+        self.ledger.add(Ended::of(log, &rejected.target), attempts);
         OwnResponse { fields, body }
     }
 }
@@ -262,20 +263,6 @@ impl Proxy {
                 .is_ok()
     }
 
-    /// Counts a request that has ended, unless it was for one of our own pages.
-    fn count(&self, log: &AccessLog, target: &[u8], attempts: &[Attempt<'_>]) {
-        if log.is_probe {
-            return;
-        }
-        self.ledger.add(Ended {
-            log,
-            path: log.path.of(target),
-            attempts,
-            at: SystemTime::now(),
-            duration: log.started.elapsed(),
-        });
-    }
-
     /// Ends the request, unless it waits for the upstream.
     fn conclude(
         &self,
@@ -300,11 +287,14 @@ impl Proxy {
         if !log.is_rejection() || self.rejections.admits() {
             access_line::write(log, exchange.peer(), &exchange.head.target);
         }
-        self.count(log, &exchange.head.target, &request.attempts.outcomes());
         if log.status == 404
             && let Some(hint) = api::base_url_hint(log.path.of(&exchange.head.target))
         {
             log::warn!("A request was answered 404: {hint}");
+        }
+        if !log.is_probe {
+            let ended = Ended::of(request.log, &exchange.head.target);
+            self.ledger.add(ended, request.attempts.outcomes());
         }
         Progress::Done
     }

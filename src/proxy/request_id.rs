@@ -11,7 +11,7 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 const MAX_REJECTED_ID: usize = 1024;
 
 /// The id of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum RequestId {
     /// The client's, as it was sent.
     Client(Box<[u8]>),

@@ -268,9 +268,8 @@ fn of_the_proxys_own_pages_health_and_ready_are_open_and_the_page_can_be_navigat
         ("/-", link, 403),
         ("/-/", foreign, 403),
         ("/-/", image, 403),
-        // There is no page yet.
-        ("/-/", link, 404),
-        ("/-/", plain_link, 404),
+        ("/-/", link, 200),
+        ("/-/", plain_link, 200),
         ("/v1/-/", link, 403),
         ("/", link, 403),
     ] {

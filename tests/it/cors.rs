@@ -185,7 +185,7 @@ fn the_proxys_own_pages_are_readable_to_no_other_origin() {
         ("GET /-/nothing", 404),
         ("GET /-", 404),
         ("OPTIONS /-/health", 405),
-        ("OPTIONS /-/", 404),
+        ("OPTIONS /-/", 405),
     ] {
         let response = ask(&proxy, start, ALLOWED, asked);
         assert_eq!(response.status, status, "{start}");

@@ -108,7 +108,7 @@ fn usage(text: &mut Text, counts: &Counts) {
     let by_model = || {
         counts.configs.iter().flat_map(|config| {
             let models = config.counts.models.iter();
-            models.map(|(model, tokens, cost)| {
+            models.map(|(model, (tokens, cost))| {
                 let model = counts.models.get(*model);
                 let model = model.map_or("", |model| &*model.name);
                 (&*config.name, model, tokens, cost)

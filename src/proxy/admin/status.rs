@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::look::{AdminResponse, Look, utc};
 use crate::proxy::balancer::snapshot::EntryStatus;
 use crate::proxy::ledger::counts::{ConfigCounts, Counts, ModelCounts, NONE, Named, Tally};
-use crate::proxy::ledger::recent::Recent;
+use crate::proxy::ledger::recent::Ended;
 use crate::proxy::usage::tokens::Tokens;
 
 #[derive(Serialize)]
@@ -126,8 +126,8 @@ struct MinuteRow {
 #[derive(Serialize)]
 struct RecentRow<'c> {
     time: String,
-    method: &'c str,
-    path: &'c str,
+    method: String,
+    path: String,
     status: u16,
     config: &'c str,
     model: Option<&'c str>,
@@ -139,7 +139,7 @@ struct RecentRow<'c> {
     agent: Option<&'c str>,
     tokens: Option<RecentTokens>,
     cost: Option<f64>,
-    id: &'c str,
+    id: String,
 }
 
 #[derive(Serialize)]
@@ -301,33 +301,24 @@ fn model_row(model: &Named<ModelCounts>) -> ModelRow<'_> {
     }
 }
 
-fn recent_row(recent: &Recent) -> RecentRow<'_> {
+fn recent_row(ended: &Ended) -> RecentRow<'_> {
+    let log = &ended.log;
     RecentRow {
-        time: utc(recent.at),
-        method: &recent.method,
-        path: &recent.path,
-        status: recent.status,
-        config: recent.config.as_deref().unwrap_or(NONE),
-        model: recent.model.as_deref(),
-        attempts: recent.attempts,
-        ttfb_ms: recent.first_byte.as_millis(),
-        duration_ms: recent.duration.as_millis(),
-        end: recent.end.as_str(),
+        time: utc(ended.at),
+        method: ended.method(),
+        path: ended.path(),
+        status: log.status,
+        config: ended.config.as_deref().unwrap_or(NONE),
+        model: log.model.as_deref(),
+        attempts: log.attempts,
+        ttfb_ms: ended.first_byte().as_millis(),
+        duration_ms: ended.duration.as_millis(),
+        end: log.end.as_str(),
         client: NONE,
-        agent: recent.agent.as_deref(),
-        tokens: recent.tokens.map(
-            |Tokens {
-                 input,
-                 cached,
-                 output,
-             }| RecentTokens {
-                input,
-                cached,
-                output,
-            },
-        ),
-        cost: recent.cost,
-        id: &recent.id,
+        agent: log.agent.as_deref(),
+        tokens: ended.tokens().map(RecentTokens::from),
+        cost: log.cost,
+        id: ended.id(),
     }
 }
 
@@ -354,6 +345,16 @@ fn by_status(counts: &Counts) -> BTreeMap<String, u64> {
         *by_status.entry(class).or_default() += count;
     }
     by_status
+}
+
+impl From<Tokens> for RecentTokens {
+    fn from(tokens: Tokens) -> Self {
+        RecentTokens {
+            input: tokens.input,
+            cached: tokens.cached,
+            output: tokens.output,
+        }
+    }
 }
 
 impl TokenCounts {

@@ -159,12 +159,12 @@ impl Attempts {
     }
 
     /// What each attempt came to.
-    pub fn outcomes(&self) -> Vec<Attempt<'_>> {
+    pub fn outcomes(&self) -> impl Iterator<Item = Attempt<'_>> {
         let earlier = self.earlier.iter();
         let earlier = earlier.map(|(config, verdict, status)| outcome(config, *verdict, *status));
         let selections = self.selections.iter();
         let last = selections.map(|one| outcome(&one.configuration, verdict_of(one), one.status));
-        earlier.chain(last).collect()
+        earlier.chain(last)
     }
 
     /// The configuration of the current attempt.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::histogram::{DURATION, FIRST_BYTE, Histogram};
 use super::minutes::Minutes;
-use super::recent::{Ended, Recent};
-use crate::proxy::access_log::ExchangeEnd;
+use super::recent::{Attempt, Ended};
+use crate::proxy::access_log::{AccessLog, ExchangeEnd};
 use crate::proxy::usage::tokens::{Tokens, Usage};
 
 /// Models that are counted by name; further ones are [`OTHER`].
@@ -63,7 +63,7 @@ pub struct ConfigCounts {
     pub spend: Option<f64>,
     pub budget: Option<f64>,
     /// Tokens and cost by model: an index into [`Counts::models`].
-    pub models: Vec<(usize, Tokens, f64)>,
+    pub models: Vec<(usize, (Tokens, f64))>,
 }
 
 /// What was counted for a model.
@@ -91,7 +91,7 @@ pub struct Counts {
     pub clients: Vec<Named<ClientCounts>>,
     pub minutes: Minutes,
     /// The newest last.
-    pub recent: VecDeque<Recent>,
+    pub recent: VecDeque<Ended>,
     pub first_byte: Histogram,
     pub duration: Histogram,
 }
@@ -113,10 +113,14 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Counts a request. Returns what falls out of the list of the last ones.
-    pub(super) fn add(&mut self, ended: &Ended<'_>, recent: Recent) -> Option<Recent> {
-        let log = ended.log;
-        self.total.add(ended);
+    /// Counts a request and its attempts. Returns what falls out of the list of the last ones.
+    pub(super) fn add<'r>(
+        &mut self,
+        ended: Ended,
+        attempts: impl Iterator<Item = Attempt<'r>>,
+    ) -> Option<Ended> {
+        let log = &ended.log;
+        self.total.add(log);
         self.first_byte.add(ended.first_byte());
         self.duration.add(ended.duration);
         let has_failed_over = log.attempts > 1;
@@ -125,7 +129,7 @@ impl Counts {
         minute.requests += 1;
         minute.errors += u64::from(log.is_error());
         minute.failed_over += u64::from(has_failed_over);
-        let output = recent.tokens.map_or(0, |tokens| tokens.output);
+        let output = ended.tokens().map_or(0, |tokens| tokens.output);
         minute.output_tokens = minute.output_tokens.saturating_add(output);
 
         // Only what the upstream serves has a name, or any client could use the names up.
@@ -133,61 +137,54 @@ impl Counts {
         let name = log.model.as_deref().unwrap_or(NONE);
         let model = index_of(&mut self.models, name, MAX_MODELS, is_success);
         let counts = &mut self.models[model].counts;
-        counts.tally.add(ended);
+        counts.tally.add(log);
         if is_success {
             counts.add_time(ended.first_byte());
         }
         let name = log.agent.as_deref().unwrap_or(NONE);
         let client = index_of(&mut self.clients, name, MAX_CLIENTS, log.attempts > 0);
-        self.clients[client].counts.tally.add(ended);
-        self.add_to_configs(ended, model);
-
-        self.recent.push_back(recent);
-        (self.recent.len() > MAX_RECENT)
-            .then(|| self.recent.pop_front())
-            .flatten()
-    }
-
-    fn add_to_configs(&mut self, ended: &Ended<'_>, model: usize) {
-        let log = ended.log;
-        for attempt in ended.attempts {
+        self.clients[client].counts.tally.add(log);
+        for attempt in attempts {
             let config = index_of(&mut self.configs, attempt.config, MAX_CONFIGS, true);
             let counts = &mut self.configs[config].counts;
             counts.rejected += u64::from(attempt.is_rejected);
             *entry(&mut counts.attempts, attempt.verdict) += 1;
         }
-        let name = ended.config().map_or(NONE, |name| name);
+        let name = ended.config.as_deref().unwrap_or(NONE);
         let config = index_of(&mut self.configs, name, MAX_CONFIGS, true);
-        let counts = &mut self.configs[config].counts;
-        counts.tally.add(ended);
+        self.configs[config].counts.add(log, model);
+
+        self.recent.push_back(ended);
+        (self.recent.len() > MAX_RECENT)
+            .then(|| self.recent.pop_front())
+            .flatten()
+    }
+}
+
+impl ConfigCounts {
+    /// Counts a request that it has served, for a model by its index.
+    fn add(&mut self, log: &AccessLog, model: usize) {
+        self.tally.add(log);
         let outcome = (log.status, log.end);
-        let is_known = counts.outcomes.iter().any(|(known, _)| *known == outcome);
-        let has_room = is_known || counts.outcomes.len() < MAX_OUTCOMES;
+        let is_known = self.outcomes.iter().any(|(known, _)| *known == outcome);
+        let has_room = is_known || self.outcomes.len() < MAX_OUTCOMES;
         let outcome = if has_room { outcome } else { (0, log.end) };
-        *entry(&mut counts.outcomes, outcome) += 1;
-        counts.spend = log.spend.or(counts.spend);
-        counts.budget = log.budget.or(counts.budget);
+        *entry(&mut self.outcomes, outcome) += 1;
+        self.spend = log.spend.or(self.spend);
+        self.budget = log.budget.or(self.budget);
         if let (Usage::None | Usage::Unknown, None) = (log.usage, log.cost) {
             return;
         }
-        let by_model = match counts.models.iter().position(|one| one.0 == model) {
-            Some(at) => &mut counts.models[at],
-            None => {
-                counts.models.push((model, Tokens::default(), 0.0));
-                let last = counts.models.len() - 1;
-                &mut counts.models[last]
-            }
-        };
-        if let Usage::Known(tokens) = log.usage {
-            by_model.1 = by_model.1.plus(tokens);
+        let (tokens, cost) = entry(&mut self.models, model);
+        if let Usage::Known(used) = log.usage {
+            *tokens = tokens.plus(used);
         }
-        by_model.2 += log.cost.unwrap_or_default();
+        *cost += log.cost.unwrap_or_default();
     }
 }
 
 impl Tally {
-    fn add(&mut self, ended: &Ended<'_>) {
-        let log = ended.log;
+    fn add(&mut self, log: &AccessLog) {
         self.requests += 1;
         match log.usage {
             Usage::None => {}

@@ -15,7 +15,7 @@ pub mod recent;
 mod tests;
 
 use self::counts::Counts;
-use self::recent::Ended;
+use self::recent::{Attempt, Ended};
 
 /// Counts what has passed. One for the process.
 #[derive(Debug)]
@@ -34,13 +34,12 @@ impl Ledger {
         }
     }
 
-    /// Counts a request that has ended.
-    pub fn add(&self, ended: Ended<'_>) {
-        let recent = ended.recent();
+    /// Counts a request that has ended, and its attempts in their order.
+    pub fn add<'r>(&self, ended: Ended, attempts: impl Iterator<Item = Attempt<'r>>) {
         // What falls out of the list is freed without the lock.
         let _oldest = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.add(&ended, recent)
+            counts.add(ended, attempts)
         };
     }
 

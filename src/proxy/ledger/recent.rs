@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::proxy::access_log::{AccessLog, ExchangeEnd};
+use crate::proxy::access_line;
+use crate::proxy::access_log::AccessLog;
 use crate::proxy::usage::tokens::{Tokens, Usage};
 
-/// The longest path, method or id in the list, in bytes.
+/// The longest path or id in the list, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// One attempt at a request: the configuration, and what its response said.
@@ -20,40 +21,28 @@ pub struct Attempt<'r> {
 }
 
 /// A request that has ended.
-#[derive(Debug)]
-pub struct Ended<'r> {
-    pub log: &'r AccessLog,
-    /// The path of its target.
-    pub path: &'r [u8],
-    /// In their order.
-    pub attempts: &'r [Attempt<'r>],
-    pub at: SystemTime,
-    pub duration: Duration,
-}
-
-/// What the list of the last requests shows of one.
 #[derive(Debug, Clone)]
-pub struct Recent {
-    pub at: SystemTime,
-    pub method: Box<str>,
-    pub path: Box<str>,
-    pub status: u16,
+pub struct Ended {
+    /// Without its configuration, which holds a secret.
+    pub log: AccessLog,
+    /// The name of the configuration that the client's response came from.
     pub config: Option<Arc<str>>,
-    pub model: Option<Box<str>>,
-    pub attempts: usize,
-    pub first_byte: Duration,
+    path: Box<[u8]>,
+    pub at: SystemTime,
     pub duration: Duration,
-    pub end: ExchangeEnd,
-    pub agent: Option<Box<str>>,
-    pub tokens: Option<Tokens>,
-    pub cost: Option<f64>,
-    pub id: Box<str>,
 }
 
-impl Ended<'_> {
-    /// The name of the configuration that the client's response came from.
-    pub fn config(&self) -> Option<&Arc<str>> {
-        self.log.config.as_ref().map(|config| &config.name)
+impl Ended {
+    /// The request of this log, which has ended just now. `target` is its request target.
+    pub fn of(mut log: AccessLog, target: &[u8]) -> Ended {
+        let path = log.path.of(target);
+        Ended {
+            path: path[..path.len().min(MAX_TEXT)].into(),
+            config: log.config.take().map(|config| Arc::clone(&config.name)),
+            at: SystemTime::now(),
+            duration: log.started.elapsed(),
+            log,
+        }
     }
 
     /// From the request's head to the response's; the whole time where there was none.
@@ -61,33 +50,32 @@ impl Ended<'_> {
         self.log.time_to_first_byte.unwrap_or(self.duration)
     }
 
-    pub(super) fn recent(&self) -> Recent {
-        let log = self.log;
-        Recent {
-            at: self.at,
-            method: text(log.method.as_str().as_bytes()),
-            path: text(self.path),
-            status: log.status,
-            config: self.config().cloned(),
-            model: log.model.clone(),
-            attempts: log.attempts,
-            first_byte: self.first_byte(),
-            duration: self.duration,
-            end: log.end,
-            agent: log.agent.clone(),
-            tokens: match log.usage {
-                Usage::Known(tokens) => Some(tokens),
-                Usage::None | Usage::Unknown => None,
-            },
-            cost: log.cost,
-            id: text(log.id.as_bytes()),
+    pub fn tokens(&self) -> Option<Tokens> {
+        match self.log.usage {
+            Usage::Known(tokens) => Some(tokens),
+            Usage::None | Usage::Unknown => None,
         }
+    }
+
+    /// As the log shows it.
+    pub fn method(&self) -> String {
+        text(self.log.method.as_str().as_bytes())
+    }
+
+    /// As the log shows it.
+    pub fn path(&self) -> String {
+        text(&self.path)
+    }
+
+    /// As the log shows it.
+    pub fn id(&self) -> String {
+        text(self.log.id.as_bytes())
     }
 }
 
-/// The text as the log shows it: cut, and `%XX` for what could be taken for something else.
-fn text(bytes: &[u8]) -> Box<str> {
+/// Cut, and `%XX` for what could be taken for something else.
+fn text(bytes: &[u8]) -> String {
     let mut shown = Vec::with_capacity(bytes.len().min(MAX_TEXT));
-    crate::proxy::access_line::push_path(&bytes[..bytes.len().min(MAX_TEXT)], &mut shown);
-    String::from_utf8_lossy(&shown).into()
+    access_line::push_path(&bytes[..bytes.len().min(MAX_TEXT)], &mut shown);
+    String::from_utf8_lossy(&shown).into_owned()
 }

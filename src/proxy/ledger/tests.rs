@@ -21,14 +21,11 @@ fn log() -> AccessLog {
     }
 }
 
-fn ended(log: &AccessLog) -> Ended<'_> {
-    Ended {
-        log,
-        path: b"/v1/x",
-        attempts: &[],
-        at: UNIX_EPOCH + Duration::from_secs(600 * 60),
-        duration: Duration::from_millis(70),
-    }
+fn ended(log: &AccessLog) -> Ended {
+    let mut ended = Ended::of(log.clone(), b"/v1/x");
+    ended.at = UNIX_EPOCH + Duration::from_secs(600 * 60);
+    ended.duration = Duration::from_millis(70);
+    ended
 }
 
 fn named<'c, T>(list: &'c [super::counts::Named<T>], name: &str) -> Option<&'c T> {
@@ -38,7 +35,8 @@ fn named<'c, T>(list: &'c [super::counts::Named<T>], name: &str) -> Option<&'c T
 
 fn counted(logs: &[AccessLog]) -> Counts {
     let ledger = Ledger::new();
-    logs.iter().for_each(|log| ledger.add(ended(log)));
+    let none = std::iter::empty;
+    logs.iter().for_each(|log| ledger.add(ended(log), none()));
     ledger.counts()
 }
 
@@ -102,7 +100,7 @@ fn only_served_models_and_forwarded_clients_get_a_name_and_not_too_many() {
     assert_eq!(others, 300 - 49 + 1);
     assert_eq!(counts.recent.len(), 20);
     let last = counts.recent.back().unwrap();
-    assert_eq!(last.model.as_deref(), Some("model-299"));
+    assert_eq!(last.log.model.as_deref(), Some("model-299"));
 }
 
 #[test]
@@ -134,10 +132,7 @@ fn attempts_count_for_their_own_configuration() {
         attempts: 2,
         ..log()
     };
-    ledger.add(Ended {
-        attempts: &attempts,
-        ..ended(&log)
-    });
+    ledger.add(ended(&log), attempts.into_iter());
     let counts = ledger.counts();
     let dead = named(&counts.configs, "dead").unwrap();
     assert_eq!(dead.attempts, [("credential", 1)]);
