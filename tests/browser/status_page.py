@@ -331,6 +331,38 @@ def labelled(desk):
     equal((levels[0], levels.count("h1"), "h2" in levels), ("h1", 1, True), "headings")
 
 
+def many_rows(desk):
+    desk.open()
+    most_used = "most-used/1"
+
+    def add(status):
+        row = {**status["clients"][0], "requests": 1}
+        status["clients"] = [{**row, "agent": f"agent-{at}"} for at in range(200)]
+        status["clients"].append({**row, "agent": most_used, "requests": 9})
+
+    desk.tell(add)
+    desk.wait_for_text("#h-clients", "20 of 201")
+    rows = "return [...document.querySelectorAll('#clients tbody th')].map((it) => it.textContent)"
+    names = desk.browser.run(rows)
+    equal((len(names), names[0]), (20, most_used))
+
+
+def only_while_visible(desk):
+    desk.open()
+    desk.browser.run(
+        """window.asked = window.looked = 0;
+        const real = fetch;
+        window.fetch = (...it) => { asked += 1; return real(...it); };
+        Object.defineProperty(document, "hidden", { get: () => { looked += 1; return isAway; } });
+        window.isAway = true;"""
+    )
+    # Each timer looks whether the page is visible, at every tick.
+    wait_for("the timers", lambda: desk.browser.run("return looked") >= 8, SOON)
+    equal(desk.browser.run("return asked"), 0, "requests while hidden")
+    desk.browser.run("isAway = false; document.dispatchEvent(new Event('visibilitychange'))")
+    equal(desk.browser.run("return asked"), 1, "requests when visible again")
+
+
 def gone(desk):
     desk.open()
     equal(desk.text("#gone"), "", "what is said of a proxy that answers")
@@ -361,5 +393,7 @@ CHECKS = {
     "the page is never wider than its window": narrow,
     "the page is used with a keyboard": by_keyboard,
     "the page names its tables, pictures and controls": labelled,
+    "the page shows the busiest of many clients": many_rows,
+    "the page asks only while it is visible": only_while_visible,
     "the page says that the proxy is gone, and recovers": gone,
 }
