@@ -99,7 +99,6 @@ def main():
     harness.start_watchdog(60, desk.close)
     try:
         PICTURES.mkdir(exist_ok=True)
-        desk.post("/v1/chat/completions", "demo-gpt")
         for scheme in ("light", "dark"):
             desk.open(WIDTH, scheme)
             desk.tell(busy_hour)

@@ -60,7 +60,7 @@ class Desk:
     """What the checks share: the demo, which has served some requests, and a browser with its logs."""
 
     def __init__(self):
-        self.proxy = Proxy(command=("demo",))
+        self.proxy, self.used = Proxy(command=("demo",)), None
         self.browser = driver.Browser([], [], logs=("performance", "browser"))
         self.browser.command(
             "Browser.grantPermissions",
@@ -90,8 +90,10 @@ class Desk:
         finally:
             connection.close()
 
-    def send_some(self):
+    def use(self):
         """What the demo advises: one configuration fails, another one lacks a model and a budget."""
+        if self.used is self.proxy:
+            return
         equal(self._request("GET", "/v1/models", None, {"User-Agent": "desk/1.0"})[0], 200)
         for model, path, more in (
             ("demo-gpt", "/v1/chat/completions", {"stream": True}),
@@ -100,8 +102,11 @@ class Desk:
             ("demo-gpt", "/v1/chat/completions", {}),
         ):
             equal(self.post(path, model, **more), 200, f"the status for {model}")
+        self.used = self.proxy
 
     def open(self, width=1200, scheme="light"):
+        """Opens the page of a proxy that has been used."""
+        self.use()
         self.browser.show(width, scheme)
         self.browser.open(f"{self.proxy.url}/-/")
         self.wait_for_text("#summary", "available")
@@ -138,16 +143,17 @@ def seconds(text):
 
 
 def fresh(desk):
-    desk.open()
-    contains(desk.text("#summary"), "3 of 3 configurations available")
-    contains(desk.text("#empty"), f"curl -s {desk.proxy.url}/v1/models")
-    equal(desk.text("#recent"), "", "the last requests")
-    contains(desk.text("#choose"), "MODEL")
+    with Proxy(command=("demo",)) as proxy:
+        desk.browser.show(1200, "light")
+        desk.browser.open(f"{proxy.url}/-/")
+        desk.wait_for_text("#summary", "3 of 3 configurations available")
+        contains(desk.text("#empty"), f"No request yet. Try: curl -s {proxy.url}/v1/models")
+        equal(desk.text("#recent"), "", "the last requests")
+        contains(desk.text("#choose"), "MODEL")
 
 
 def shown(desk):
     desk.open()
-    desk.send_some()
     desk.wait_for_text("#recent", "demo-costly")
     rows = desk.text("#configurations")
     for part in ("Failed", "401", "Next try in", "Budget spent", "Back in", "demo-vip denied", "Available"):
@@ -166,7 +172,7 @@ def countdown(desk):
     texts = "return [...document.querySelectorAll('#configurations .left')].map((it) => it.textContent)"
     left = lambda: [seconds(it) for it in desk.browser.run(texts)]
     before = left()
-    equal(len(before), 3, "rests that are shown")
+    equal(len(before), 3, "rests that are shown: of the credential, the budget and the model")
     told = [it["rest_s"] for it in desk.status()["configurations"] if it["rest_s"]]
     for rest in told:
         assert any(abs(rest - it) <= 2 for it in before), f"{rest} s are told, {before} are shown"
@@ -233,7 +239,9 @@ def copies(desk):
 
 def copied_command(desk):
     """The command does what it says, with a model that was chosen."""
+    equal(desk.post("/v1/chat/completions", FOREIGN_MODEL), 200)
     desk.open()
+    desk.wait_for_text("#choose", FOREIGN_MODEL)
     desk.browser.run(
         """const it = document.querySelector("#model"); it.value = arguments[0];
         it.dispatchEvent(new Event("change", { bubbles: true }))""",
@@ -276,7 +284,7 @@ def readable(scheme):
     def check(desk):
         for width in (1200, 360):
             desk.open(width, scheme)
-            desk.wait_for_text("#recent", "demo-gpt")
+            desk.wait_for_text("#recent", "desk/1.0")
             found = desk.browser.run(CONTRASTS)
             assert len(found) > 100, f"{len(found)} texts only"
             weak = [it for it in found if it[0] < LEAST_CONTRAST]
@@ -371,7 +379,7 @@ def gone(desk):
     desk.wait_for_text("#gone", "No answer from the proxy since ")
     assert re.search(r"since \d\d:\d\d:\d\d\.", desk.text("#gone")), desk.text("#gone")
     contains(desk.browser.title(), "no answer")
-    contains(desk.text("#recent"), "demo-gpt")
+    contains(desk.text("#recent"), "demo-costly")
     desk.proxy = Proxy(command=("demo",), port=port)
     wait_for("the page to recover", lambda: not desk.text("#gone"), SOON)
     contains(desk.text("#summary"), "3 of 3 configurations available")
