@@ -298,9 +298,15 @@ def narrow(desk):
         name = "x" * 64
         for kind, key in (("configurations", "name"), ("models", "model"), ("clients", "agent")):
             status[kind][0][key] = name
+        tokens = {"input": 10**9, "cached": 10**8, "output": 10**8, "known": 9, "unknown": 1}
+        cost = {"total": 12345.67, "unknown": 0}
+        for it in (status["configurations"][0], status["models"][0], status["clients"][0], status):
+            it.update(tokens=tokens, cost=cost)
+        status["configurations"][0].update(requests=10**6, spend=12345.67, budget=20000.0)
+        status["recent"][0].update(tokens=tokens, cost=12.3456, status=502, end="upstream_timeout")
         status["recent"][0].update(path=f"/{'y' * 300}", id="z" * 64, model=name, agent=name)
 
-    for width in (360, 700, 900, 1200):
+    for width in (360, 700, 1089, 1200):
         desk.open(width)
         desk.tell(lengthen)
         desk.wait_for_text("#recent", "y" * 300)
