@@ -8,6 +8,9 @@ use crate::proxy::sse::lines::{Part, Position};
 
 /// The data of the last event in OpenAI's streams of completions.
 const DONE: &[u8] = b"[DONE]";
+/// How many events at the end of a stream may tell what it used or that it failed: usage, an error and
+/// the mark of the end, each in one of its own.
+const LAST_EVENTS: usize = 4;
 /// The longest start of a line that is looked at, in bytes: `event:`.
 const MAX_START: usize = 6;
 /// The name of an event that is an error.
@@ -62,16 +65,37 @@ struct Start {
 }
 
 impl EventReader {
-    /// Reads the next piece of the stream.
+    /// Reads the next piece of the stream. Once the first events have told what they can, of each piece
+    /// only the last events are read: the last ones of the stream are among them.
     pub fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
         let mut rest = piece;
-        while let Some(part) = self.position.next(&mut rest) {
-            match part {
-                Part::Text(text) => self.text(text),
-                Part::LineEnd => self.end_line(),
-                Part::EventEnd => self.end_event(totals),
+        let mut may_skip = true;
+        loop {
+            if may_skip && totals.has_begun() {
+                may_skip = false;
+                if let Some(start) = last_events(rest) {
+                    self.forget_event();
+                    rest = &rest[start..];
+                }
+            }
+            match self.position.next(&mut rest) {
+                Some(Part::Text(text)) => self.text(text),
+                Some(Part::LineEnd) => self.end_line(),
+                Some(Part::EventEnd) => self.end_event(totals),
+                None => return,
             }
         }
+    }
+
+    /// Begins anew after the end of an event.
+    fn forget_event(&mut self) {
+        self.end_line();
+        self.position = Position::Boundary;
+        self.may_be_blank = false;
+        self.is_error = false;
+        self.data = Data::Blank;
+        self.json = JsonScanner::default();
+        self.facts.clear();
     }
 
     /// Reads what has come of the last event, whose end is missing.
@@ -178,6 +202,25 @@ impl EventReader {
             self.facts.clear();
         }
         self.data = Data::Blank;
+    }
+}
+
+/// Where the last events of `piece` begin, if there are others before them. Streams whose lines end
+/// with CR alone have none that are found.
+fn last_events(piece: &[u8]) -> Option<usize> {
+    let mut events = 0;
+    let mut end = piece.len();
+    loop {
+        let line_feed = memchr::memrchr(b'\n', &piece[..end])?;
+        let before = piece[..line_feed].strip_suffix(b"\r");
+        let before = before.unwrap_or(&piece[..line_feed]);
+        if before.ends_with(b"\n") {
+            events += 1;
+            if events > LAST_EVENTS {
+                return Some(line_feed + 1);
+            }
+        }
+        end = line_feed;
     }
 }
 

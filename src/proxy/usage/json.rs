@@ -3,7 +3,7 @@
 //!
 //! Values that are not wanted are skipped without being parsed. What is not JSON ends the scan.
 
-use memchr::memchr3;
+use memchr::{memchr_iter, memchr3};
 
 use super::facts::{Facts, Member, Node, Value};
 
@@ -283,13 +283,14 @@ fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
         let backslashes = text.iter().rev().take_while(|byte| **byte == b'\\');
         backslashes.count() % 2 == 1
     };
-    let mut at = start;
-    while let Some(found) = find([b'"'; 3], &bytes[at..]) {
-        let quote = at + found;
-        if !is_odd(&bytes[start..quote]) {
-            return Some(quote);
+    let (near, far) = bytes[start..].split_at((bytes.len() - start).min(NEAR));
+    let is_quote = |(_, byte): &(usize, &u8)| **byte == b'"';
+    let near_quotes = near.iter().enumerate().filter(is_quote).map(|(at, _)| at);
+    let far_quotes = memchr_iter(b'"', far).map(|at| near.len() + at);
+    for quote in near_quotes.chain(far_quotes) {
+        if !is_odd(&bytes[start..start + quote]) {
+            return Some(start + quote);
         }
-        at = quote + 1;
     }
     *is_escaped = is_odd(&bytes[start..]);
     None

@@ -461,6 +461,35 @@ fn events_tell_their_usage_however_their_lines_are_written() {
 }
 
 #[test]
+fn a_long_stream_tells_at_its_beginning_and_its_end_in_pieces_of_any_size() {
+    let delta = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"x\"}}\n\n";
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n";
+    let end = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\nevent: ping\ndata: {}\n\ndata: {\"type\":\"message_stop\"}\n\n";
+    for line_end in ["\n", "\r\n", "\r"] {
+        for (end, bad_end) in [
+            (end, None),
+            (
+                &format!("{end}event: error\ndata: {{}}\n\n"),
+                Some(BadEnd::ErrorEvent),
+            ),
+            (
+                "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n",
+                Some(BadEnd::Incomplete),
+            ),
+        ] {
+            let text = format!("{start}{}{end}", delta.repeat(200)).replace('\n', line_end);
+            let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
+            for size in [1, 7, 100, 1000, 5000, text.len()] {
+                let pieces = text.as_bytes().chunks(size);
+                let seen = observe("/v1/messages", 200, &fields, pieces).unwrap();
+                assert_eq!(seen.usage, known(11, 0, 9), "{size} {line_end:?}");
+                assert_eq!(seen.bad_end, bad_end, "{size} {line_end:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_stream_ends_badly_with_an_error_or_without_its_last_event() {
     use BadEnd::{ErrorEvent, Incomplete};
     let (chat, responses) = ("/v1/chat/completions", "/v1/responses");

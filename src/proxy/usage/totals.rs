@@ -108,6 +108,11 @@ impl Totals {
             facts.has_finish_reason || matches!(facts.kind, Kind::MessageStop | Kind::ResponseEnd);
     }
 
+    /// Whether the first events have told what only they tell: the form, the model, a message's input.
+    pub fn has_begun(&self) -> bool {
+        self.form.is_some() && !self.model.is_empty()
+    }
+
     /// Takes note of `[DONE]`.
     pub fn note_done(&mut self) {
         self.has_done = true;
