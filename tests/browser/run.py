@@ -2,7 +2,7 @@
 
 A headless Chromium opens pages of several origins, which try every way that ways.js knows to have
 the browser send a request. What the upstream gets is counted. Where Chromium cannot be installed it
-says so and ends well, unless REQUIRE_BROWSER=1. All traffic is on loopback; a run takes a minute.
+says so and ends well, unless REQUIRE_BROWSER=1. All traffic is on loopback; a run takes two minutes.
 
 Files: driver.py drives the browser; pages.py serves the pages; status_page.py has the checks of the proxy's
 own page. FLOW_PROXY_BIN names the binary; the
