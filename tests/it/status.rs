@@ -133,6 +133,7 @@ fn a_rest_is_told_with_its_reason_and_its_end() {
     ]);
     let proxy = start_proxy(&upstream, 3);
     assert_eq!(post(proxy.address(), CHAT, b"{}").status, 200);
+    proxy.wait_for_access_line(1);
     let status = status(&proxy);
     let one = |index: usize| &status["configurations"][index];
     assert_eq!(
