@@ -78,6 +78,10 @@ ifndef FLOW_PROXY_BIN
 endif
 	tests/metrics.sh
 
+.PHONY: screenshots
+screenshots: build ## Take the pictures in docs/ of the proxy's own page
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/browser/screenshots.py
+
 .PHONY: bench
 bench: ## Measure against a relay, nginx and HAProxy on loopback (ARGS="--rounds 3 --only small")
 	$(CARGO) bench --locked --bench bench -- $(ARGS)

@@ -4,6 +4,7 @@
 //! - A child module names nothing that its own `mod.rs` defines or re-exports.
 //! - Words that only this project would understand do not come back.
 //! - Files and directories stay small.
+//! - The page is one document that asks for nothing from elsewhere and makes no markup of what it is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,26 @@ const PROSE: [&str; 12] = [
 const MAX_FILE_LINES: usize = 400;
 const MAX_FILES: usize = 13;
 
+const PAGE: &str = "src/proxy/admin/page.html";
+/// Bytes: "one HTML document under 24 KB".
+const MAX_PAGE: usize = 24_000;
+/// What makes markup or code of a text, or asks for something from elsewhere.
+const NOT_IN_PAGE: [&str; 13] = [
+    "innerhtml",
+    "outerhtml",
+    "insertadjacent",
+    "document.write",
+    "createcontextualfragment",
+    "domparser",
+    "srcdoc",
+    "eval(",
+    "function(",
+    "javascript:",
+    "import(",
+    "http://",
+    "https://",
+];
+
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files: Vec<Source> = files_under(&root.join("src"))
@@ -93,6 +114,7 @@ fn main() -> ExitCode {
     let mut found = imports(&files);
     found.extend(sizes(&files));
     found.extend(words(root));
+    found.extend(page(root));
     for line in &found {
         println!("{line}");
     }
@@ -362,6 +384,43 @@ fn words(root: &Path) -> Vec<String> {
                 let number = number + 1;
                 found.push(format!("{name}:{number}: '{word}': say {instead}"));
             }
+        }
+    }
+    found
+}
+
+/// What its policy needs (one style and one script, whose hashes it names), and what keeps it harmless.
+fn page(root: &Path) -> Vec<String> {
+    let Ok(page) = fs::read_to_string(root.join(PAGE)) else {
+        return vec![format!("{PAGE}: cannot be read")];
+    };
+    let text = page.to_lowercase();
+    let mut found = Vec::new();
+    if page.len() >= MAX_PAGE {
+        found.push(format!(
+            "{PAGE}: {} bytes, less than {MAX_PAGE}",
+            page.len()
+        ));
+    }
+    for name in ["style", "script"] {
+        let (all, plain) = (format!("<{name}"), format!("<{name}>"));
+        if text.matches(&all).count() != 1 || text.matches(&plain).count() != 1 {
+            found.push(format!("{PAGE}: one <{name}> element, without attributes"));
+        }
+    }
+    let forbidden = NOT_IN_PAGE.iter().filter(|word| text.contains(*word));
+    found.extend(forbidden.map(|word| format!("{PAGE}: '{word}'")));
+    let attributes = text.split_whitespace().map(|word| {
+        let name = word.split('=').next().unwrap_or_default();
+        (name, word.len() > name.len())
+    });
+    let is_event = |name: &str| {
+        let event = name.strip_prefix("on").unwrap_or_default();
+        !event.is_empty() && event.chars().all(|c| c.is_ascii_alphabetic())
+    };
+    for (name, has_value) in attributes {
+        if has_value && (name == "style" || is_event(name)) {
+            found.push(format!("{PAGE}: an attribute {name}"));
         }
     }
     found

@@ -1,5 +1,6 @@
 """A headless Chromium, driven by ChromeDriver over WebDriver (W3C), with the standard library only."""
 
+import base64
 import http.client
 import json
 import os
@@ -56,9 +57,9 @@ def install():
 
 class Browser:
     """A browser with one tab, in which the names `hosts` lead to 127.0.0.1 and the pages of `origins` may
-    do what `https://` pages may."""
+    do what `https://` pages may. `logs` are kept: `browser` (messages), `performance` (events)."""
 
-    def __init__(self, hosts, origins):
+    def __init__(self, hosts, origins, logs=()):
         self.directory = tempfile.TemporaryDirectory(prefix="flow-proxy-browser-")
         self.session = None
         self.driver = subprocess.Popen(
@@ -78,6 +79,7 @@ class Browser:
         ]
         options = {"binary": shutil.which(CHROMIUM), "args": arguments}
         wanted = {"goog:chromeOptions": options, "pageLoadStrategy": "normal"}
+        wanted["goog:loggingPrefs"] = {name: "ALL" for name in logs}
         try:
             made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         except BaseException:
@@ -124,6 +126,42 @@ class Browser:
         """Returns the value of the function body, or of its promise."""
         body = {"script": script, "args": list(arguments)}
         return self._call("POST", f"{self.session}/execute/sync", body)
+
+    def log(self, name):
+        """Returns what a log has got since it was last asked for."""
+        return self._call("POST", f"{self.session}/se/log", {"type": name})
+
+    def press(self, key):
+        """Presses a key, named by its code in WebDriver's table or by its character."""
+        steps = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        actions = [{"type": "key", "id": "keyboard", "actions": steps}]
+        self._call("POST", f"{self.session}/actions", {"actions": actions})
+
+    def command(self, name, **parameters):
+        """Returns what a command of the DevTools protocol returns."""
+        body = {"cmd": name, "params": parameters}
+        return self._call("POST", f"{self.session}/goog/cdp/execute", body)
+
+    def show(self, width, scheme):
+        """Sets the width of the window, in CSS pixels, and `light` or `dark`."""
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.command("Emulation.setDeviceMetricsOverride", **metrics)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.command("Emulation.setEmulatedMedia", features=[feature])
+
+    def picture(self, height=None):
+        """Returns the page as PNG, down to `height` or whole."""
+        size = self.run("const it = document.documentElement; return [innerWidth, it.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": size[0], "height": height or size[1], "scale": 1}
+        taken = self.command("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(taken["data"])
+
+    def click(self, selector):
+        """Clicks the element as a user does: where it is, if nothing else is on top of it."""
+        found = self._call(
+            "POST", f"{self.session}/element", {"using": "css selector", "value": selector}
+        )
+        self._call("POST", f"{self.session}/element/{next(iter(found.values()))}/click", {})
 
     def close(self):
         try:

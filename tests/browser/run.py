@@ -1,10 +1,11 @@
-"""What web pages can do with the proxy, in a real browser: `make test-browser` (`ONLY=WORD`).
+"""What web pages can do with the proxy, and its own page, in a real browser: `make test-browser` (`ONLY=WORD`).
 
 A headless Chromium opens pages of several origins, which try every way that ways.js knows to have
 the browser send a request. What the upstream gets is counted. Where Chromium cannot be installed it
-says so and ends well, unless REQUIRE_BROWSER=1. All traffic is on loopback; a run takes a minute.
+says so and ends well, unless REQUIRE_BROWSER=1. All traffic is on loopback; a run takes two minutes.
 
-Files: driver.py drives the browser; pages.py serves the pages. FLOW_PROXY_BIN names the binary; the
+Files: driver.py drives the browser; pages.py serves the pages; status_page.py has the checks of the proxy's
+own page. FLOW_PROXY_BIN names the binary; the
 default is target/release/flow-proxy.
 """
 
@@ -21,6 +22,7 @@ from pages import Sites
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "clients"))
+import status_page  # noqa: E402
 from clients import harness  # noqa: E402
 from clients.harness import Proxy, contains, equal, wait_for  # noqa: E402
 from clients.upstream import Upstream  # noqa: E402
@@ -243,16 +245,22 @@ def main():
         is_required = os.environ.get("REQUIRE_BROWSER") == "1"
         print(f"Chromium cannot be installed, its checks are left out: {why}", flush=True)
         return 1 if is_required else 0
-    lab = Lab()
-    harness.start_watchdog(WHOLE_RUN, lab.close)
-    chosen = [(title, run) for title, run in CHECKS.items() if word in title]
+    labs = []
+    close = lambda: [lab.close() for lab in labs]
+    harness.start_watchdog(WHOLE_RUN, close)
+    checks = []
     try:
-        results = harness.run_all(
-            [harness.Check(title, lambda run=run: run(lab)) for title, run in chosen]
-        )
+        for kind, titles in ((Lab, CHECKS), (status_page.Desk, status_page.CHECKS)):
+            chosen = [(title, run) for title, run in titles.items() if word in title]
+            if chosen:
+                labs.append(kind())
+            checks += [
+                harness.Check(title, lambda run=run, lab=labs[-1]: run(lab)) for title, run in chosen
+            ]
+        results = harness.run_all(checks)
     finally:
         harness.end_all_processes()
-        lab.close()
+        close()
     print(f"{results.passed} passed, {results.failed} failed", flush=True)
     return 1 if results.failed else 0
 

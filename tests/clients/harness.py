@@ -58,18 +58,18 @@ def credentials(count):
 
 
 class Proxy:
-    """A running flow-proxy on a free port."""
+    """A running flow-proxy, on a free port if none is given."""
 
     started = []
 
-    def __init__(self, *arguments, secrets=None, command=()):
+    def __init__(self, *arguments, secrets=None, command=(), port=0):
         self.directory = tempfile.TemporaryDirectory(prefix="flow-proxy-clients-")
         path = pathlib.Path(self.directory.name)
         (path / "secrets.json").write_text(json.dumps(secrets or credentials(3)))
         (path / "secrets.json").chmod(0o600)
         self.lines = []
         self.process = subprocess.Popen(
-            [BINARY, *command, "--port", "0", *arguments],
+            [BINARY, *command, "--port", str(port), *arguments],
             cwd=path,
             env=clean_environment(),
             stdin=subprocess.DEVNULL,
