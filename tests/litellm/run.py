@@ -90,9 +90,21 @@ def run_all(lab, word):
     """The long checks mostly wait, so they run beside the others; their lines come last."""
     chosen = lambda checks: [(title, run) for title, run in checks if word in title]
     beside = [(title, Beside(run, lab)) for title, run in chosen(support.LONG_CHECKS)]
-    checks = [(title, lambda run=run: run(lab)) for title, run in chosen(support.CHECKS)]
+    checks = [(title, lambda run=run: run_once(lab, run)) for title, run in chosen(support.CHECKS)]
     checks += [(title, thread.result) for title, thread in beside]
     return harness.run_all([harness.Check(*check) for check in checks])
+
+
+def run_once(lab, run):
+    """Runs a check, and once more if LiteLLM has crashed meanwhile."""
+    port = lab.litellm.port
+    try:
+        run(lab)
+    except Exception:
+        # Its port is another one if it was started anew for a check beside this one.
+        if not lab.litellm.restart_after_crash() and lab.litellm.port == port:
+            raise
+        run(lab)
 
 
 class Beside(threading.Thread):
@@ -100,7 +112,7 @@ class Beside(threading.Thread):
 
     def __init__(self, run, lab):
         super().__init__(daemon=True)
-        self.check = lambda: run(lab)
+        self.check = lambda: run_once(lab, run)
         self.error = None
         self.start()
 

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from . import config
@@ -23,21 +24,24 @@ class LiteLLM:
 
     def __init__(self, venv):
         self.provider = Provider()
+        self.venv = venv
+        self.lock = threading.Lock()
         self.directory = tempfile.TemporaryDirectory(prefix="flow-proxy-litellm-")
         self.process = None
         try:
-            self.start(venv, pathlib.Path(self.directory.name))
+            self.start()
         except BaseException:
             self.end()
             raise
 
-    def start(self, venv, directory):
+    def start(self):
+        directory = pathlib.Path(self.directory.name)
         config.write(directory / "config.yaml", self.provider.url)
         log = directory / "litellm.log"
         with socket.create_server(("127.0.0.1", 0)) as listener, log.open("w") as output:
             self.port = listener.getsockname()[1]
             self.process = subprocess.Popen(
-                [str(venv / "bin" / "python"), "-m", "lab.serve", str(listener.fileno())],
+                [str(self.venv / "bin" / "python"), "-m", "lab.serve", str(listener.fileno())],
                 cwd=directory,
                 env=environment(directory / "config.yaml"),
                 pass_fds=[listener.fileno()],
@@ -48,6 +52,18 @@ class LiteLLM:
         if not self.is_ready():
             last = log.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"LiteLLM did not start:\n{last}")
+
+    def restart_after_crash(self):
+        """Starts it once more if its process has ended by itself, which it does not do in order: Python
+        crashes in it now and then. False: it runs."""
+        with self.lock:
+            # None: it has been started anew for another check, or runs.
+            crash = self.process.poll()
+            if crash is None:
+                return False
+            print(f"     LiteLLM has crashed ({crash}) and is started once more", flush=True)
+            self.start()
+            return True
 
     def is_ready(self):
         """Waits until it responds; False: it has ended, or takes too long."""
