@@ -132,8 +132,16 @@ impl Block {
         };
         let network: IpAddr = network.trim_matches(['[', ']']).parse().ok()?;
         let width = width(network);
-        let bits = bits.unwrap_or(width);
-        (bits <= width).then_some(Block { network, bits })
+        let bits: u32 = bits.unwrap_or(width);
+        // RFC 4291 section 2.5.5.2: the last 32 bits are an IPv4 address.
+        let block = match network.to_canonical() {
+            IpAddr::V4(v4) if network.is_ipv6() && bits >= 96 => Block {
+                network: v4.into(),
+                bits: bits - 96,
+            },
+            _ => Block { network, bits },
+        };
+        (bits <= width).then_some(block)
     }
 
     /// Whether `address` is in it.

@@ -15,7 +15,7 @@ const USUAL_LINE: usize = 320;
 /// The longest path in the log, and the longest method, in bytes.
 const MAX_PATH: usize = 512;
 /// The longest request id in the log, in bytes.
-const MAX_ID: usize = 128;
+pub const MAX_ID: usize = 128;
 
 /// Writes the line, if its level is on. `peer` is the client's address, `target` the request target.
 pub fn write(log: &AccessLog, peer: &str, target: &[u8]) {
@@ -263,7 +263,7 @@ fn shown_amount(amount: f64) -> String {
     }
 }
 
-fn push_id(id: &[u8], line: &mut Vec<u8>) {
+pub fn push_id(id: &[u8], line: &mut Vec<u8>) {
     push_escaped(&id[..id.len().min(MAX_ID)], line);
 }
 

@@ -76,8 +76,8 @@ pub struct AccessLog {
     pub upstream_id: Option<Box<[u8]>>,
     /// LiteLLM's id of the call, of responses from 400 on.
     pub call_id: Option<Box<[u8]>>,
-    /// Written at DEBUG only: a health check.
-    pub is_probe: bool,
+    /// Written at DEBUG only: a health check, or another look at the proxy itself.
+    pub is_own_page: bool,
 }
 
 impl AccessLog {
@@ -107,7 +107,7 @@ impl AccessLog {
             id,
             upstream_id: None,
             call_id: None,
-            is_probe: false,
+            is_own_page: false,
         }
     }
 
@@ -203,7 +203,7 @@ impl AccessLog {
     /// The level of its line.
     pub fn level(&self) -> Level {
         match self.status {
-            _ if self.is_probe => Level::Debug,
+            _ if self.is_own_page => Level::Debug,
             500.. => Level::Error,
             400.. => Level::Warn,
             _ if !self.ends_well() => Level::Warn,

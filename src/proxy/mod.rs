@@ -195,12 +195,16 @@ impl Proxy {
             && let Some(page) = admin::page(
                 path,
                 &head.method,
-                || self.access.check_admin(exchange.peer(), &head.fields),
+                || {
+                    // It may take a while to make.
+                    exchange.call().before_blocking();
+                    self.access.check_admin(exchange.peer(), &head.fields)
+                },
                 &self.look(exchange),
             )
         {
             let page = page?;
-            request.log.is_probe = true;
+            request.log.is_own_page = true;
             own_response::send_page(exchange, &mut request.log, &page);
             return Ok(Progress::Done);
         }
@@ -295,7 +299,7 @@ impl Proxy {
         {
             log::warn!("A request was answered 404: {hint}");
         }
-        if !log.is_probe {
+        if !log.is_own_page {
             let ended = Ended::of(request.log, &exchange.head.target);
             self.ledger.add(ended, request.attempts.outcomes());
         }

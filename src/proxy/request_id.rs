@@ -26,6 +26,15 @@ impl RequestId {
             RequestId::Own(id) => id,
         }
     }
+
+    /// Keeps its first bytes only.
+    pub fn cut(&mut self, length: usize) {
+        if let RequestId::Client(id) = self
+            && id.len() > length
+        {
+            *id = id[..length].into();
+        }
+    }
 }
 
 /// Makes request ids: unique in this process, and very probably unique beyond it.

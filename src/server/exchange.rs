@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
+use socket2::SockRef;
 
 use super::admission::{Admission, ServerLoad};
 use super::connection::client::{Client, ClientError};
@@ -19,6 +20,9 @@ use crate::net::wait::{CallContext, WaitError};
 
 /// Bytes of a response body that a thread sends while it leads an event loop. More is long work.
 const MAX_BODY_BYTES_AS_LEADER: u64 = 64 * 1024;
+
+/// Bytes that the send buffer of a new connection takes in any case.
+const MIN_SEND_BUFFER: usize = 16 * 1024;
 
 /// One request and its response.
 ///
@@ -272,6 +276,11 @@ impl<'a> Exchange<'a> {
             WritePolicy::NeverWait => Duration::ZERO,
         };
         let pending = self.output.pending();
+        if self.write_policy == WritePolicy::NeverWait && pending.len() > MIN_SEND_BUFFER {
+            // What does not fit is lost. As large as the system allows, else as large as it is.
+            let socket = SockRef::from(&*self.client.socket);
+            let _ = socket.set_send_buffer_size(2 * pending.len());
+        }
         let call = self.call.unwatched();
         let result = socket::write_all(&self.client.socket, pending, stall, call);
         if self.body_bytes_out > MAX_BODY_BYTES_AS_LEADER {

@@ -20,7 +20,8 @@ fn status(proxy: &ProxyProcess) -> Value {
 /// The status once so many requests have ended: they are counted behind their response.
 fn status_after(proxy: &ProxyProcess, requests: u64) -> Value {
     wait_until("the requests to be counted", SOON, || {
-        status(proxy)["requests"]["total"] == requests
+        let counted = &status(proxy)["requests"];
+        counted["total"] == requests && counted["in_flight"] == 0
     });
     status(proxy)
 }
@@ -310,4 +311,69 @@ fn a_browser_that_asks_for_the_root_is_sent_to_the_page() {
         assert_eq!(send(&proxy, &head).status, 200, "{head}");
     }
     assert_eq!(upstream.requests().len(), 4);
+}
+
+#[test]
+fn a_response_that_is_passed_on_after_others_counts_for_its_own_configuration() {
+    let upstream = FakeFlow::answering_by_client(&[
+        (
+            "client-1",
+            Answer::limited(Some("40")).header("x-litellm-key-spend", "7"),
+        ),
+        ("client-2", Answer::unauthorized()),
+    ]);
+    let proxy = start_proxy(&upstream, 2);
+    assert_eq!(post(proxy.address(), CHAT, b"{}").status, 429);
+    let status = status_after(&proxy, 1);
+    let one = |index: usize| &status["configurations"][index];
+    assert_eq!(
+        (&one(0)["requests"], &one(0)["spend"]),
+        (&1.into(), &7.0.into())
+    );
+    assert_eq!(
+        (&one(1)["requests"], &one(1)["rejected"]),
+        (&0.into(), &1.into())
+    );
+    let line = proxy.wait_for_access_line(1);
+    assert_eq!(
+        (line.field("config"), line.field("attempts")),
+        ("primary-1", "2")
+    );
+}
+
+#[test]
+fn the_status_is_whole_while_all_workers_are_busy() {
+    let (_upstream, _commands, proxy, _client) = start_stream(&[("--workers", "1")]);
+    let entries: Vec<Value> = (1..=700).map(credential).collect();
+    fs::write(proxy.file("secrets.json"), Value::from(entries).to_string()).unwrap();
+    proxy.signal("HUP");
+    wait_until("the new configurations", SOON, || {
+        let status = status(&proxy);
+        let configurations = status["configurations"].as_array().unwrap();
+        assert_eq!(status["workers"]["busy"], 1);
+        configurations.len() >= 700
+    });
+    let mut slow = RawClient::connect(proxy.address());
+    slow.send("GET /-/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    // The whole body is on its way before anything is read.
+    wait_until("another page", SOON, || {
+        get(proxy.address(), "/-/health").status == 200
+    });
+    let response = slow.read_response();
+    assert!(response.body.len() > 150_000, "{}", response.body.len());
+}
+
+#[test]
+fn what_the_proxy_rejects_washes_away_no_request_that_it_served() {
+    let upstream = FakeFlow::answering(|_| told());
+    let proxy = ProxyProcess::to(&upstream.url()).start();
+    assert_eq!(ask_for(&proxy, "m-1").status, 200);
+    for _ in 0..25 {
+        let image = "GET /what-it-says HTTP/1.1\r\nSec-Fetch-Site: cross-site";
+        assert_eq!(send(&proxy, image).status, 403);
+    }
+    let status = status_after(&proxy, 26);
+    let recent = status["recent"].as_array().unwrap();
+    assert_eq!(recent.len(), 1, "{recent:?}");
+    assert_eq!(status["requests"]["by_status"]["4xx"], 25);
 }

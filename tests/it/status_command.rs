@@ -136,7 +136,7 @@ fn what_is_no_page_of_a_proxy_s_is_one_line_and_exit_code_1() {
     other["state"] = "hush".into();
     let mut negative = page();
     negative["uptime_s"] = json!(-1);
-    let large = format!("{}{}", " ".repeat(1 << 20), page());
+    let large = format!("{}{}", " ".repeat(8 << 20), page());
     let another = "another program listens there";
     for (answer, expected) in [
         (of("<h1>hush</h1>"), another),

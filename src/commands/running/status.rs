@@ -15,7 +15,7 @@ use crate::config::options::Options;
 use crate::logging::{local_time, may_colour};
 
 /// The most bytes of a page of status: an own one with all its names has some 100 KB.
-const MAX_BODY: u64 = 1 << 20;
+const MAX_BODY: u64 = 8 << 20;
 /// How often the page is asked for anew.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Clears the terminal and puts the cursor to its beginning (ECMA-48 ED, CUP).

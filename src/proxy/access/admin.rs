@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::host;
+use super::shown::shown;
 use crate::config::address::Block;
 use crate::http1::error::HttpError;
-use crate::http1::headers::HeaderBlock;
+use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// What a front adds to a request: its caller is not the one who asks (RFC 7239, RFC 9110 section 7.6.3).
 const ADDED_BY_FRONTS: [&[u8]; 4] = [b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"];
@@ -13,7 +15,19 @@ const ADDED_BY_FRONTS: [&[u8]; 4] = [b"forwarded", b"x-forwarded-for", b"x-real-
 ///
 /// # Errors
 /// 403: it may not see it.
-pub fn check(blocks: &[Block], peer: &str, fields: &HeaderBlock) -> Result<(), HttpError> {
+pub fn check(
+    (blocks, allowed_hosts): (&[Block], &[String]),
+    peer: &str,
+    fields: &HeaderBlock,
+) -> Result<(), HttpError> {
+    let host = fields.value(KnownHeader::Host);
+    if let Some(host) = host.filter(|host| !host::leads_here(host, allowed_hosts)) {
+        return Err(HttpError::forbidden(format!(
+            "the pages are shown at an address, not at a name that may lead anywhere ('{}'): open \
+             http://127.0.0.1:PORT/-/, or start the proxy with --allow-host",
+            shown(host)
+        )));
+    }
     let address = peer
         .parse()
         .map(|peer: SocketAddr| peer.ip().to_canonical());
@@ -62,8 +76,28 @@ mod tests {
             ("127.0.0.1:1", &[("X-Real-IP", "127.0.0.1")], false),
             ("-", &[], false),
         ] {
-            let checked = check(&blocks, peer, &HeaderBlock::of(fields));
+            let checked = check((&blocks, &[]), peer, &HeaderBlock::of(fields));
             assert_eq!(checked.is_ok(), is_let_in, "{peer} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_may_lead_anywhere_show_no_page() {
+        for (host, is_let_in) in [
+            ("127.0.0.1:8899", true),
+            ("192.0.2.7:8899", true),
+            ("[2001:db8::1]:8899", true),
+            ("localhost", true),
+            ("a.localhost:1", true),
+            ("proxy.example:8899", true),
+            ("other.example", false),
+            ("host.docker.internal:8899", false),
+            ("127.0.0.1.example", false),
+        ] {
+            let fields = HeaderBlock::of(&[("Host", host)]);
+            let allowed = ["proxy.example".to_owned()];
+            let checked = check((&[], &allowed), "127.0.0.1:1", &fields);
+            assert_eq!(checked.is_ok(), is_let_in, "{host}");
         }
     }
 }

@@ -70,6 +70,21 @@ impl AllowedHosts {
     }
 }
 
+/// Whether a Host is an address, local by definition, or among the further names: no name server can
+/// have led a page's visitor here under it.
+pub fn leads_here(host: &[u8], allowed: &[String]) -> bool {
+    std::str::from_utf8(host).is_ok_and(|host| {
+        let host = host_of(host);
+        let bare = host.trim_matches(['[', ']']);
+        let name = host.strip_suffix('.').unwrap_or(host);
+        bare.parse::<IpAddr>().is_ok()
+            || is_local(host, "")
+            || allowed
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(name))
+    })
+}
+
 /// Whether it is what container engines call the machine that they run on.
 fn is_host_of_container(host: &str) -> bool {
     let names = [

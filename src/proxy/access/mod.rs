@@ -30,6 +30,8 @@ pub struct AccessPolicy {
     origins: AllowedOrigins,
     /// Callers beside loopback that may see the pages.
     admin_from: Vec<Block>,
+    /// Further names of the proxy.
+    allowed_hosts: Vec<String>,
 }
 
 impl AccessPolicy {
@@ -46,6 +48,7 @@ impl AccessPolicy {
             hosts: AllowedHosts::new(address, hosts),
             origins: AllowedOrigins::new(origins),
             admin_from: admin_from.to_vec(),
+            allowed_hosts: hosts.to_vec(),
         }
     }
 
@@ -80,7 +83,7 @@ impl AccessPolicy {
     /// # Errors
     /// 403: it may not see it.
     pub fn check_admin(&self, peer: &str, fields: &HeaderBlock) -> Result<(), HttpError> {
-        admin::check(&self.admin_from, peer, fields)
+        admin::check((&self.admin_from, &self.allowed_hosts), peer, fields)
     }
 
     /// Whether the page of this origin may read the response to a request for `path`. The proxy's own

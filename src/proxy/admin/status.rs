@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::look::{AdminResponse, Look, utc};
 use crate::proxy::balancer::snapshot::EntryStatus;
-use crate::proxy::ledger::counts::{ConfigCounts, Counts, ModelCounts, NONE, Named, Tally};
+use crate::proxy::ledger::counts::{
+    ClientCounts, ConfigCounts, Counts, ModelCounts, NONE, Named, OTHER, Tally,
+};
+use crate::proxy::ledger::minutes::Minute;
 use crate::proxy::ledger::recent::Ended;
 use crate::proxy::usage::tokens::Tokens;
 
@@ -186,26 +189,8 @@ pub fn status(look: &Look<'_>) -> AdminResponse {
         cost: Cost::of(&counts.total),
         configurations: configurations(&entries, &counts, look.at),
         models: counts.models.iter().map(model_row).collect(),
-        clients: counts
-            .clients
-            .iter()
-            .map(|client| ClientRow {
-                client: NONE,
-                agent: &client.name,
-                requests: client.counts.tally.requests,
-                tokens: TokenCounts::of(&client.counts.tally),
-                cost: Cost::of(&client.counts.tally),
-            })
-            .collect(),
-        minutes: hour
-            .iter()
-            .map(|minute| MinuteRow {
-                minute: utc(UNIX_EPOCH + Duration::from_secs(minute.number * 60)),
-                requests: minute.requests,
-                errors: minute.errors,
-                output_tokens: minute.output_tokens,
-            })
-            .collect(),
+        clients: counts.clients.iter().map(client_row).collect(),
+        minutes: hour.iter().map(minute_row).collect(),
         recent: counts.recent.iter().rev().map(recent_row).collect(),
     };
     // Strings and numbers always serialize.
@@ -258,7 +243,7 @@ fn configurations<'c>(
         status
     });
     let is_removed = |one: &&Named<ConfigCounts>| {
-        *one.name != *NONE && !entries.iter().any(|entry| entry.name == one.name)
+        ![NONE, OTHER].contains(&&*one.name) && !entries.iter().any(|entry| entry.name == one.name)
     };
     let removed = counts.configs.iter().filter(is_removed);
     let removed = removed.map(|one| config_status(&one.name, "removed", &one.counts));
@@ -298,6 +283,25 @@ fn model_row(model: &Named<ModelCounts>) -> ModelRow<'_> {
             .counts
             .percentiles()
             .map(|(p50, p95)| Percentiles { p50, p95 }),
+    }
+}
+
+fn client_row(client: &Named<ClientCounts>) -> ClientRow<'_> {
+    ClientRow {
+        client: NONE,
+        agent: &client.name,
+        requests: client.counts.tally.requests,
+        tokens: TokenCounts::of(&client.counts.tally),
+        cost: Cost::of(&client.counts.tally),
+    }
+}
+
+fn minute_row(minute: &Minute) -> MinuteRow {
+    MinuteRow {
+        minute: utc(UNIX_EPOCH + Duration::from_secs(minute.number * 60)),
+        requests: minute.requests,
+        errors: minute.errors,
+        output_tokens: minute.output_tokens,
     }
 }
 

@@ -1,9 +1,9 @@
 //! How each configuration is at one moment, for those who look. Pure.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::event::Printable;
 use super::health::{Health, ModelRest, Rest};
 
 /// What a configuration does, the best state first.
@@ -36,7 +36,7 @@ pub struct EntryStatus {
 /// A model that a configuration is passed over for.
 #[derive(Debug, Clone)]
 pub struct ModelStatus {
-    pub model: Box<str>,
+    pub model: String,
     /// `denied` or `limited`.
     pub state: &'static str,
     pub rest: Duration,
@@ -73,7 +73,7 @@ impl EntryStatus {
             in_flight: entry.1,
             models: models
                 .map(|(model, why, rest)| ModelStatus {
-                    model: model.clone(),
+                    model: Printable(model).to_string(),
                     state: match why {
                         ModelRest::Denied | ModelRest::Forbidden => "denied",
                         ModelRest::Limited => "limited",
@@ -85,30 +85,26 @@ impl EntryStatus {
     }
 }
 
+/// The state by the rest that ends last, which is the one that counts.
 fn state(health: &Health, now: Instant, start: Instant) -> (EntryState, Option<Rest>) {
-    let running = |rest: Option<Rest>| rest.filter(|rest| rest.until > now);
-    if let Some(failed) = health.failed.filter(|_| health.is_failed()) {
-        let is_probed = health.shared.is_probed.load(Ordering::Relaxed);
-        return match running(Some(failed)) {
-            Some(_) if !is_probed => (EntryState::Failed, Some(failed)),
-            _ => (EntryState::Trying, Some(failed)),
-        };
-    }
-    if let Some(budget) = running(health.budget) {
-        return (EntryState::Budget, Some(budget));
-    }
-    if let Some(limited) = running(health.limited) {
-        return (EntryState::Limited, Some(limited));
-    }
-    match health.busy_until(start).filter(|until| *until > now) {
-        Some(until) => {
-            let rest = Rest {
-                began: now,
-                until,
-                reason: (429, "too many requests in flight"),
-            };
-            (EntryState::Busy, Some(rest))
-        }
+    let busy = health.busy_until(start).map(|until| Rest {
+        began: now,
+        until,
+        reason: (429, "too many requests in flight"),
+    });
+    let rests = [
+        (EntryState::Busy, busy),
+        (EntryState::Limited, health.limited),
+        (EntryState::Budget, health.budget),
+        (EntryState::Failed, health.failed),
+    ];
+    let running = rests
+        .into_iter()
+        .filter_map(|(state, rest)| Some((state, rest.filter(|rest| rest.until > now)?)));
+    match running.max_by_key(|(_, rest)| rest.until) {
+        Some((state, rest)) => (state, Some(rest)),
+        // It is tried by the next request, or is being tried.
+        None if health.is_failed() => (EntryState::Trying, health.failed),
         None => (EntryState::Available, None),
     }
 }

@@ -1,8 +1,11 @@
 //! A response that was not passed on because another credential was asked, kept whole: the client can wait
 //! for a limit or a provider, and such a response says more than what another credential lacks.
 
+use std::sync::Arc;
+
 use super::error_body::ErrorBody;
 use super::relay::Relayed;
+use crate::config::secrets::Configuration;
 use crate::http1::response::ResponseHead;
 use crate::proxy::balancer::verdict::Verdict;
 use crate::proxy::headers::{self, ClientHeaders};
@@ -11,6 +14,7 @@ use crate::server::Exchange;
 /// The best response of the earlier attempts.
 pub struct Kept {
     pub verdict: Verdict,
+    pub config: Option<Arc<Configuration>>,
     pub response: ResponseHead,
     body: ErrorBody,
 }
@@ -19,7 +23,7 @@ impl Kept {
     /// Keeps a response in `kept` if it is whole and says at least as much as the one there.
     pub fn keep(
         kept: &mut Option<Kept>,
-        verdict: Verdict,
+        (verdict, config): (Verdict, Option<Arc<Configuration>>),
         response: ResponseHead,
         body: ErrorBody,
     ) {
@@ -27,6 +31,7 @@ impl Kept {
         if body.is_whole && rank(verdict) > 0 && rank(verdict) >= known {
             *kept = Some(Kept {
                 verdict,
+                config,
                 response,
                 body,
             });

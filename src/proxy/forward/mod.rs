@@ -209,10 +209,11 @@ impl Forwarder {
         let attempts = &mut request.attempts;
         attempts.record(balancer, judgement, response.status, model);
         let verdict = judgement.verdict;
+        let config = attempts.configuration();
         let may_repeat = !matches!(request.body, Body::Streamed(_));
         if may_repeat && attempts.next(balancer, Instant::now(), model) {
             let is_whole = body.is_whole;
-            Kept::keep(&mut request.kept, verdict, response, body);
+            Kept::keep(&mut request.kept, (verdict, config), response, body);
             if !is_whole {
                 error_body::skip_rest(&mut context.connection, exchange.call());
             }
@@ -250,9 +251,12 @@ impl Forwarder {
             None => (verdict, response.status),
         };
         self.conclude(request, Some((verdict, status)));
+        if let Some(kept) = &kept {
+            request.log.config.clone_from(&kept.config);
+        }
         let shown = kept.as_ref().map_or(&response, |kept| &kept.response);
         note_ids(&mut request.log, shown);
-        request.log.note_budget(&response.fields);
+        request.log.note_budget(&shown.fields);
         if status.as_u16() >= 400 {
             request.log.reason = Some(verdict.name());
         }

@@ -121,7 +121,9 @@ impl Counts {
     ) -> Option<Ended> {
         let log = &ended.log;
         self.total.add(log);
-        self.first_byte.add(ended.first_byte());
+        if let Some(time) = log.time_to_first_byte.filter(|_| log.attempts > 0) {
+            self.first_byte.add(time);
+        }
         self.duration.add(ended.duration);
         let has_failed_over = log.attempts > 1;
         self.failed_over += u64::from(has_failed_over);
@@ -154,6 +156,10 @@ impl Counts {
         let config = index_of(&mut self.configs, name, MAX_CONFIGS, true);
         self.configs[config].counts.add(log, model);
 
+        // What the proxy itself rejects must not wash the others away, as in the log.
+        if ended.log.is_rejection() {
+            return Some(ended);
+        }
         self.recent.push_back(ended);
         (self.recent.len() > MAX_RECENT)
             .then(|| self.recent.pop_front())
@@ -179,7 +185,7 @@ impl ConfigCounts {
         if let Usage::Known(used) = log.usage {
             *tokens = tokens.plus(used);
         }
-        *cost += log.cost.unwrap_or_default();
+        add(cost, log.cost.unwrap_or_default());
     }
 }
 
@@ -195,7 +201,7 @@ impl Tally {
             }
         }
         match log.cost {
-            Some(cost) => self.cost += cost,
+            Some(cost) => add(&mut self.cost, cost),
             None if log.usage != Usage::None => self.cost_unknown += 1,
             None => {}
         }
@@ -219,6 +225,11 @@ impl ModelCounts {
         let at = |percent: usize| times.get((times.len() * percent).div_ceil(100).max(1) - 1);
         Some((*at(50)?, *at(95)?))
     }
+}
+
+/// Adds an amount; the sum saturates, as those of tokens do.
+fn add(sum: &mut f64, amount: f64) {
+    *sum = (*sum + amount).min(f64::MAX);
 }
 
 /// The place of `name`, which becomes a new one if it `may` and there is room.

@@ -7,7 +7,7 @@ use crate::proxy::access_line;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::usage::tokens::{Tokens, Usage};
 
-/// The longest path or id in the list, in bytes.
+/// The longest path in the list, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// One attempt at a request: the configuration, and what its response said.
@@ -36,8 +36,12 @@ impl Ended {
     /// The request of this log, which has ended just now. `target` is its request target.
     pub fn of(mut log: AccessLog, target: &[u8]) -> Ended {
         let path = log.path.of(target);
+        let path = path[..path.len().min(MAX_TEXT)].into();
+        // They may be long, and are not shown.
+        (log.upstream_id, log.call_id) = (None, None);
+        log.id.cut(access_line::MAX_ID);
         Ended {
-            path: path[..path.len().min(MAX_TEXT)].into(),
+            path,
             config: log.config.take().map(|config| Arc::clone(&config.name)),
             at: SystemTime::now(),
             duration: log.started.elapsed(),
@@ -59,23 +63,23 @@ impl Ended {
 
     /// As the log shows it.
     pub fn method(&self) -> String {
-        text(self.log.method.as_str().as_bytes())
+        text(self.log.method.as_str().as_bytes(), access_line::push_path)
     }
 
-    /// As the log shows it.
+    /// As the log shows it, its beginning.
     pub fn path(&self) -> String {
-        text(&self.path)
+        text(&self.path, access_line::push_path)
     }
 
     /// As the log shows it.
     pub fn id(&self) -> String {
-        text(self.log.id.as_bytes())
+        text(self.log.id.as_bytes(), access_line::push_id)
     }
 }
 
-/// Cut, and `%XX` for what could be taken for something else.
-fn text(bytes: &[u8]) -> String {
-    let mut shown = Vec::with_capacity(bytes.len().min(MAX_TEXT));
-    access_line::push_path(&bytes[..bytes.len().min(MAX_TEXT)], &mut shown);
+/// What `push` appends for these bytes.
+fn text(bytes: &[u8], push: impl FnOnce(&[u8], &mut Vec<u8>)) -> String {
+    let mut shown = Vec::with_capacity(bytes.len());
+    push(bytes, &mut shown);
     String::from_utf8_lossy(&shown).into_owned()
 }

@@ -104,6 +104,19 @@ fn only_served_models_and_forwarded_clients_get_a_name_and_not_too_many() {
 }
 
 #[test]
+fn sums_of_costs_stay_finite() {
+    let costly = AccessLog {
+        cost: Some(f64::MAX),
+        usage: Usage::Unknown,
+        ..log()
+    };
+    let counts = counted(&[costly.clone(), costly]);
+    assert_eq!(counts.total.cost, f64::MAX);
+    assert_eq!(counts.configs[0].counts.models[0].1.1, f64::MAX);
+    assert_eq!(counts.models[0].counts.tally.cost, f64::MAX);
+}
+
+#[test]
 fn statuses_of_a_hostile_upstream_are_bounded() {
     let logs: Vec<AccessLog> = (100..900)
         .map(|status| AccessLog { status, ..log() })

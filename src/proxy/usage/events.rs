@@ -63,15 +63,14 @@ struct Start {
 
 impl EventReader {
     /// Reads the next piece of the stream. Once the first events have told what they can, of each piece
-    /// only the last events are read: the last ones of the stream are among them.
+    /// only the last events are read, the last ones of the stream being among them, and errors.
     pub fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
         let mut rest = piece;
         let mut may_skip = true;
         loop {
-            if may_skip && totals.has_begun() {
+            if may_skip && self.position.is_boundary() && totals.has_begun() {
                 may_skip = false;
                 if let Some(start) = last_events(rest) {
-                    self.forget_event();
                     rest = &rest[start..];
                 }
             }
@@ -82,17 +81,6 @@ impl EventReader {
                 None => return,
             }
         }
-    }
-
-    /// Begins anew after the end of an event.
-    fn forget_event(&mut self) {
-        self.end_line();
-        self.position = Position::Boundary;
-        self.may_be_blank = false;
-        self.is_error = false;
-        self.data = Data::Blank;
-        self.json = JsonScanner::default();
-        self.facts.clear();
     }
 
     /// Reads what has come of the last event, whose end is missing.
@@ -202,8 +190,8 @@ impl EventReader {
     }
 }
 
-/// Where the last events of `piece` begin, if there are others before them. Streams whose lines end
-/// with CR alone have none that are found.
+/// Where the last events of `piece` begin, if there are others before them and none of those can be an
+/// error. Comments are no events. Streams whose lines end with CR alone have none that are found.
 fn last_events(piece: &[u8]) -> Option<usize> {
     let mut events = 0;
     let mut end = piece.len();
@@ -211,10 +199,13 @@ fn last_events(piece: &[u8]) -> Option<usize> {
         let line_feed = memchr::memrchr(b'\n', &piece[..end])?;
         let before = piece[..line_feed].strip_suffix(b"\r");
         let before = before.unwrap_or(&piece[..line_feed]);
-        if before.ends_with(b"\n") {
+        let next = piece.get(line_feed + 1).copied().unwrap_or(b'\n');
+        if before.ends_with(b"\n") && !b":\r\n".contains(&next) {
             events += 1;
             if events > LAST_EVENTS {
-                return Some(line_feed + 1);
+                let skipped = &piece[..=line_feed];
+                let may_be_error = memchr::memmem::find(skipped, ERROR).is_some();
+                return (!may_be_error).then_some(line_feed + 1);
             }
         }
         end = line_feed;

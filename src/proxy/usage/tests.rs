@@ -461,6 +461,44 @@ fn events_tell_their_usage_however_their_lines_are_written() {
 }
 
 #[test]
+fn an_error_is_seen_wherever_it_stands_and_comments_hide_nothing() {
+    let delta = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let used = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}\n\n";
+    let pings = ": ping\n\n".repeat(9);
+    let deltas = delta.repeat(9);
+    for (text, usage, bad_end) in [
+        (
+            format!("{delta}{deltas}{used}{pings}data: [DONE]\n\n{pings}"),
+            known(4, 0, 2),
+            None,
+        ),
+        (
+            format!(
+                "{deltas}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n{deltas}data: [DONE]\n\n"
+            ),
+            Usage::Unknown,
+            Some(BadEnd::ErrorEvent),
+        ),
+        (
+            format!("{deltas}event: error\ndata: {{}}\n\n{deltas}data: [DONE]\n\n"),
+            Usage::Unknown,
+            Some(BadEnd::ErrorEvent),
+        ),
+    ] {
+        let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
+        for size in 1..=text.len() {
+            let pieces = text.as_bytes().chunks(size);
+            let seen = observe("/v1/chat/completions", 200, &fields, pieces).unwrap();
+            assert_eq!(
+                (seen.usage, seen.bad_end),
+                (usage, bad_end),
+                "{size} {text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_long_stream_tells_at_its_beginning_and_its_end_in_pieces_of_any_size() {
     let delta = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"x\"}}\n\n";
     let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n";

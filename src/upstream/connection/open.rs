@@ -29,7 +29,7 @@ const MAX_CONNECTED_IN: Duration = Duration::from_secs(1);
 /// The longest head of a response, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long an upstream may take nothing of a request before it is looked whether it has responded already.
-const STALL_BEFORE_LOOK: Duration = Duration::from_millis(500);
+const STALL_BEFORE_LOOK: Duration = Duration::from_millis(250);
 /// The largest piece of a streamed body, in bytes.
 const STREAMED_PIECE: usize = 64 * 1024;
 
