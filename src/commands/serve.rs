@@ -10,6 +10,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::Level;
+
 use super::listen::bind;
 use super::process::{log_panics, max_connections, raise_descriptor_limit, signal_name};
 use super::report::{Failure, print_problem};
@@ -33,6 +35,10 @@ use crate::upstream::proxy_env::ProxySettings;
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the log lines of aborted requests are waited for.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
+/// What the line with the options in force begins with, which a log at INFO has from each start.
+pub(super) const OPTIONS: &str = "Options: ";
+/// What a log at WARNING or ERROR has instead.
+pub(super) const HIDES_SUCCESSES: &str = "The log level hides the lines of successful requests";
 
 /// Runs the proxy with the credentials of the secrets file until a signal stops it.
 pub(super) fn run(mut invocation: Invocation) -> Result<(), Failure> {
@@ -184,7 +190,11 @@ impl Service<'_> {
             .iter()
             .map(|setting| format!("{}={}", setting.name, setting.value))
             .collect();
-        log::info!("Options: {}", settings.join(" "));
+        log::info!("{OPTIONS}{}", settings.join(" "));
+        let level = self.options().log_level.to_level();
+        if let Some(level) = level.filter(|level| *level < Level::Info) {
+            log::log!(level, "{HIDES_SUCCESSES}");
+        }
         log::info!(
             "Loaded {} configurations: {}",
             configurations.len(),

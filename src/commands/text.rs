@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::shown::{is_hazardous, printable};
+use crate::config::shown::{is_hazardous, printable, push_json_escape};
 
 /// The columns that a text may take.
 pub(super) const COLUMNS: usize = 80;
@@ -180,8 +180,7 @@ pub(super) fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         if is_hazardous(char) && !char.is_ascii_whitespace() {
-            // All of them are in the Basic Multilingual Plane: one unit of UTF-16.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(char));
+            push_json_escape(char, &mut escaped);
         } else {
             escaped.push(char);
         }

@@ -1,5 +1,6 @@
 //! Values from outside, as messages show them: on one line, cut, and without secrets. Pure.
 
+use std::fmt::Write;
 use std::path::Path;
 
 /// The most characters of a value that a message quotes.
@@ -68,11 +69,18 @@ pub fn printable(value: &str) -> String {
     text
 }
 
-/// Whether the character can do something to a terminal beside standing there.
+/// Whether the character can do something to a terminal beside standing there: it is a control
+/// character, separates lines or paragraphs, or changes the direction of text.
 pub fn is_hazardous(char: char) -> bool {
-    let is_direction = matches!(char,
-        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-    char.is_control() || is_direction
+    let is_format = matches!(char,
+        '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}');
+    char.is_control() || is_format
+}
+
+/// Appends a hazardous character as a JSON string has it.
+pub fn push_json_escape(hazardous: char, json: &mut String) {
+    // RFC 8259 section 7. All of them are in the Basic Multilingual Plane: one unit of UTF-16.
+    let _ = write!(json, "\\u{:04x}", u32::from(hazardous));
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use log::kv::{Error, Key, Source, Value, VisitSource, VisitValue};
 
-use super::line::is_hazardous;
+use crate::config::shown::{is_hazardous, push_json_escape};
 
 /// Appends `{"time":…,"level":…,"message":…}`, without a line feed; with the fields instead of the message
 /// where there are some. Returns where the level's name begins.
@@ -78,8 +78,7 @@ impl Write for Escaped<'_> {
             match c {
                 '"' | '\\' => self.0.extend(['\\', c]),
                 '\n' => self.0.push_str("\\n"),
-                // All of them have 16 bits.
-                c if is_hazardous(c) => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                c if is_hazardous(c) => push_json_escape(c, self.0),
                 c => self.0.push(c),
             }
         }

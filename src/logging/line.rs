@@ -14,6 +14,7 @@ use tz::{DateTime, TimeZone, TimeZoneRef};
 
 use super::json;
 use crate::config::options::LogFormat;
+use crate::config::shown::printable;
 
 /// What a line has instead of its message, in JSON: nothing.
 pub(super) const NO_FIELDS: Option<(&str, &str)> = None;
@@ -169,20 +170,7 @@ fn escape_from(line: &mut String, start: usize) {
         return;
     }
     let message = line.split_off(start);
-    for c in message.chars() {
-        if is_hazardous(c) {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-}
-
-/// Whether the character is a control character, separates lines or paragraphs, or changes the
-/// direction of text.
-pub(super) fn is_hazardous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    line.push_str(&printable(&message));
 }
 
 fn unix_seconds() -> i64 {
@@ -283,10 +271,11 @@ mod tests {
 
     #[test]
     fn a_message_cannot_forge_a_line_or_command_a_terminal() {
-        let message = "a\nb\r\tc\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}é中";
+        let message = "a\nb\r\tc\u{1b}[2J\u{7f}\u{85}\u{2028}\u{202e}\u{61c}é中";
         assert!(
-            line(Level::Info, &format_args!("{message}"))
-                .ends_with(" - a\\nb\\r\\tc\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}é中\n")
+            line(Level::Info, &format_args!("{message}")).ends_with(
+                " - a\\nb\\r\\tc\\u{1b}[2J\\u{7f}\\u{85}\\u{2028}\\u{202e}\\u{61c}é中\n"
+            )
         );
     }
 

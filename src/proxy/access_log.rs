@@ -20,6 +20,8 @@ use crate::http1::headers::{HeaderBlock, KnownHeader};
 
 /// The logged status of a request whose client left before its response; nginx has the same.
 pub const CLIENT_GONE_STATUS: u16 = 499;
+/// The ends of exchanges in which nothing went wrong, or only that the client left.
+pub const GOOD_ENDS: [ExchangeEnd; 2] = [ExchangeEnd::Ok, ExchangeEnd::ClientGone];
 /// The longest name from outside in the log, in characters.
 const MAX_NAME: usize = 64;
 
@@ -163,12 +165,11 @@ impl AccessLog {
 
     /// Whether something went wrong other than that the client left.
     pub fn is_error(&self) -> bool {
-        let has_bad_status = self.status >= 400 && self.status != CLIENT_GONE_STATUS;
-        has_bad_status || !self.ends_well()
+        is_bad_status(self.status) || !self.ends_well()
     }
 
     fn ends_well(&self) -> bool {
-        matches!(self.end, ExchangeEnd::Ok | ExchangeEnd::ClientGone)
+        GOOD_ENDS.contains(&self.end)
     }
 
     /// Puts `-` in the place of each text from outside that holds a token or the clientSecret, which an
@@ -210,6 +211,11 @@ impl AccessLog {
             _ => Level::Info,
         }
     }
+}
+
+/// Whether the status says that something went wrong other than that the client left.
+pub fn is_bad_status(status: u16) -> bool {
+    status >= 400 && status != CLIENT_GONE_STATUS
 }
 
 /// A name from outside as the log shows it, or `None` if nothing is left of it.

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 pub mod access;
 mod access_line;
-mod access_log;
+pub mod access_log;
 pub mod admin;
 mod api;
 pub mod balancer;
@@ -23,7 +23,7 @@ mod ledger;
 mod own_response;
 #[cfg(test)]
 mod recorded;
-mod rejection_log;
+pub mod rejection_log;
 mod request_id;
 mod route;
 mod sse;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const MAX_LINES: u32 = 50;
 /// How often the limit starts anew, and the rest is counted by a line.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How the message of that line goes on behind the number.
+pub const MORE_REJECTED: &str = " more requests were rejected within 1 s";
 /// The stack of the thread that writes that line, in bytes.
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -71,7 +73,7 @@ impl RejectionLog {
             interval.restart(Instant::now());
             interval.is_ending = false;
             drop(interval);
-            log::warn!("{count} more requests were rejected within 1 s");
+            log::warn!("{count}{MORE_REJECTED}");
         };
         builder.stack_size(STACK_BYTES).spawn(end).map(drop)
     }

@@ -159,10 +159,11 @@ impl TlsStream {
     }
 }
 
-/// Tells the server that the end is meant (RFC 8446 section 6.1), if that can be sent at once.
+/// Tells the server that the end is meant (RFC 8446 section 6.1), if it is there and that can be sent at
+/// once.
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        if !self.session.wants_write() {
+        if !self.session.wants_write() && self.below.is_idle_and_open() {
             self.session.send_close_notify();
             let _ = self.flush(Wait::Never, CallContext::UNWATCHED);
         }

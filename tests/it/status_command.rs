@@ -130,6 +130,22 @@ fn pages_of_other_versions_are_shown_as_far_as_they_go() {
 }
 
 #[test]
+fn of_many_models_and_clients_the_busiest_are_shown() {
+    let mut many = page();
+    let row = |kind: &str, n: u64| json!({kind: format!("{kind}-{n}"), "requests": n * 7 % 20});
+    many["models"] = (1..20).map(|n| row("model", n)).collect();
+    many["clients"] = (1..20).map(|n| row("client", n)).collect();
+    let text = status_of(&many);
+    for kind in ["model-", "client-"] {
+        let rows = text.lines().filter(|line| line.starts_with(kind));
+        let numbers = rows.map(|row| row.split_whitespace().find_map(|word| word.parse().ok()));
+        let numbers: Vec<u64> = numbers.flatten().collect();
+        assert_eq!(numbers, [19, 18, 17, 16, 15, 14, 13, 12], "{text}");
+    }
+    assert_eq!(text.matches("and 11 more\n").count(), 2, "{text}");
+}
+
+#[test]
 fn what_is_no_page_of_a_proxy_s_is_one_line_and_exit_code_1() {
     let of = |body: &str| response("200 OK", body);
     let mut other = page();

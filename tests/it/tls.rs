@@ -344,6 +344,28 @@ fn a_connection_that_is_not_used_again_is_ended_with_a_close_notify() {
 }
 
 #[test]
+fn an_idle_connection_that_was_reset_is_dropped_without_a_line_about_a_request() {
+    let (answered, reset) = (channel(), channel());
+    let upstream = TlsUpstream::scripted(move |mut stream| {
+        read_head(&mut stream).unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+        answered.1.recv().unwrap();
+        let socket = socket2::SockRef::from(&stream.sock);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        reset.0.send(()).unwrap();
+    });
+    let proxy = upstream.start_trusting_proxy(&[("--log-level", "DEBUG")]);
+    assert_eq!(get(proxy.address(), "/v1/models").status, 200);
+    answered.0.send(()).unwrap();
+    reset.1.recv_timeout(SOON).unwrap();
+    assert_eq!(get(proxy.address(), "/v1/models").status, 502);
+    proxy.wait_for_access_line(2);
+    let log = proxy.log();
+    assert!(!log.contains("takes no more of a request"), "{log}");
+}
+
+#[test]
 fn an_answer_that_comes_before_the_body_is_sent_is_told_from_session_tickets() {
     for tickets in [0, 2] {
         let upstream = TlsUpstream::with_tickets(tickets);

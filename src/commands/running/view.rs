@@ -1,5 +1,6 @@
 //! What the running proxy is doing, in 80 columns: who is ill, why, and until when. Pure.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use tz::UtcDateTime;
@@ -174,7 +175,7 @@ fn models(snapshot: &Snapshot) -> String {
         "model", "requests", "input", "cached", "output", "USD", "p50 ms", "p95 ms",
     ];
     let mut table = Table::new(1, &headings);
-    for one in snapshot.models.iter().take(MAX_ROWS) {
+    for one in busiest(&snapshot.models, |one| one.requests) {
         let mut row = vec![name(&one.model), short(one.requests)];
         row.extend(used(&one.tokens, &one.cost, &snapshot.cost));
         let milliseconds = |of: fn(f64, f64) -> f64| {
@@ -193,12 +194,19 @@ fn clients(snapshot: &Snapshot) -> String {
         "client", "agent", "requests", "input", "cached", "output", "USD",
     ];
     let mut table = Table::new(2, &headings);
-    for one in snapshot.clients.iter().take(MAX_ROWS) {
+    for one in busiest(&snapshot.clients, |one| one.requests) {
         let mut row = vec![name(&one.client), name(&one.agent), short(one.requests)];
         row.extend(used(&one.tokens, &one.cost, &snapshot.cost));
         table.push(row);
     }
     with_rest(&table, snapshot.clients.len())
+}
+
+/// Returns those that are shown: with the most requests, these first.
+fn busiest<T>(all: &[T], requests: fn(&T) -> u64) -> impl Iterator<Item = &T> {
+    let mut sorted: Vec<&T> = all.iter().collect();
+    sorted.sort_by_key(|one| Reverse(requests(one)));
+    sorted.into_iter().take(MAX_ROWS)
 }
 
 fn used(tokens: &Tokens, cost: &Cost, total: &Cost) -> [String; 4] {

@@ -1,12 +1,11 @@
 //! What has been read of the log so far.
 
-use memchr::memmem;
-
 use super::groups::Groups;
 use super::head::{Content, Level, Line, Time};
 use super::record::Record;
 use super::{json_line, rejections, text_line};
 use crate::cli::GroupBy;
+use crate::commands::serve::{HIDES_SUCCESSES, OPTIONS};
 
 /// Adds up lines.
 pub struct Reading {
@@ -17,8 +16,8 @@ pub struct Reading {
     pub period: Option<(Time, Time)>,
     has_info: bool,
     has_warnings: bool,
-    /// Of the latest line with a start's options: its time, and whether its level hides successes.
-    options: Option<(Time, bool)>,
+    /// Of the latest start: its time, and whether its level hides successes.
+    start: Option<(Time, bool)>,
 }
 
 impl Reading {
@@ -29,7 +28,7 @@ impl Reading {
             period: None,
             has_info: false,
             has_warnings: false,
-            options: None,
+            start: None,
         }
     }
 
@@ -55,15 +54,15 @@ impl Reading {
         if let Some(record) = record.or_else(|| rejections::parse(&line)) {
             self.add(&record);
         } else if let Some(hides) = hides_successes(&line)
-            && self.options.is_none_or(|(known, _)| known <= line.time)
+            && self.start.is_none_or(|(known, _)| known <= line.time)
         {
-            self.options = Some((line.time, hides));
+            self.start = Some((line.time, hides));
         }
     }
 
     /// Whether the log is one without lines of INFO, which those of successful requests are.
     pub fn lacks_successes(&self) -> bool {
-        let is_hidden = self.options.is_some_and(|(_, hides)| hides);
+        let is_hidden = self.start.is_some_and(|(_, hides)| hides);
         is_hidden || (self.has_warnings && !self.has_info)
     }
 
@@ -80,9 +79,11 @@ impl Reading {
     }
 }
 
-/// Whether the options of a start hide successes. `None`: it is another line.
+/// Whether the level of a start hides successes. `None`: the line is another one.
 fn hides_successes(line: &Line<'_>) -> Option<bool> {
-    let options = line.message()?.strip_prefix(b"Options: ")?;
-    let hides = |level: &[u8]| memmem::find(options, level).is_some();
-    Some(hides(b" log-level=WARNING ") || hides(b" log-level=ERROR "))
+    let message = line.message()?;
+    match line.level {
+        Level::Info => message.starts_with(OPTIONS.as_bytes()).then_some(false),
+        _ => (message == HIDES_SUCCESSES.as_bytes()).then_some(true),
+    }
 }

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 
 use super::head::Time;
+use crate::proxy::access_log::{CLIENT_GONE_STATUS, ExchangeEnd, GOOD_ENDS, is_bad_status};
 use crate::proxy::usage::observer::is_counted_path;
 use crate::proxy::usage::tokens::Tokens;
-
-/// The status of a request whose client left.
-const CLIENT_GONE: u16 = 499;
 
 /// An access line, or a line that counts requests without one. Names are as they are written.
 pub struct Record<'a> {
@@ -54,8 +52,8 @@ impl Record<'_> {
 
     /// Whether something went wrong other than that the client left.
     pub fn is_error(&self) -> bool {
-        let has_bad_status = self.status >= 400 && self.status != CLIENT_GONE;
-        has_bad_status || !matches!(&*self.end, b"ok" | b"client_gone")
+        let is_end = |end: &ExchangeEnd| end.as_str().as_bytes() == &*self.end;
+        is_bad_status(self.status) || !GOOD_ENDS.iter().any(is_end)
     }
 
     pub fn is_success(&self) -> bool {
@@ -65,7 +63,8 @@ impl Record<'_> {
     /// Whether the response is one that uses tokens. One that the client did not read to its end has
     /// another status than the upstream gave it.
     pub fn is_counted(&self) -> bool {
-        let is_answered = self.is_success() || (self.status == CLIENT_GONE && self.has_begun);
+        let is_answered =
+            self.is_success() || (self.status == CLIENT_GONE_STATUS && self.has_begun);
         is_answered && &*self.method == b"POST" && is_counted_path(&self.path)
     }
 }

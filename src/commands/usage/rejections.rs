@@ -2,13 +2,11 @@
 
 use super::head::{Level, Line};
 use super::record::Record;
-
-/// How its message goes on behind the number.
-const MESSAGE: &[u8] = b" more requests were rejected within 1 s";
+use crate::proxy::rejection_log::MORE_REJECTED;
 
 /// Takes the line apart. `None`: it is another one.
 pub fn parse(line: &Line<'_>) -> Option<Record<'static>> {
-    let count = line.message()?.strip_suffix(MESSAGE)?;
+    let count = line.message()?.strip_suffix(MORE_REJECTED.as_bytes())?;
     if line.level != Level::Warning || !count.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -153,23 +153,29 @@ fn a_log_without_successes_is_not_added_up() {
     failure(&dir.run(&["usage"], &[]), 1);
     dir.write(LOG, error + &json_line("10:30:45", "INFO", "x"));
     assert_eq!(requests(&usage_in(&dir, &[])), 0);
-    // The last start decides, however the files are ordered.
-    let options = |time: &str, level: &str| {
-        json_line(
-            time,
-            "INFO",
-            &format!("Options: port=1 log-level={level} x=y"),
-        )
-    };
-    for (first, second, is_well) in [("INFO", "WARNING", false), ("ERROR", "INFO", true)] {
-        let log = options("10:00:01", second) + &options("10:00:00", first);
-        let text = log.replace("T10", " 10").replace("{\"time\":\"", "");
-        let text = text.replace("Z\",\"level\":\"INFO\",\"message\":\"", " - INFO - ");
-        for log in [log, text] {
-            dir.write(LOG, log);
-            let code = dir.run(&["usage"], &[]).code;
-            assert_eq!(code, Some(if is_well { 0 } else { 1 }), "{second}");
+}
+
+#[test]
+fn the_last_start_decides_whether_a_log_has_successes() {
+    let upstream = FakeFlow::start();
+    for format in ["text", "json"] {
+        let dir = WorkDir::new();
+        for (level, code) in [("INFO", 0), ("WARNING", 1), ("info", 0), ("ERROR", 1)] {
+            let mut proxy = ProxyProcess::to(&upstream.url())
+                .option("--log-file", dir.path(LOG).to_str().unwrap())
+                .option("--log-format", format)
+                .option("--log-level", level)
+                .start_silent();
+            get(proxy.address(), "/v1/models");
+            proxy.signal("TERM");
+            proxy.wait_for_exit(SOON);
+            let run = dir.run(&["usage"], &[]);
+            assert_eq!(run.code, Some(code), "{level}: {run:?}");
         }
+        // In whatever order they are read.
+        let old = "2001-01-15 10:00:00 - INFO - Options: port=1 log-level=INFO\n";
+        dir.write(&format!("{LOG}.1"), old);
+        failure(&dir.run(&["usage"], &[]), 1);
     }
 }
 
