@@ -19,11 +19,13 @@ fn status(proxy: &ProxyProcess) -> Value {
 
 /// The status once so many requests have ended: they are counted behind their response.
 fn status_after(proxy: &ProxyProcess, requests: u64) -> Value {
+    let mut found = Value::Null;
     wait_until("the requests to be counted", SOON, || {
-        let counted = &status(proxy)["requests"];
+        found = status(proxy);
+        let counted = &found["requests"];
         counted["total"] == requests && counted["in_flight"] == 0
     });
-    status(proxy)
+    found
 }
 
 /// The samples of the metrics, each with its labels as they are written.
