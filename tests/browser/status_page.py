@@ -98,7 +98,8 @@ class Desk:
         for model, path, more in (
             ("demo-gpt", "/v1/chat/completions", {"stream": True}),
             ("demo-vip", "/v1/messages", {"stream": True}),
-            ("demo-costly", "/v1/chat/completions", {}),
+            ("demo-claude", "/v1/chat/completions", {"messages": [{"role": "user", "content": "much " * 2000}]}),
+            ("demo-gpt", "/v1/chat/completions", {}),
             ("demo-gpt", "/v1/chat/completions", {}),
         ):
             equal(self.post(path, model, **more), 200, f"the status for {model}")
@@ -154,13 +155,13 @@ def fresh(desk):
 
 def shown(desk):
     desk.open()
-    desk.wait_for_text("#recent", "demo-costly")
+    desk.wait_for_text("#recent", "demo-claude")
     rows = desk.text("#configurations")
     for part in ("Failed", "401", "Next try in", "Budget spent", "Back in", "demo-vip denied", "Available"):
         contains(rows, part)
-    contains(desk.text("#models"), "demo-costly")
+    contains(desk.text("#models"), "demo-claude")
     contains(desk.text("#clients"), "desk/1.0")
-    contains(desk.text("#figures"), "known of 3 of 4 requests")
+    contains(desk.text("#figures"), "known of 4 of 5 requests")
     contains(desk.text("#hour"), "a minute at ")
     bars = "return document.querySelectorAll('.chart .up:not([height=\"0\"])').length"
     assert desk.browser.run(bars) >= 2, "a bar of requests and one of tokens"
@@ -387,7 +388,7 @@ def gone(desk):
     desk.wait_for_text("#gone", "No answer from the proxy since ")
     assert re.search(r"since \d\d:\d\d:\d\d\.", desk.text("#gone")), desk.text("#gone")
     contains(desk.browser.title(), "no answer")
-    contains(desk.text("#recent"), "demo-costly")
+    contains(desk.text("#recent"), "demo-claude")
     desk.proxy = Proxy(command=("demo",), port=port)
     wait_for("the page to recover", lambda: not desk.text("#gone"), SOON)
     contains(desk.text("#summary"), "3 of 3 configurations available")
