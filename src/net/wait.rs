@@ -100,14 +100,6 @@ impl<'a> CallContext<'a> {
         self.client.is_some_and(peer_closed)
     }
 
-    /// Whether the watched client has sent something that has not been received.
-    pub fn has_client_sent(&self) -> bool {
-        let mut byte = [0];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        self.client
-            .is_some_and(|client| matches!(recv(client, &mut byte, flags), Ok((_, 1..))))
-    }
-
     /// Waits for the client to disconnect, for `longest` at most.
     ///
     /// # Errors

@@ -173,15 +173,6 @@ impl OpenConnection {
             if length == 0 || self.stream.tcp().drops_output() {
                 return Ok(());
             }
-            // RFC 9112 section 9.5: an error response ends the sending. A client that does not pause may
-            // read nothing while it sends.
-            if !call.has_client_sent()
-                && let Some(status) = self.early_status(call)?
-                && !status.is_success()
-            {
-                self.stream.tcp().drop_output();
-                return Ok(());
-            }
             head = IoSlice::new(b"");
         }
     }
