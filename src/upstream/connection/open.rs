@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 use zeroize::Zeroize;
 
 use crate::http1::body::BodyDecoder;
@@ -196,7 +196,7 @@ impl OpenConnection {
                     self.has_sent |= !self.stream.tcp().drops_output();
                     stalled = Duration::ZERO;
                 }
-                None if self.early_status(call)?.is_some() => {
+                None if self.has_responded(call)? => {
                     self.stream.tcp().drop_output();
                     return Ok(());
                 }
@@ -212,9 +212,8 @@ impl OpenConnection {
         }
     }
 
-    /// Returns the status of the final response if its head has arrived, and 502 for an end or error of
-    /// the stream.
-    fn early_status(&mut self, call: CallContext<'_>) -> Result<Option<StatusCode>, UpstreamError> {
+    /// Whether the head of the final response has arrived, or the stream has ended or is malformed.
+    fn has_responded(&mut self, call: CallContext<'_>) -> Result<bool, UpstreamError> {
         loop {
             match response::parse(
                 self.input.bytes(),
@@ -226,15 +225,12 @@ impl OpenConnection {
                     self.input.consume(length);
                     continue;
                 }
-                Ok(Parsed::Final(_, response)) => return Ok(Some(response.status)),
-                Err(_) => return Ok(Some(StatusCode::BAD_GATEWAY)),
+                Ok(Parsed::Final(..)) | Err(_) => return Ok(true),
             }
             match self.receive(Wait::For(Duration::ZERO), call) {
-                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => {
-                    return Ok(Some(StatusCode::BAD_GATEWAY));
-                }
+                Ok(Some(0)) | Err(UpstreamError::Broke(_)) => return Ok(true),
                 Ok(Some(_)) => {}
-                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(None),
+                Ok(None) | Err(UpstreamError::TimedOut) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
