@@ -21,7 +21,7 @@ HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured for a target that i
 
 Files: secrets.json, flow_proxy_plugin.log, .env (in the working directory)
 Signals: INT, TERM stop (twice: at once); HUP loads secrets.json again and reopens the log,
-         or stops where the terminal that the proxy was started in is gone
+         or stops where the terminal that the proxy was started in is gone; USR1 reopens the log
 Exit codes: 0 done, 1 a failure while running, 2 bad usage or bad configuration
 
 Example:

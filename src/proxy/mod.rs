@@ -191,6 +191,28 @@ impl Proxy {
             self.access
                 .check(&head.method, &head.fields, path, route.form)?;
         }
+        if self.respond_itself(exchange, request)? {
+            return Ok(Progress::Done);
+        }
+        let head = &exchange.head;
+        if head.method == Method::GET && asks_for_web_socket(&head.fields) {
+            return Err(HttpError::upgrade_not_supported(
+                "WebSocket is not forwarded: use HTTP (Codex does so by itself)",
+            )
+            .into());
+        }
+        request.path = route.upstream_path(&head.target, target);
+        self.forwarder.start(context, exchange, request)
+    }
+
+    /// Responds with a page, or to what the upstream need not be asked. False: it is to be forwarded.
+    fn respond_itself(
+        &self,
+        exchange: &mut Exchange<'_>,
+        request: &mut InFlight,
+    ) -> Result<bool, ProxyError> {
+        let head = &exchange.head;
+        let path = request.log.path.of(&head.target);
         if path.starts_with(b"/-")
             && let Some(page) = admin::page(
                 path,
@@ -206,14 +228,14 @@ impl Proxy {
             let page = page?;
             request.log.is_own_page = true;
             own_response::send_page(exchange, &mut request.log, &page);
-            return Ok(Progress::Done);
+            return Ok(true);
         }
         if let Some(fields) = request.rules.cors.preflight(head) {
             let status = StatusCode::NO_CONTENT;
             own_response::send(exchange, &mut request.log, status, &fields, b"");
-            return Ok(Progress::Done);
+            return Ok(true);
         }
-        if path == b"/" && self.is_led_to_the_page(exchange, route.form) {
+        if path == b"/" && self.is_led_to_the_page(exchange, request.rules.form) {
             let page = (header::LOCATION, HeaderValue::from_static("/-/"));
             let empty = (header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             own_response::send(
@@ -223,22 +245,15 @@ impl Proxy {
                 &[page, empty],
                 b"",
             );
-            return Ok(Progress::Done);
+            return Ok(true);
         }
         if head.method == Method::HEAD && path == b"/" {
             // Claude Code asks so whether the server is there.
             let fields = request.rules.cors.fields(None);
             own_response::send(exchange, &mut request.log, StatusCode::OK, &fields, b"");
-            return Ok(Progress::Done);
+            return Ok(true);
         }
-        if head.method == Method::GET && asks_for_web_socket(&head.fields) {
-            return Err(HttpError::upgrade_not_supported(
-                "WebSocket is not forwarded: use HTTP (Codex does so by itself)",
-            )
-            .into());
-        }
-        request.path = route.upstream_path(&head.target, target);
-        self.forwarder.start(context, exchange, request)
+        Ok(false)
     }
 
     fn look(&self, exchange: &Exchange<'_>) -> Look<'_> {
