@@ -6,9 +6,6 @@ use super::json::JsonScanner;
 use super::totals::Totals;
 use crate::proxy::sse::lines::{BYTE_ORDER_MARK, DONE, Part, Position};
 
-/// How many events at the end of a stream may tell what it used or that it failed: usage, an error and
-/// the mark of the end, each in one of its own.
-const LAST_EVENTS: usize = 4;
 /// The longest start of a line that is looked at, in bytes: `event:`.
 const MAX_START: usize = 6;
 /// The name of an event that is an error.
@@ -62,25 +59,25 @@ struct Start {
 }
 
 impl EventReader {
-    /// Reads the next piece of the stream. Once the first events have told what they can, of each piece
-    /// only the last events are read, the last ones of the stream being among them, and errors.
-    pub fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
-        let mut rest = piece;
-        let mut may_skip = true;
-        loop {
-            if may_skip && self.position.is_boundary() && totals.has_begun() {
-                may_skip = false;
-                if let Some(start) = last_events(rest) {
-                    rest = &rest[start..];
-                }
-            }
-            match self.position.next(&mut rest) {
-                Some(Part::Text(text)) => self.text(text),
-                Some(Part::LineEnd) => self.end_line(),
-                Some(Part::EventEnd) => self.end_event(totals),
-                None => return,
-            }
+    /// Reads the next piece of the stream.
+    pub fn read(&mut self, mut piece: &[u8], totals: &mut Totals) {
+        while self.read_part(&mut piece, totals) {}
+    }
+
+    /// Reads the next part of a piece, a line at most, and takes it off. Returns whether there was one.
+    pub fn read_part(&mut self, piece: &mut &[u8], totals: &mut Totals) -> bool {
+        match self.position.next(piece) {
+            Some(Part::Text(text)) => self.text(text),
+            Some(Part::LineEnd) => self.end_line(),
+            Some(Part::EventEnd) => self.end_event(totals),
+            None => return false,
         }
+        true
+    }
+
+    /// Whether what was read ends with a complete event.
+    pub fn is_at_boundary(&self) -> bool {
+        self.position.is_boundary()
     }
 
     /// Reads what has come of the last event, whose end is missing.
@@ -187,28 +184,6 @@ impl EventReader {
             self.facts.clear();
         }
         self.data = Data::Blank;
-    }
-}
-
-/// Where the last events of `piece` begin, if there are others before them and none of those can be an
-/// error. Comments are no events. Streams whose lines end with CR alone have none that are found.
-fn last_events(piece: &[u8]) -> Option<usize> {
-    let mut events = 0;
-    let mut end = piece.len();
-    loop {
-        let line_feed = memchr::memrchr(b'\n', &piece[..end])?;
-        let before = piece[..line_feed].strip_suffix(b"\r");
-        let before = before.unwrap_or(&piece[..line_feed]);
-        let next = piece.get(line_feed + 1).copied().unwrap_or(b'\n');
-        if before.ends_with(b"\n") && !b":\r\n".contains(&next) {
-            events += 1;
-            if events > LAST_EVENTS {
-                let skipped = &piece[..=line_feed];
-                let may_be_error = memchr::memmem::find(skipped, ERROR).is_some();
-                return (!may_be_error).then_some(line_feed + 1);
-            }
-        }
-        end = line_feed;
     }
 }
 

@@ -9,6 +9,7 @@ mod events;
 pub mod facts;
 mod json;
 pub mod observer;
+mod tail;
 pub mod tokens;
 pub mod totals;
 

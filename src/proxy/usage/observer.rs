@@ -2,9 +2,9 @@
 
 use http::{Method, StatusCode};
 
-use super::events::EventReader;
 use super::facts::{self, Facts};
 use super::json::JsonScanner;
+use super::tail::StreamReader;
 use super::tokens::Usage;
 use super::totals::{BadEnd, Form, Totals};
 use crate::http1::headers::{HeaderBlock, KnownHeader};
@@ -38,7 +38,7 @@ pub struct Observer {
 }
 
 enum Reader {
-    Events(EventReader),
+    Events(StreamReader),
     Json(JsonScanner, Facts),
     /// It cannot be read.
     Nothing,
@@ -75,7 +75,7 @@ impl Observer {
         let unpacker = Unpacker::new(fields);
         let reader = match () {
             () if unpacker.is_none() && !fields.is_uncompressed() => Reader::Nothing,
-            () if is_stream => Reader::Events(EventReader::default()),
+            () if is_stream => Reader::Events(StreamReader::default()),
             () if is_counted => Reader::Json(JsonScanner::default(), Facts::default()),
             () => Reader::Nothing,
         };

@@ -1,0 +1,117 @@
+//! Reads of a stream its first events, its last ones and those that may be errors. The events between
+//! tell nothing that counts, and to read them would cost almost as much as to pass them on. No I/O.
+
+use memchr::memmem;
+
+use super::events::EventReader;
+use super::totals::Totals;
+
+/// How many events at the end of a stream may tell what it used or that it failed: usage, an error and
+/// the mark of the end, each in one of its own.
+const LAST_EVENTS: usize = 4;
+/// The most of a stream's end that is held, in bytes: last events that are longer are read as they come.
+const MAX_HELD: usize = 1536;
+/// What every error has in it: the name of the event, or a name or a text in its data.
+const ERROR: &[u8] = b"error";
+
+/// A stream of events, piece by piece.
+#[derive(Debug, Default)]
+pub struct StreamReader {
+    reader: EventReader,
+    /// The end of the stream, from the start of an event on, which has not been read.
+    held: Vec<u8>,
+}
+
+impl StreamReader {
+    /// Takes the next piece of the stream.
+    pub fn feed(&mut self, mut piece: &[u8], totals: &mut Totals) {
+        while !(self.reader.is_at_boundary() && totals.has_begun()) {
+            if !self.reader.read_part(&mut piece, totals) {
+                return;
+            }
+        }
+        if self.held.len() + piece.len() > MAX_HELD {
+            piece = self.pass_over(piece, totals);
+        }
+        if self.held.len() + piece.len() > MAX_HELD {
+            self.read_held(totals);
+            self.reader.read(piece, totals);
+        } else {
+            self.held.reserve_exact(MAX_HELD - self.held.len());
+            self.held.extend_from_slice(piece);
+        }
+    }
+
+    /// Reads the end of the stream, the last event of which may not be complete.
+    pub fn finish(&mut self, totals: &mut Totals) {
+        self.read_held(totals);
+        self.reader.finish(totals);
+    }
+
+    /// Drops what comes before the last events of the stream, which goes on with `piece`. Returns what is
+    /// left of `piece`.
+    fn pass_over<'p>(&mut self, piece: &'p [u8], totals: &mut Totals) -> &'p [u8] {
+        if let Some(start) = last_events(piece) {
+            let (passed, last) = piece.split_at(start);
+            // The word may begin in what is held.
+            let length = self.held.len();
+            self.held
+                .extend_from_slice(&passed[..passed.len().min(ERROR.len())]);
+            let has_error = may_have_error(&self.held) || may_have_error(passed);
+            self.held.truncate(length);
+            if has_error {
+                self.read_held(totals);
+                self.reader.read(passed, totals);
+            }
+            self.held.clear();
+            return last;
+        }
+        if let Some(start) = last_events(&self.held) {
+            if may_have_error(&self.held[..start]) {
+                self.reader.read(&self.held[..start], totals);
+            }
+            self.held.drain(..start);
+        }
+        piece
+    }
+
+    fn read_held(&mut self, totals: &mut Totals) {
+        self.reader.read(&self.held, totals);
+        self.held.clear();
+    }
+}
+
+/// Where the last events of `piece` begin, if there are others before them. Comments are no events.
+/// Streams whose lines end with CR alone have none that are found.
+fn last_events(piece: &[u8]) -> Option<usize> {
+    let mut events = 0;
+    let mut end = piece.len();
+    loop {
+        let line_feed = memchr::memrchr(b'\n', &piece[..end])?;
+        let before = piece[..line_feed].strip_suffix(b"\r");
+        let before = before.unwrap_or(&piece[..line_feed]);
+        let next = piece.get(line_feed + 1).copied().unwrap_or(b'\n');
+        if before.ends_with(b"\n") && !b":\r\n".contains(&next) {
+            events += 1;
+            if events > LAST_EVENTS {
+                return Some(line_feed + 1);
+            }
+        }
+        end = line_feed;
+    }
+}
+
+/// Whether an error may be in `text`: the word as an event's name, or as a name or text of JSON. As a
+/// word among others, as in what a model writes, it is none.
+fn may_have_error(text: &[u8]) -> bool {
+    memmem::find_iter(text, ERROR).any(|at| {
+        let before = at.checked_sub(1).map(|at| text[at]);
+        let after = text.get(at + ERROR.len());
+        match after {
+            Some(b'"') => matches!(before, None | Some(b'"')),
+            Some(b'\r' | b'\n') => matches!(before, None | Some(b' ' | b':')),
+            Some(_) => false,
+            None => true,
+        }
+    })
+}
