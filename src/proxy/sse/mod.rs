@@ -7,6 +7,8 @@
 //!
 //! No I/O. Called by the worker that relays the response.
 
+use memchr::memrchr2;
+
 use self::lines::{DONE, Part, Position};
 use self::partial_event::{Data, PartialEvent};
 
@@ -34,6 +36,10 @@ impl EventScanner {
     pub fn feed(&mut self, piece: &[u8]) {
         let mut boundary = None;
         let mut rest = piece;
+        if let Some(start) = last_empty_line(piece) {
+            self.position = Position::Inside;
+            rest = &piece[start..];
+        }
         while let Some(part) = self.position.next(&mut rest) {
             if part == Part::EventEnd {
                 boundary = Some(piece.len() - rest.len());
@@ -114,6 +120,21 @@ impl EventScanner {
                 frames.extend_from_slice(b"event: error\n\n");
             }
         }
+    }
+}
+
+/// Where the line before the last empty one ends in `piece`: what comes before that need not be scanned.
+/// `None`: there is no empty line, or the line before it began in an earlier piece.
+fn last_empty_line(piece: &[u8]) -> Option<usize> {
+    let is_text = |byte: &u8| !b"\r\n".contains(byte);
+    let mut end = piece.len();
+    loop {
+        let last = memrchr2(b'\n', b'\r', &piece[..end])?;
+        let start = 1 + piece[..last].iter().rposition(is_text)?;
+        if !matches!(&piece[start..=last], b"\r\n" | [_]) {
+            return Some(start);
+        }
+        end = start;
     }
 }
 

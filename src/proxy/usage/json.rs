@@ -3,7 +3,7 @@
 //!
 //! Values that are not wanted are skipped without being parsed. What is not JSON ends the scan.
 
-use memchr::{memchr_iter, memchr3};
+use memchr::{memchr, memchr3};
 
 use super::facts::{Facts, Member, Node, Value};
 
@@ -15,6 +15,8 @@ pub const MAX_TEXT: usize = 64;
 const MAX_OPEN: usize = 5;
 /// How many bytes are looked at one by one before a vector search is set up: most texts are shorter.
 const NEAR: usize = 16;
+/// How many bytes are compared at once where quotes are escaped: the compiler makes vectors of them.
+const BLOCK: usize = 64;
 
 /// The scan of a document: an object, or an array of objects.
 #[derive(Debug, Clone)]
@@ -279,21 +281,49 @@ impl JsonScanner {
 /// Most escapes are passed over: a quote is escaped if the backslashes before it are odd in number.
 fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     let start = usize::from(std::mem::take(is_escaped)).min(bytes.len());
-    let is_odd = |text: &[u8]| {
-        let backslashes = text.iter().rev().take_while(|byte| **byte == b'\\');
-        backslashes.count() % 2 == 1
-    };
-    let (near, far) = bytes[start..].split_at((bytes.len() - start).min(NEAR));
-    let is_quote = |(_, byte): &(usize, &u8)| **byte == b'"';
-    let near_quotes = near.iter().enumerate().filter(is_quote).map(|(at, _)| at);
-    let far_quotes = memchr_iter(b'"', far).map(|at| near.len() + at);
-    for quote in near_quotes.chain(far_quotes) {
-        if !is_odd(&bytes[start..start + quote]) {
-            return Some(start + quote);
+    let text = &bytes[start..];
+    let mut at = 0;
+    while let Some(quote) = find_quote(&text[at..]) {
+        at += quote;
+        if !is_escaped_at(text, at) {
+            return Some(start + at);
         }
+        // Where one is, there are more: those are passed over without a look at each.
+        at += 1 + escaped_blocks(&text[at - 1..]);
     }
-    *is_escaped = is_odd(&bytes[start..]);
+    *is_escaped = is_escaped_at(text, text.len());
     None
+}
+
+/// Whether the byte at this index of a text is escaped.
+fn is_escaped_at(text: &[u8], at: usize) -> bool {
+    let backslashes = text[..at].iter().rev();
+    backslashes.take_while(|byte| **byte == b'\\').count() % 2 == 1
+}
+
+/// How many bytes behind the first two are in whole blocks in which no quote can end the text: each has
+/// one backslash before it, not two.
+fn escaped_blocks(text: &[u8]) -> usize {
+    let mut length = 0;
+    while let Some(block) = text[length..].first_chunk::<{ BLOCK + 2 }>() {
+        let may_end = |at: usize| {
+            let is = |at: usize, byte| block[at] == byte;
+            is(at + 2, b'"') & (!is(at + 1, b'\\') | is(at, b'\\'))
+        };
+        if (0..BLOCK).fold(false, |any, at| any | may_end(at)) {
+            break;
+        }
+        length += BLOCK;
+    }
+    length
+}
+
+/// The index of the first quote.
+fn find_quote(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    near.iter()
+        .position(|byte| *byte == b'"')
+        .or_else(|| Some(near.len() + memchr(b'"', far)?))
 }
 
 /// The index of the first of these bytes.

@@ -1,7 +1,9 @@
 //! Reads of a stream its first events, its last ones and those that may be errors. The events between
 //! tell nothing that counts, and to read them would cost almost as much as to pass them on. No I/O.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::events::EventReader;
 use super::totals::Totals;
@@ -104,7 +106,8 @@ fn last_events(piece: &[u8]) -> Option<usize> {
 /// Whether an error may be in `text`: the word as an event's name, or as a name or text of JSON. As a
 /// word among others, as in what a model writes, it is none.
 fn may_have_error(text: &[u8]) -> bool {
-    memmem::find_iter(text, ERROR).any(|at| {
+    static WORD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(ERROR));
+    WORD.find_iter(text).any(|at| {
         let before = at.checked_sub(1).map(|at| text[at]);
         let after = text.get(at + ERROR.len());
         match after {
