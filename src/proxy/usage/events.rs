@@ -6,8 +6,8 @@ use super::json::JsonScanner;
 use super::totals::Totals;
 use crate::proxy::sse::lines::{BYTE_ORDER_MARK, DONE, Part, Position};
 
-/// The longest start of a line that is looked at, in bytes: `event:`.
-const MAX_START: usize = 6;
+/// The longest start of a line that is looked at, in bytes: a byte order mark and `event:`.
+const MAX_START: usize = 9;
 /// The name of an event that is an error.
 const ERROR: &[u8] = b"error";
 
@@ -104,26 +104,23 @@ impl EventReader {
 
     /// Reads the line's start up to the colon. Returns what follows it.
     fn find_field<'t>(&mut self, text: &'t [u8]) -> &'t [u8] {
-        for (index, byte) in text.iter().enumerate() {
-            self.start.push(&[*byte]);
-            let start = self.start.bytes();
-            let is_start_of = |name: &[u8]| name.starts_with(start);
-            self.field = match start {
-                b"data:" => Field::Data,
-                b"event:" => Field::Name,
-                _ if start == BYTE_ORDER_MARK && !self.is_past_first_line => {
-                    self.start = Start::default();
-                    continue;
-                }
-                _ if is_start_of(b"data:") || is_start_of(b"event:") => continue,
-                _ if !self.is_past_first_line && is_start_of(&BYTE_ORDER_MARK) => continue,
-                _ => Field::Other,
-            };
-            self.start = Start::default();
-            self.may_be_blank = true;
-            return &text[index + 1..];
+        let head = &text[..text.len().min(self.start.room())];
+        let colon = head.iter().position(|byte| *byte == b':');
+        let (head, value) = text.split_at(colon.map_or(head.len(), |at| at + 1));
+        self.start.push(head);
+        if colon.is_none() && self.start.room() > 0 {
+            return b"";
         }
-        b""
+        let start = self.start.bytes();
+        let mark = start.strip_prefix(&BYTE_ORDER_MARK);
+        self.field = match mark.filter(|_| !self.is_past_first_line).unwrap_or(start) {
+            b"data:" => Field::Data,
+            b"event:" => Field::Name,
+            _ => Field::Other,
+        };
+        self.start = Start::default();
+        self.may_be_blank = true;
+        value
     }
 
     fn data(&mut self, mut value: &[u8]) {
@@ -190,6 +187,10 @@ impl EventReader {
 impl Start {
     fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.len() - self.length
     }
 
     fn push(&mut self, text: &[u8]) {

@@ -191,15 +191,42 @@ impl JsonScanner {
                 &self.kept[..self.kept_length]
             }
         };
-        if self.state == State::InName {
+        let is_name = self.state == State::InName;
+        if is_name {
             self.member = self.open[self.depth - 1].member(text);
-            self.state = State::Colon;
         } else {
             facts.take(self.member, Value::Text(text));
-            self.state = State::After;
         }
         self.kept_length = 0;
+        let rest = &bytes[end + 1..];
         end + 1
+            + match is_name {
+                true => self.end_name(rest),
+                false => self.end_value(rest),
+            }
+    }
+
+    /// Behind a name. Returns how many bytes of the rest are taken, too: what is there nearly always.
+    fn end_name(&mut self, rest: &[u8]) -> usize {
+        let (state, taken) = match rest {
+            [b':', b'"', ..] if self.member == Member::Ignored => (State::SkippedText, 2),
+            [b':', ..] => (State::Value, 1),
+            _ => (State::Colon, 0),
+        };
+        self.state = state;
+        taken
+    }
+
+    /// Behind a value. Returns how many bytes of the rest are taken, too: what is there nearly always.
+    fn end_value(&mut self, rest: &[u8]) -> usize {
+        let is_in_object = self.depth > 0 && self.open[self.depth - 1].element().is_none();
+        let (state, taken) = match rest {
+            [b',', b'"', ..] if is_in_object => (State::InName, 2),
+            _ if self.depth > 0 => (State::After, 0),
+            _ => (State::Ended, 0),
+        };
+        self.state = state;
+        taken
     }
 
     /// Scans a number or a literal, up to what follows it.
@@ -220,10 +247,7 @@ impl JsonScanner {
             };
             facts.take(self.member, Value::Scalar(text));
             self.kept_length = 0;
-            self.state = match self.depth {
-                0 => State::Ended,
-                _ => State::After,
-            };
+            return part.len() + self.end_value(&bytes[part.len()..]);
         }
         part.len()
     }
@@ -251,8 +275,7 @@ impl JsonScanner {
             } else if byte == close {
                 self.skipped -= 1;
                 if self.skipped == 0 {
-                    self.state = State::After;
-                    return at;
+                    return at + self.end_value(&bytes[at..]);
                 }
             } else {
                 let Some(end) = text_end(&bytes[at..], &mut self.is_escaped) else {
@@ -269,10 +292,10 @@ impl JsonScanner {
         let Some(end) = text_end(bytes, &mut self.is_escaped) else {
             return bytes.len();
         };
-        self.state = match self.skipped {
-            0 => State::After,
-            _ => State::Skipped,
-        };
+        if self.skipped == 0 {
+            return end + 1 + self.end_value(&bytes[end + 1..]);
+        }
+        self.state = State::Skipped;
         end + 1
     }
 }
