@@ -341,12 +341,20 @@ fn escaped_blocks(text: &[u8]) -> usize {
     length
 }
 
-/// The index of the first quote.
+/// The index of the first quote. Where it is near, as most are, eight bytes are compared at once: a byte
+/// of their difference that is 0 is the only one whose top bit the subtraction sets.
 fn find_quote(bytes: &[u8]) -> Option<usize> {
-    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
-    near.iter()
-        .position(|byte| *byte == b'"')
-        .or_else(|| Some(near.len() + memchr(b'"', far)?))
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk().filter(|_| at < NEAR) {
+        let difference = u64::from_le_bytes(*eight) ^ u64::from_le_bytes([b'"'; 8]);
+        let zeros = difference.wrapping_sub(ONES) & !difference & (ONES << 7);
+        if zeros != 0 {
+            return Some(at + zeros.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    Some(at + memchr(b'"', &bytes[at..])?)
 }
 
 /// The index of the first of these bytes.
