@@ -460,33 +460,56 @@ fn events_tell_their_usage_however_their_lines_are_written() {
     }
 }
 
+/// Pieces of all small sizes, and of some up to `length`.
+fn sizes(length: usize) -> impl Iterator<Item = usize> {
+    let larger = (100..length).step_by(331);
+    (1..=32).chain(larger).chain([length])
+}
+
 #[test]
 fn an_error_is_seen_wherever_it_stands_and_comments_hide_nothing() {
-    let delta = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let delta = |text: &str| {
+        format!(
+            "data: {{\"model\":\"m\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+        )
+    };
+    let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
     let used = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":2}}\n\n";
-    let pings = ": ping\n\n".repeat(9);
-    let deltas = delta.repeat(9);
+    let pings = ": ping\n\n".repeat(400);
+    let deltas = delta("x").repeat(60);
+    let written = delta("error \\\"error\\\": error").repeat(60);
+    let done = "data: [DONE]\n\n";
     for (text, usage, bad_end) in [
         (
-            format!("{delta}{deltas}{used}{pings}data: [DONE]\n\n{pings}"),
+            format!("{deltas}{used}{pings}{done}{pings}"),
             known(4, 0, 2),
             None,
         ),
+        (format!("{written}{used}{done}"), known(4, 0, 2), None),
         (
-            format!(
-                "{deltas}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n{deltas}data: [DONE]\n\n"
-            ),
+            format!("{deltas}{error}{deltas}{done}"),
             Usage::Unknown,
             Some(BadEnd::ErrorEvent),
         ),
         (
-            format!("{deltas}event: error\ndata: {{}}\n\n{deltas}data: [DONE]\n\n"),
+            format!("{deltas}event: error\ndata: {{}}\n\n{deltas}{done}"),
+            Usage::Unknown,
+            Some(BadEnd::ErrorEvent),
+        ),
+        (
+            format!("{deltas}{{ERROR}}{deltas}{done}")
+                .replace("{ERROR}", "event:error\r\ndata: {}\r\n\r\n"),
+            Usage::Unknown,
+            Some(BadEnd::ErrorEvent),
+        ),
+        (
+            format!("{deltas}data: {{\"type\": \"error\"}}\n\n{deltas}{done}"),
             Usage::Unknown,
             Some(BadEnd::ErrorEvent),
         ),
     ] {
         let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
-        for size in 1..=text.len() {
+        for size in sizes(text.len()) {
             let pieces = text.as_bytes().chunks(size);
             let seen = observe("/v1/chat/completions", 200, &fields, pieces).unwrap();
             assert_eq!(
@@ -495,6 +518,42 @@ fn an_error_is_seen_wherever_it_stands_and_comments_hide_nothing() {
                 "{size} {text}"
             );
         }
+    }
+}
+
+/// The word that tells an error is found although two pieces share it, however long they are.
+#[test]
+fn an_error_that_is_cut_is_seen_before_a_burst() {
+    let delta = "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let error = "event: error\ndata: {}\n\n";
+    let deltas = delta.repeat(60);
+    let text = format!("{delta}{error}{deltas}data: [DONE]\n\n");
+    let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
+    for at in delta.len()..=delta.len() + error.len() {
+        let (one, other) = text.as_bytes().split_at(at);
+        let pieces = [one, other].into_iter();
+        let seen = observe("/v1/chat/completions", 200, &fields, pieces).unwrap();
+        assert_eq!(seen.bad_end, Some(BadEnd::ErrorEvent), "cut at {at}");
+    }
+}
+
+#[test]
+fn usage_is_told_by_events_that_are_longer_than_what_is_held() {
+    let long = "x".repeat(5000);
+    let delta = format!(
+        "data: {{\"model\":\"m\",\"choices\":[{{\"text\":\"{long}\"}}],\"usage\":null}}\n\n"
+    );
+    let used = format!(
+        "data: {{\"choices\":[],\"pad\":\"{long}\",\"usage\":{{\"prompt_tokens\":4,\"completion_tokens\":2}}}}\n\n"
+    );
+    let end = "data: {}\n\n".repeat(2) + "data: [DONE]\n\n";
+    let text = format!("{}{used}{end}", delta.repeat(6));
+    let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
+    for size in sizes(text.len()) {
+        let pieces = text.as_bytes().chunks(size);
+        let seen = observe("/v1/chat/completions", 200, &fields, pieces).unwrap();
+        assert_eq!(seen.usage, known(4, 0, 2), "pieces of {size}");
+        assert_eq!(seen.bad_end, None, "pieces of {size}");
     }
 }
 
