@@ -45,6 +45,34 @@ const STREAM: &str = concat!(
     "{\"e\":[],\"f\":{}}, \"g\":null}\r\n\r\ndata: [DONE]\n\n"
 );
 
+/// Of a piece, only the end is looked at; byte by byte, nothing is passed over.
+#[test]
+fn a_stream_is_the_same_in_one_piece_and_byte_by_byte() {
+    let event = |line_end: &str| {
+        format!("data: {{\"z\":1}}{line_end}{line_end}event: x{line_end}data: {{\"a\":[")
+    };
+    for text in ["\n", "\r\n", "\r", "\n\r", "\r\n\r"].map(event) {
+        let text = text.clone() + "1]}\n\r\n" + &text;
+        for at in 0..=text.len() {
+            let (mut whole, mut by_byte) = (EventScanner::default(), EventScanner::default());
+            whole.feed(&text.as_bytes()[..at]);
+            text.as_bytes()[..at]
+                .chunks(1)
+                .for_each(|byte| by_byte.feed(byte));
+            assert_eq!(
+                whole.is_at_boundary(),
+                by_byte.is_at_boundary(),
+                "{at} {text:?}"
+            );
+            assert_eq!(
+                closing_frames(&whole, "broke"),
+                closing_frames(&by_byte, "broke"),
+                "{at} {text:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn boundaries_are_found_in_pieces_of_any_size() {
     for size in 1..STREAM.len() {

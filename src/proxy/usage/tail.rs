@@ -113,8 +113,7 @@ fn may_have_error(text: &[u8]) -> bool {
         match after {
             Some(b'"') => matches!(before, None | Some(b'"')),
             Some(b'\r' | b'\n') => matches!(before, None | Some(b' ' | b':')),
-            Some(_) => false,
-            None => true,
+            Some(_) | None => false,
         }
     })
 }

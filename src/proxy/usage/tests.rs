@@ -412,6 +412,23 @@ fn a_long_answer_tells_its_usage_wherever_it_stands() {
 }
 
 #[test]
+fn a_text_ends_where_its_quote_is_whatever_it_ends_with() {
+    for length in 0..200 {
+        for end in ["", "\\", "\"", "\\\\", "\\\"", "\"\\", "\"}]"] {
+            let text = format!("\"{}{end}", "x".repeat(length));
+            let answer = serde_json::json!({
+                "choices": [{"message": {"content": text}}],
+                "usage": {"prompt_tokens": 4, "completion_tokens": 2},
+            });
+            let seen = of_json(&answer.to_string());
+            assert_eq!(seen.usage, known(4, 0, 2), "{answer}");
+            let wrong = serde_json::json!({"text": text, "x": "\"usage\":{\"prompt_tokens\":4}"});
+            assert_eq!(of_json(&wrong.to_string()).usage, Usage::Unknown, "{wrong}");
+        }
+    }
+}
+
+#[test]
 fn events_tell_their_usage_however_their_lines_are_written() {
     let chat = r#"{"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":5}}"#;
     let two = [
