@@ -48,7 +48,7 @@ impl EventScanner {
         let rest = match boundary {
             Some(end) => {
                 self.tail.clear();
-                self.partial = PartialEvent::default();
+                self.partial = PartialEvent::later();
                 &piece[end..]
             }
             None => piece,

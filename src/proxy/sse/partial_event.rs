@@ -15,7 +15,8 @@ pub(super) struct PartialEvent {
     column: usize,
     kind: LineKind,
     has_data_line: bool,
-    is_past_first_line: bool,
+    /// A byte order mark may not come any more: only the start of a stream may have one.
+    is_past_mark: bool,
     /// The last three bytes, in order: they may be a part of a character.
     last: [u8; 3],
 }
@@ -45,6 +46,14 @@ pub(super) enum Data {
 }
 
 impl PartialEvent {
+    /// An event that is not the first of its stream.
+    pub(super) fn later() -> PartialEvent {
+        PartialEvent {
+            is_past_mark: true,
+            ..PartialEvent::default()
+        }
+    }
+
     /// Scans the event's next bytes.
     pub(super) fn feed(&mut self, piece: &[u8]) {
         for &byte in piece {
@@ -52,12 +61,12 @@ impl PartialEvent {
             if byte == b'\n' || byte == b'\r' {
                 self.column = 0;
                 self.kind = LineKind::Data;
-                self.is_past_first_line = true;
+                self.is_past_mark = true;
                 continue;
             }
-            if !self.is_past_first_line && self.column == 2 && self.last == BYTE_ORDER_MARK {
-                // Decoders drop a byte order mark at the start of a stream. Elsewhere it makes the line
-                // one without data, and closing it as data does no harm.
+            if !self.is_past_mark && self.column == 2 && self.last == BYTE_ORDER_MARK {
+                // Decoders drop it; any further one belongs to the line.
+                self.is_past_mark = true;
                 self.column = 0;
                 self.kind = LineKind::Data;
                 continue;

@@ -277,3 +277,19 @@ fn data_after_a_byte_order_mark_is_data() {
         assert_eq!(data["error"]["message"], "it \"broke\"");
     }
 }
+
+#[test]
+fn only_one_byte_order_mark_at_the_start_of_a_stream_does_not_count() {
+    // Elsewhere it is the beginning of a line that has no data: what is closed is no event.
+    for stream in [
+        "\u{feff}\u{feff}data: {\"a\":1",
+        "data: {}\n\n\u{feff}data: {\"a\":1",
+        "data: {}\n\n: x\n\u{feff}data: {\"a\":1",
+    ] {
+        let before = decode(stream).len();
+        let events = decode(&broken_after(stream));
+        assert_eq!(events.len(), before + 1, "{stream:?}: {events:?}");
+        let data: Value = serde_json::from_str(&events[before].1).expect(&events[before].1);
+        assert_eq!(data["error"]["message"], "it \"broke\"");
+    }
+}
