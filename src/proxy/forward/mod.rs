@@ -188,6 +188,17 @@ impl Forwarder {
                 return Err(error.into());
             }
         };
+        self.judge(context, exchange, request, response)
+    }
+
+    /// Judges the response and passes it on. False: the request must be sent once more.
+    fn judge(
+        &self,
+        context: &mut Context,
+        exchange: &mut Exchange<'_>,
+        request: &mut InFlight,
+        response: ResponseHead,
+    ) -> Result<bool, ProxyError> {
         let mut body = ErrorBody::default();
         let mut error = ErrorObject::default();
         if verdict::needs_body(response.status, &response.fields) {

@@ -1,7 +1,9 @@
 //! What one JSON object of a response says about its usage, in the dialects of all APIs: which members
 //! are wanted, and where they stand. Pure.
 
-use super::json::MAX_TEXT;
+/// The most of a text or number that is kept, in bytes. No name or number that is wanted is longer; of
+/// a model's name the log shows as much.
+pub const MAX_TEXT: usize = 64;
 
 /// A container whose members are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,11 +5,8 @@
 
 use memchr::{memchr, memchr3};
 
-use super::facts::{Facts, Member, Node, Value};
+use super::facts::{Facts, MAX_TEXT, Member, Node, Value};
 
-/// The most of a text or number that is kept, in bytes. No name or number that is wanted is longer; of
-/// a model's name the log shows as much.
-pub const MAX_TEXT: usize = 64;
 /// The deepest path that leads to a wanted value, in containers: array, answer, response, usage,
 /// details.
 const MAX_OPEN: usize = 5;
