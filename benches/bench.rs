@@ -6,7 +6,7 @@
 //! nginx, HAProxy, wrk and openssl are used if they are in PATH; if not, a line says what is left out.
 //!
 //! Arguments after `--`: `--rounds N` (5), `--seconds S` (2, fractions allowed), `--only
-//! small,requests,large,wrk,sse,footprint,tls`, `--binary PATH` (the one that cargo has built).
+//! small,requests,large,look,wrk,sse,footprint,tls`, `--binary PATH` (the one that cargo has built).
 //!
 //! All traffic is on loopback, and all processes end with the run. Does nothing under `cargo test`.
 

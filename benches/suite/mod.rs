@@ -8,6 +8,7 @@ use crate::support::fronts::Scratch;
 use crate::support::report::Report;
 
 pub mod footprint;
+pub mod look;
 pub mod rates;
 pub mod setups;
 pub mod sse;
@@ -23,10 +24,11 @@ pub struct Plan {
     pub binary: PathBuf,
 }
 
-pub const PARTS: [&str; 7] = [
+pub const PARTS: [&str; 8] = [
     "small",
     "requests",
     "large",
+    "look",
     "wrk",
     "sse",
     "footprint",
@@ -43,6 +45,7 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
             "small" => rates::small(plan, &scratch, &mut report)?,
             "requests" => rates::requests(plan, &scratch, &mut report)?,
             "large" => rates::large(plan, &scratch, &mut report)?,
+            "look" => look::run(plan, &scratch, &mut report)?,
             "wrk" => rates::wrk(plan, &scratch, &mut report)?,
             "sse" => sse::plain(plan, &scratch, &mut report)?,
             "footprint" => footprint::run(plan, &scratch, &mut report)?,

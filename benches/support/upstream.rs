@@ -8,6 +8,8 @@
 //! | `/broken/length` | 64 KiB of a declared 1 MiB, then closes |
 //! | `/broken/sse` | 5 events, then closes without the last chunk |
 //! | `/broken/head` | closes without sending a byte |
+//! | `/look/KIND` | a response that tells its usage, one of [`LOOKED_AT`] |
+//! | `/unread/KIND` | the same bytes, said to have a content coding that flow-proxy does not read |
 //! | any other | a small JSON document with Content-Length |
 
 use std::cmp::Reverse;
@@ -29,9 +31,13 @@ pub const SMALL_BODY: &str = concat!(
 pub const LARGE_BODY_BYTES: usize = 1 << 20;
 /// How much of a large body `/broken/length` sends.
 pub const BROKEN_BODY_BYTES: usize = 64 << 10;
+/// A short answer, 1 MiB of text, 1 MiB of numbers, and 40 KB of events that arrive together.
+pub const LOOKED_AT: [&str; 4] = ["short", "text", "numbers", "events"];
 /// How many events `/broken/sse` sends.
 pub const BROKEN_EVENTS: u64 = 5;
 pub const EVENT_GAP: Duration = Duration::from_millis(20);
+/// How many events with a token `/look/events` has.
+const LOOKED_AT_EVENTS: usize = 200;
 const THREADS: usize = 2;
 
 /// Serves `listener` until the process ends.
@@ -225,6 +231,8 @@ impl Connection {
             self.start_stream(events, responses);
         } else if is_for(b" /large") {
             self.fixed = responses.large;
+        } else if let Some((_, response)) = responses.by_target.iter().find(|(it, _)| is_for(it)) {
+            self.fixed = response;
         } else {
             self.fixed = responses.small;
         }
@@ -297,6 +305,7 @@ struct Responses {
     large: &'static [u8],
     broken: &'static [u8],
     stream_head: &'static [u8],
+    by_target: Vec<(Vec<u8>, &'static [u8])>,
 }
 
 impl Responses {
@@ -315,6 +324,61 @@ impl Responses {
             broken: broken.leak().as_bytes(),
             stream_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                 Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n",
+            by_target: by_target(),
         }
     }
+}
+
+/// The responses of `/look/KIND` and `/unread/KIND`.
+fn by_target() -> Vec<(Vec<u8>, &'static [u8])> {
+    let mut responses = vec![];
+    for kind in LOOKED_AT {
+        let (content_type, body) = match kind {
+            "events" => ("text/event-stream", looked_at_events()),
+            _ => ("application/json", looked_at_json(kind)),
+        };
+        let length = body.len();
+        for (directory, coding) in [("look", ""), ("unread", "Content-Encoding: br\r\n")] {
+            let response = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{coding}\
+                 Content-Length: {length}\r\n\r\n{body}"
+            );
+            let target = format!(" /{directory}/{kind}");
+            responses.push((target.into_bytes(), response.leak().as_bytes()));
+        }
+    }
+    responses
+}
+
+fn looked_at_json(kind: &str) -> String {
+    const USAGE: &str = r#""usage":{"prompt_tokens":1200,"completion_tokens":340,"total_tokens":1540,"prompt_tokens_details":{"cached_tokens":1000}}"#;
+    if kind == "numbers" {
+        let number = |n: usize| format!("-0.{:08}", n * 7_919 % 100_000_000);
+        let numbers: Vec<_> = (0..LARGE_BODY_BYTES / 12).map(number).collect();
+        let numbers = numbers.join(",");
+        return format!(
+            r#"{{"object":"list","model":"bench","data":[{{"object":"embedding","index":0,"embedding":[{numbers}]}}],{USAGE}}}"#
+        );
+    }
+    // As of a model that writes code: some lines, now and then a quote.
+    let line = r#"    let answer = ask(the_model, \"What is it?\"); // and then it goes on\n"#;
+    let text = match kind {
+        "text" => line.repeat(LARGE_BODY_BYTES / line.len()),
+        _ => line.repeat(4),
+    };
+    format!(
+        r#"{{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"model":"bench","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],{USAGE}}}"#
+    )
+}
+
+fn looked_at_events() -> String {
+    let event = |rest: &str| {
+        format!(
+            "data: {{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion.chunk\",\
+             \"created\":1700000000,\"model\":\"bench\",{rest}}}\n\n"
+        )
+    };
+    let token = r#""choices":[{"index":0,"delta":{"content":" and so on"},"finish_reason":null}],"usage":null"#;
+    let end = r#""choices":[],"usage":{"prompt_tokens":1200,"completion_tokens":200,"total_tokens":1400}"#;
+    event(token).repeat(LOOKED_AT_EVENTS) + &event(end) + "data: [DONE]\n\n"
 }
