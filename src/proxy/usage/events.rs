@@ -173,7 +173,7 @@ impl EventReader {
         match self.data {
             Data::Blank => return,
             Data::Done(seen) if seen == DONE.len() => totals.note_done(),
-            Data::Object => totals.replace_by(&self.facts),
+            Data::Object => totals.replace_by(&mut self.facts),
             Data::Done(_) | Data::Json | Data::Other => {}
         }
         if matches!(self.data, Data::Json | Data::Object) {

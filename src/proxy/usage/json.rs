@@ -105,6 +105,20 @@ impl JsonScanner {
         self.depth > 0 && self.open[0] == Node::Array
     }
 
+    /// Whether the document is an object, and a member of it that is not wanted is being skipped.
+    pub fn is_skipping_member(&self) -> bool {
+        let is_skipping = matches!(self.state, State::Skipped | State::SkippedText);
+        is_skipping && self.depth == 1 && self.open[0] == Node::Answer
+    }
+
+    /// Goes on behind any member of the object that is the document.
+    pub fn go_on_behind_member(&mut self) {
+        self.depth = 1;
+        self.skipped = 0;
+        self.is_escaped = false;
+        self.state = State::After;
+    }
+
     /// Takes a byte that is in no text, number or skipped container.
     fn step(&mut self, byte: u8, facts: &mut Facts) {
         self.state = match (self.state, byte) {

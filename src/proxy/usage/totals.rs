@@ -69,7 +69,7 @@ pub struct Totals {
 
 impl Totals {
     /// Takes what an object of a stream says: it replaces what those before it said.
-    pub fn replace_by(&mut self, facts: &Facts) {
+    pub fn replace_by(&mut self, facts: &mut Facts) {
         let tokens = match facts.kind {
             Kind::MessageStart | Kind::MessageDelta => self.of_message(facts),
             _ => tokens(facts),
@@ -80,7 +80,7 @@ impl Totals {
     }
 
     /// Takes what an answer says, which may be one of several. Gemini's several are a stream.
-    pub fn take_answer(&mut self, facts: &Facts, is_one_of_several: bool) {
+    pub fn take_answer(&mut self, facts: &mut Facts, is_one_of_several: bool) {
         if is_one_of_several && !facts.is_gemini {
             self.add(facts);
         } else {
@@ -89,7 +89,7 @@ impl Totals {
     }
 
     /// Takes what one of several answers says: it comes on top.
-    fn add(&mut self, facts: &Facts) {
+    fn add(&mut self, facts: &mut Facts) {
         let sum = |tokens: Tokens| tokens.plus(self.tokens.unwrap_or_default());
         self.tokens = tokens(facts).map(sum).or(self.tokens);
         let sum = |cost: f64| (cost + self.cost.unwrap_or_default()).min(f64::MAX);
@@ -97,9 +97,9 @@ impl Totals {
         self.note(facts);
     }
 
-    fn note(&mut self, facts: &Facts) {
+    fn note(&mut self, facts: &mut Facts) {
         if self.model.is_empty() {
-            self.model.extend_from_slice(&facts.model);
+            std::mem::swap(&mut self.model, &mut facts.model);
         }
         self.form = self.form.or_else(|| Form::of(facts));
         self.has_error |=
