@@ -221,7 +221,8 @@ pub fn is_bad_status(status: u16) -> bool {
 /// A name from outside as the log shows it, or `None` if nothing is left of it.
 fn name(text: &[u8]) -> Option<Box<str>> {
     let shown = text.iter().filter(|byte| is_plain(**byte));
-    let name: String = shown.take(MAX_NAME).copied().map(char::from).collect();
+    let mut name = String::with_capacity(text.len().min(MAX_NAME));
+    name.extend(shown.take(MAX_NAME).copied().map(char::from));
     (!name.is_empty()).then(|| name.into())
 }
 
