@@ -32,6 +32,9 @@ impl StreamReader {
                 return;
             }
         }
+        // At once: the start of the word for errors is added for a moment.
+        self.held
+            .reserve_exact(MAX_HELD + ERROR.len() - self.held.len());
         if self.held.len() + piece.len() > MAX_HELD {
             piece = self.pass_over(piece, totals);
         }
@@ -39,7 +42,6 @@ impl StreamReader {
             self.read_held(totals);
             self.reader.read(piece, totals);
         } else {
-            self.held.reserve_exact(MAX_HELD - self.held.len());
             self.held.extend_from_slice(piece);
         }
     }
