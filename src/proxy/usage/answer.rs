@@ -8,7 +8,7 @@ use super::json::JsonScanner;
 use super::totals::Totals;
 
 /// How much is read at each end, in bytes.
-pub(super) const END: usize = 16 * 1024;
+const END: usize = 16 * 1024;
 
 /// An answer, piece by piece.
 #[derive(Debug)]
