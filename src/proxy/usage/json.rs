@@ -221,6 +221,8 @@ impl JsonScanner {
     fn end_name(&mut self, rest: &[u8]) -> usize {
         let (state, taken) = match rest {
             [b':', b'"', ..] if self.member == Member::Ignored => (State::SkippedText, 2),
+            [b':', b'"', ..] => (State::InText, 2),
+            [b':', b'-' | b'0'..=b'9' | b'a'..=b'z', ..] => (State::Scalar, 1),
             [b':', ..] => (State::Value, 1),
             _ => (State::Colon, 0),
         };
@@ -243,24 +245,25 @@ impl JsonScanner {
     /// Scans a number or a literal, up to what follows it.
     fn scalar(&mut self, bytes: &[u8], facts: &mut Facts) -> usize {
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
-        let end = bytes.iter().position(|byte| !is_part(byte));
-        let part = &bytes[..end.unwrap_or(bytes.len())];
+        let Some(end) = bytes.iter().position(|byte| !is_part(byte)) else {
+            self.keep(bytes);
+            return bytes.len();
+        };
+        let (part, rest) = bytes.split_at(end);
         if self.member != Member::Ignored {
-            self.keep(part);
-        }
-        if end.is_some() {
-            // What is too long for a number is none.
-            let is_whole = self.kept_length < MAX_TEXT;
-            let text = if is_whole {
-                &self.kept[..self.kept_length]
-            } else {
-                b""
+            let text = match self.kept_length {
+                0 => part,
+                _ => {
+                    self.keep(part);
+                    &self.kept[..self.kept_length]
+                }
             };
+            // What is too long for a number is none.
+            let text = if text.len() < MAX_TEXT { text } else { b"" };
             facts.take(self.member, Value::Scalar(text));
-            self.kept_length = 0;
-            return part.len() + self.end_value(&bytes[part.len()..]);
         }
-        part.len()
+        self.kept_length = 0;
+        end + self.end_value(rest)
     }
 
     fn keep(&mut self, bytes: &[u8]) {
