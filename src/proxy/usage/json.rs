@@ -11,7 +11,7 @@ use super::facts::{Facts, MAX_TEXT, Member, Node, Value};
 /// details.
 const MAX_OPEN: usize = 5;
 /// How many bytes are looked at one by one before a vector search is set up: most texts are shorter.
-const NEAR: usize = 16;
+const NEAR: usize = 24;
 /// How many bytes are compared at once where quotes are escaped: the compiler makes vectors of them.
 const BLOCK: usize = 64;
 
@@ -316,7 +316,18 @@ impl JsonScanner {
 
 /// The index of the quote that ends the text in which `bytes` begins. `None`: it goes on behind them.
 /// Most escapes are passed over: a quote is escaped if the backslashes before it are odd in number.
+#[inline]
 fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
+    if let Some(quote) = near_quote(bytes)
+        && !*is_escaped
+        && !bytes[..quote].ends_with(b"\\")
+    {
+        return Some(quote);
+    }
+    far_text_end(bytes, is_escaped)
+}
+
+fn far_text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     let start = usize::from(std::mem::take(is_escaped)).min(bytes.len());
     let text = &bytes[start..];
     let mut at = 0;
@@ -355,9 +366,15 @@ fn escaped_blocks(text: &[u8]) -> usize {
     length
 }
 
-/// The index of the first quote. Where it is near, as most are, eight bytes are compared at once: a byte
-/// of their difference that is 0 is the only one whose top bit the subtraction sets.
+/// The index of the first quote.
 fn find_quote(bytes: &[u8]) -> Option<usize> {
+    near_quote(bytes).or_else(|| memchr(b'"', bytes))
+}
+
+/// The index of the first quote, if it is near, as most are: eight bytes are compared at once. A byte of
+/// their difference that is 0 is the only one whose top bit the subtraction sets.
+#[inline]
+fn near_quote(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     let mut at = 0;
     while let Some(eight) = bytes[at..].first_chunk().filter(|_| at < NEAR) {
@@ -368,7 +385,7 @@ fn find_quote(bytes: &[u8]) -> Option<usize> {
         }
         at += 8;
     }
-    Some(at + memchr(b'"', &bytes[at..])?)
+    None
 }
 
 /// The index of the first of these bytes.
