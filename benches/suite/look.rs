@@ -5,7 +5,7 @@
 use std::io;
 
 use super::Plan;
-use super::rates::{Sample, measure};
+use super::rates::{SAMPLES_PER_ROUND, sample};
 use super::setups::{self, FLOW};
 use crate::support::fronts::Scratch;
 use crate::support::report::{Report, Section, median, one_decimal};
@@ -13,37 +13,36 @@ use crate::support::upstream::LOOKED_AT;
 
 const CONNECTIONS: usize = 8;
 
-/// Each round measures both in turn; the ratio is the median of the rounds' ratios.
+/// Samples are taken in pairs, of changing order, as the speed of processors changes; the ratio is the
+/// median of the pairs' ratios.
 pub fn run(plan: &Plan, scratch: &Scratch, report: &mut Report) -> io::Result<()> {
-    let mut setups = setups::start(plan, scratch, &[FLOW], None)?;
-    // The upstream is kept, and not measured.
-    let _upstream = setups.remove(0);
-    let one_round = Plan {
-        rounds: 1,
-        duration: plan.duration,
-        parts: vec![],
-        binary: plan.binary.clone(),
-    };
+    let setups = setups::start(plan, scratch, &[FLOW], None)?;
+    let flow = setups.iter().find(|setup| setup.name == FLOW);
+    let flow = flow.ok_or_else(|| io::Error::other("flow-proxy does not start"))?;
     let columns = ["", "cpu us, read", "cpu us, unread", "ratio"];
     let mut section = Section::new("Reading the usage, 8 connections", &columns);
     for kind in LOOKED_AT {
-        let mut rounds: Vec<[Sample; 2]> = vec![];
-        for _ in 0..plan.rounds {
-            let sample = |directory| {
-                let path = format!("/{directory}/{kind}?body=2");
-                measure(&one_round, &setups, &path, CONNECTIONS).map(|samples| samples[FLOW])
-            };
-            rounds.push([sample("look")?, sample("unread")?]);
+        let cpu_us = |directory| {
+            let path = format!("/{directory}/{kind}?body=2");
+            let duration = plan.duration / SAMPLES_PER_ROUND;
+            sample(flow, &path, CONNECTIONS, duration).map(|sample| sample.cpu_us)
+        };
+        let (mut read, mut unread) = (vec![], vec![]);
+        for number in 0..plan.rounds * SAMPLES_PER_ROUND as usize {
+            if number % 2 == 0 {
+                read.push(cpu_us("look")?);
+                unread.push(cpu_us("unread")?);
+            } else {
+                unread.push(cpu_us("unread")?);
+                read.push(cpu_us("look")?);
+            }
         }
-        let cpu = |of: usize| median(rounds.iter().map(|round| round[of].cpu_us).collect());
-        let ratios = rounds
-            .iter()
-            .map(|[read, unread]| read.cpu_us / unread.cpu_us);
+        let ratios = read.iter().zip(&unread).map(|(read, unread)| read / unread);
         let ratio = median(ratios.collect());
         section.row(vec![
             kind.to_owned(),
-            one_decimal(cpu(0)),
-            one_decimal(cpu(1)),
+            one_decimal(median(read)),
+            one_decimal(median(unread)),
             format!("{ratio:.3}"),
         ]);
         let what = format!("CPU of reading '{kind}', times that of not reading it");

@@ -37,7 +37,7 @@ pub type Samples = HashMap<&'static str, Vec<Sample>>;
 
 /// A round is split into this many samples, each with a new client and new connections: which
 /// processor the scheduler puts a thread on matters as much as the program.
-const SAMPLES_PER_ROUND: u32 = 4;
+pub const SAMPLES_PER_ROUND: u32 = 4;
 
 /// Takes one sample of each setup after the other, each time in another order: a setup leaves the
 /// scheduler and the upstream in a state that affects the next one.
@@ -74,7 +74,13 @@ fn in_order(setups: &[Setup], number: usize) -> Vec<&Setup> {
     std::iter::from_fn(|| (!left.is_empty()).then(|| left.remove(pick(left.len())))).collect()
 }
 
-fn sample(setup: &Setup, path: &str, connections: usize, duration: Duration) -> io::Result<Sample> {
+/// Takes one sample of a setup.
+pub fn sample(
+    setup: &Setup,
+    path: &str,
+    connections: usize,
+    duration: Duration,
+) -> io::Result<Sample> {
     let cpu_before = setup.process.cpu_seconds();
     let result = roles::load(&Load {
         address: setup.address,
