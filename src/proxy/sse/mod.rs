@@ -124,7 +124,7 @@ impl EventScanner {
 }
 
 /// Where the line before the last empty one ends in `piece`: what comes before that need not be scanned.
-/// `None`: there is no empty line, or the line before it began in an earlier piece.
+/// `None`: there is no empty line, or the line before it ended in an earlier piece.
 fn last_empty_line(piece: &[u8]) -> Option<usize> {
     let is_text = |byte: &u8| !b"\r\n".contains(byte);
     let mut end = piece.len();

@@ -10,7 +10,7 @@ use super::facts::{Facts, MAX_TEXT, Member, Node, Value};
 /// The deepest path that leads to a wanted value, in containers: array, answer, response, usage,
 /// details.
 const MAX_OPEN: usize = 5;
-/// How many bytes are looked at one by one before a vector search is set up: most texts are shorter.
+/// How many bytes are looked at before a vector search is set up: most texts are shorter.
 const NEAR: usize = 24;
 /// How many bytes are compared at once where quotes are escaped: the compiler makes vectors of them.
 const BLOCK: usize = 64;
@@ -103,20 +103,6 @@ impl JsonScanner {
     /// Whether the document is an array.
     pub fn is_array(&self) -> bool {
         self.depth > 0 && self.open[0] == Node::Array
-    }
-
-    /// Whether the document is an object, and a member of it that is not wanted is being skipped.
-    pub fn is_skipping_member(&self) -> bool {
-        let is_skipping = matches!(self.state, State::Skipped | State::SkippedText);
-        is_skipping && self.depth == 1 && self.open[0] == Node::Answer
-    }
-
-    /// Goes on behind any member of the object that is the document.
-    pub fn go_on_behind_member(&mut self) {
-        self.depth = 1;
-        self.skipped = 0;
-        self.is_escaped = false;
-        self.state = State::After;
     }
 
     /// Takes a byte that is in no text, number or skipped container.
@@ -232,11 +218,11 @@ impl JsonScanner {
 
     /// Behind a value. Returns how many bytes of the rest are taken, too: what is there nearly always.
     fn end_value(&mut self, rest: &[u8]) -> usize {
-        let is_in_object = self.depth > 0 && self.open[self.depth - 1].element().is_none();
+        // There is an open container: texts and numbers are none of what a document may be.
+        let is_in_object = self.open[self.depth - 1].element().is_none();
         let (state, taken) = match rest {
             [b',', b'"', ..] if is_in_object => (State::InName, 2),
-            _ if self.depth > 0 => (State::After, 0),
-            _ => (State::Ended, 0),
+            _ => (State::After, 0),
         };
         self.state = state;
         taken
@@ -333,7 +319,7 @@ fn far_text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     let start = usize::from(std::mem::take(is_escaped)).min(bytes.len());
     let text = &bytes[start..];
     let mut at = 0;
-    while let Some(quote) = find_quote(&text[at..]) {
+    while let Some(quote) = memchr(b'"', &text[at..]) {
         at += quote;
         if !is_escaped_at(text, at) {
             return Some(start + at);
@@ -368,13 +354,8 @@ fn escaped_blocks(text: &[u8]) -> usize {
     length
 }
 
-/// The index of the first quote.
-fn find_quote(bytes: &[u8]) -> Option<usize> {
-    near_quote(bytes).or_else(|| memchr(b'"', bytes))
-}
-
-/// The index of the first quote, if it is near, as most are: eight bytes are compared at once. A byte of
-/// their difference that is 0 is the only one whose top bit the subtraction sets.
+/// The index of the first quote, if it is near, as most are: eight bytes are compared at once. The first
+/// byte of their difference that is 0 is the first one whose top bit the subtraction sets.
 #[inline]
 fn near_quote(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);

@@ -2,8 +2,8 @@
 
 use http::{Method, StatusCode};
 
-use super::answer::AnswerReader;
-use super::facts;
+use super::facts::{self, Facts};
+use super::json::JsonScanner;
 use super::tail::StreamReader;
 use super::tokens::Usage;
 use super::totals::{BadEnd, Form, Totals};
@@ -39,7 +39,7 @@ pub struct Observer {
 
 enum Reader {
     Events(StreamReader),
-    Answer(AnswerReader),
+    Answer(JsonScanner, Facts),
     /// It cannot be read.
     Nothing,
 }
@@ -73,12 +73,10 @@ impl Observer {
         let is_counted = is_answer && is_counted_path(path);
         let cost = fields.value(KnownHeader::XLitellmResponseCost);
         let unpacker = Unpacker::new(fields);
-        let length = fields.value(KnownHeader::ContentLength);
-        let length = length.filter(|_| unpacker.is_none()).and_then(number);
         let reader = match () {
             () if unpacker.is_none() && !fields.is_uncompressed() => Reader::Nothing,
             () if is_stream => Reader::Events(StreamReader::default()),
-            () if is_counted => Reader::Answer(AnswerReader::new(length)),
+            () if is_counted => Reader::Answer(JsonScanner::default(), Facts::default()),
             () => Reader::Nothing,
         };
         Some(Observer {
@@ -130,15 +128,21 @@ impl Observer {
     }
 }
 
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
 impl Reader {
     fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
         match self {
             Reader::Events(events) => events.feed(piece, totals),
-            Reader::Answer(answer) => answer.feed(piece, totals),
+            Reader::Answer(json, facts) => {
+                let mut rest = piece;
+                while !rest.is_empty() {
+                    let length = json.feed(rest, facts);
+                    rest = &rest[length..];
+                    if json.take_object() {
+                        totals.take_answer(facts, json.is_array());
+                        facts.clear();
+                    }
+                }
+            }
             Reader::Nothing => {}
         }
     }

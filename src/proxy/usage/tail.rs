@@ -12,8 +12,9 @@ use super::totals::Totals;
 /// the mark of the end, each in one of its own.
 const LAST_EVENTS: usize = 4;
 /// The most of a stream's end that is held, in bytes: last events that are longer are read as they come.
-const MAX_HELD: usize = 1536;
-/// What every error has in it: the name of the event, or a name or a text in its data.
+const MAX_HELD: usize = 1792;
+/// What every error has in it: the name of the event, or a name or a text in its data. `response.failed`
+/// has it as a member.
 const ERROR: &[u8] = b"error";
 
 /// A stream of events, piece by piece.
@@ -55,22 +56,29 @@ impl StreamReader {
     /// Drops what comes before the last events of the stream, which goes on with `piece`. Returns what is
     /// left of `piece`.
     fn pass_over<'p>(&mut self, piece: &'p [u8], totals: &mut Totals) -> &'p [u8] {
-        if let Some(start) = last_events(piece) {
-            let (passed, last) = piece.split_at(start);
-            // The word may begin in what is held.
-            let length = self.held.len();
-            self.held
-                .extend_from_slice(&passed[..passed.len().min(ERROR.len())]);
-            let has_error = may_have_error(&self.held) || may_have_error(passed);
-            self.held.truncate(length);
-            if has_error {
-                self.read_held(totals);
-                self.reader.read(passed, totals);
+        let begun = match event_start(piece, LAST_EVENTS) {
+            Ok(start) => {
+                let (passed, last) = piece.split_at(start);
+                // The word may begin in what is held.
+                let length = self.held.len();
+                self.held
+                    .extend_from_slice(&passed[..passed.len().min(ERROR.len())]);
+                let has_error = may_have_error(&self.held) || may_have_error(passed);
+                self.held.truncate(length);
+                if has_error {
+                    self.read_held(totals);
+                    self.reader.read(passed, totals);
+                }
+                self.held.clear();
+                return last;
             }
-            self.held.clear();
-            return last;
-        }
-        if let Some(start) = last_events(&self.held) {
+            Err(begun) => begun + usize::from(ends_event(&self.held) && begins_event(piece)),
+        };
+        let start = match LAST_EVENTS.saturating_sub(begun) {
+            0 => Ok(self.held.len()),
+            wanted => event_start(&self.held, wanted),
+        };
+        if let Ok(start) = start {
             if may_have_error(&self.held[..start]) {
                 self.reader.read(&self.held[..start], totals);
             }
@@ -85,24 +93,32 @@ impl StreamReader {
     }
 }
 
-/// Where the last events of `piece` begin, if there are others before them. Comments are no events.
-/// Streams whose lines end with CR alone have none that are found.
-fn last_events(piece: &[u8]) -> Option<usize> {
-    let mut events = 0;
-    let mut end = piece.len();
-    loop {
-        let line_feed = memchr::memrchr(b'\n', &piece[..end])?;
-        let before = piece[..line_feed].strip_suffix(b"\r");
-        let before = before.unwrap_or(&piece[..line_feed]);
-        let next = piece.get(line_feed + 1).copied().unwrap_or(b'\n');
-        if before.ends_with(b"\n") && !b":\r\n".contains(&next) {
-            events += 1;
-            if events > LAST_EVENTS {
-                return Some(line_feed + 1);
+/// Where the last `wanted` events that begin behind another one in `text` do so; else how many there are.
+/// In streams whose lines end with CR alone none are found.
+fn event_start(text: &[u8], wanted: usize) -> Result<usize, usize> {
+    let mut found = 0;
+    let mut end = text.len();
+    while let Some(line_feed) = memchr::memrchr(b'\n', &text[..end]) {
+        if ends_event(&text[..=line_feed]) && begins_event(&text[line_feed + 1..]) {
+            found += 1;
+            if found == wanted {
+                return Ok(line_feed + 1);
             }
         }
         end = line_feed;
     }
+    Err(found)
+}
+
+/// Whether `text` ends with an empty line.
+fn ends_event(text: &[u8]) -> bool {
+    let line = text.strip_suffix(b"\n");
+    line.is_some_and(|line| line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"\n"))
+}
+
+/// Whether an event begins behind an empty line. Comments are no events.
+fn begins_event(text: &[u8]) -> bool {
+    text.first().is_some_and(|byte| !b":\r\n".contains(byte))
 }
 
 /// Whether an error may be in `text`: the word as an event's name, or as a name or text of JSON. As a
