@@ -1,6 +1,6 @@
 //! What it costs to read the usage from responses as they pass: processor time of flow-proxy for
-//! responses that it reads against the same bytes that it is told not to be able to read. Nothing else
-//! differs: all have a Content-Length, so the ends of events are looked for in neither.
+//! responses that it reads, against the same bytes said to have a content coding that it does not read.
+//! Nothing else differs: all have a Content-Length, so the ends of events are looked for in neither.
 
 use std::io;
 

@@ -312,8 +312,8 @@ fn text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     far_text_end(bytes, is_escaped)
 }
 
-/// [`text_end`] for texts that are not short, or have escapes.
-/// Most escapes are passed over: a quote is escaped if the backslashes before it are odd in number.
+/// [`text_end`] for texts that are not short, or have escapes. Most escapes are passed over: a quote is
+/// escaped if the backslashes before it are odd in number.
 #[inline(never)]
 fn far_text_end(bytes: &[u8], is_escaped: &mut bool) -> Option<usize> {
     let start = usize::from(std::mem::take(is_escaped)).min(bytes.len());

@@ -39,7 +39,7 @@ pub struct Observer {
 
 enum Reader {
     Events(StreamReader),
-    Answer(JsonScanner, Facts),
+    Json(JsonScanner, Facts),
     /// It cannot be read.
     Nothing,
 }
@@ -76,7 +76,7 @@ impl Observer {
         let reader = match () {
             () if unpacker.is_none() && !fields.is_uncompressed() => Reader::Nothing,
             () if is_stream => Reader::Events(StreamReader::default()),
-            () if is_counted => Reader::Answer(JsonScanner::default(), Facts::default()),
+            () if is_counted => Reader::Json(JsonScanner::default(), Facts::default()),
             () => Reader::Nothing,
         };
         Some(Observer {
@@ -132,7 +132,7 @@ impl Reader {
     fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
         match self {
             Reader::Events(events) => events.feed(piece, totals),
-            Reader::Answer(json, facts) => {
+            Reader::Json(json, facts) => {
                 let mut rest = piece;
                 while !rest.is_empty() {
                     let length = json.feed(rest, facts);
