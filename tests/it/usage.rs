@@ -364,7 +364,9 @@ fn compressed_and_long_answers_tell_their_tokens_and_stay_as_they_are() {
         );
     }
     let long = Answer::new(200, text(3_000_000));
-    assert_eq!(tokens(&line_of("/v1/x", "{}", long)), ["20", "0", "5"]);
+    for long in [long.clone(), long.chunked()] {
+        assert_eq!(tokens(&line_of("/v1/x", "{}", long)), ["20", "0", "5"]);
+    }
     let other = Answer::new(200, "not unpacked").header("Content-Encoding", "br");
     assert_eq!(tokens(&line_of("/v1/x", "{}", other)), ["", "", ""]);
 }

@@ -252,7 +252,7 @@ fn is_something(value: Value<'_>) -> bool {
 }
 
 /// A whole number that is not negative; the largest that there is where it is larger.
-fn number(value: Value<'_>) -> Option<u64> {
+pub fn number(value: Value<'_>) -> Option<u64> {
     let Value::Scalar(text) = value else {
         return None;
     };

@@ -74,14 +74,14 @@ impl Default for JsonScanner {
 }
 
 impl JsonScanner {
-    /// Scans the next piece up to the end of an object that is the document or an element of it. Returns
-    /// how many bytes that are.
+    /// Scans the next piece up to the end of an object that is the document or an element of it, or to
+    /// what is no JSON. Returns how many bytes that are.
     pub fn feed(&mut self, piece: &[u8], facts: &mut Facts) -> usize {
         let mut at = 0;
         while at < piece.len() && !self.has_object {
             let rest = &piece[at..];
             at += match self.state {
-                State::Ended => rest.len(),
+                State::Ended => break,
                 State::Skipped => self.skip(rest),
                 State::SkippedText => self.skip_text(rest),
                 State::InName | State::InText => self.text(rest, facts),
@@ -103,6 +103,25 @@ impl JsonScanner {
     /// Whether the document is an array.
     pub fn is_array(&self) -> bool {
         self.depth > 0 && self.open[0] == Node::Array
+    }
+
+    /// Whether nothing is scanned any more.
+    pub fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// Whether the document is an object, and a member of it, or of a candidate in it, is being skipped.
+    pub fn is_skipping_member(&self) -> bool {
+        let path = &self.open[..self.depth];
+        matches!(self.state, State::Skipped | State::SkippedText)
+            && (path == [Node::Answer] || path == [Node::Answer, Node::Candidates, Node::Candidate])
+    }
+
+    /// Goes on in the name of a member of the object that is the document, behind the name's `start`.
+    pub fn go_on_in_name(&mut self, start: &[u8]) {
+        *self = JsonScanner::default();
+        (self.state, self.depth, self.open[0]) = (State::InName, 1, Node::Answer);
+        self.keep(start);
     }
 
     /// Takes a byte that is in no text, number or skipped container.

@@ -5,6 +5,7 @@
 //! Called by the worker that relays the response. The form of a response tells whose it is, not its
 //! path; [`facts`] knows the forms, [`totals`] what their objects mean together.
 
+mod answer;
 mod events;
 pub mod facts;
 mod json;

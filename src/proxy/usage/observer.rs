@@ -2,8 +2,8 @@
 
 use http::{Method, StatusCode};
 
-use super::facts::{self, Facts};
-use super::json::JsonScanner;
+use super::answer::AnswerReader;
+use super::facts::{self, Value};
 use super::tail::StreamReader;
 use super::tokens::Usage;
 use super::totals::{BadEnd, Form, Totals};
@@ -39,7 +39,7 @@ pub struct Observer {
 
 enum Reader {
     Events(StreamReader),
-    Json(JsonScanner, Facts),
+    Answer(AnswerReader),
     /// It cannot be read.
     Nothing,
 }
@@ -73,10 +73,14 @@ impl Observer {
         let is_counted = is_answer && is_counted_path(path);
         let cost = fields.value(KnownHeader::XLitellmResponseCost);
         let unpacker = Unpacker::new(fields);
+        let length = || match unpacker {
+            Some(_) => None,
+            None => facts::number(Value::Scalar(fields.value(KnownHeader::ContentLength)?)),
+        };
         let reader = match () {
             () if unpacker.is_none() && !fields.is_uncompressed() => Reader::Nothing,
             () if is_stream => Reader::Events(StreamReader::default()),
-            () if is_counted => Reader::Json(JsonScanner::default(), Facts::default()),
+            () if is_counted => Reader::Answer(AnswerReader::new(length())),
             () => Reader::Nothing,
         };
         Some(Observer {
@@ -132,17 +136,7 @@ impl Reader {
     fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
         match self {
             Reader::Events(events) => events.feed(piece, totals),
-            Reader::Json(json, facts) => {
-                let mut rest = piece;
-                while !rest.is_empty() {
-                    let length = json.feed(rest, facts);
-                    rest = &rest[length..];
-                    if json.take_object() {
-                        totals.take_answer(facts, json.is_array());
-                        facts.clear();
-                    }
-                }
-            }
+            Reader::Answer(answer) => answer.feed(piece, totals),
             Reader::Nothing => {}
         }
     }

@@ -509,6 +509,16 @@ fn an_error_is_seen_wherever_it_stands_and_comments_hide_nothing() {
             Some(BadEnd::ErrorEvent),
         ),
         (
+            format!("{deltas}{error}{used}{done}"),
+            known(4, 0, 2),
+            Some(BadEnd::ErrorEvent),
+        ),
+        (
+            format!("{deltas}{used}{error}{done}"),
+            known(4, 0, 2),
+            Some(BadEnd::ErrorEvent),
+        ),
+        (
             format!("{deltas}event: error\ndata: {{}}\n\n{deltas}{done}"),
             Usage::Unknown,
             Some(BadEnd::ErrorEvent),
@@ -929,4 +939,136 @@ fn only_answers_that_may_have_used_tokens_count() {
         Some(Usage::None)
     );
     assert_eq!(observe(&post, "/v1/x", 500, &stream), Some(Usage::None));
+}
+
+const KIB: usize = 1024;
+
+/// What an observer sees of an answer whose length is known.
+fn of_answer(length: usize, body: &str, size: usize) -> Observed {
+    let fields = HeaderBlock::of(&[("Content-Length", &length.to_string())]);
+    observe("/v1/x", 200, &fields, body.as_bytes().chunks(size)).unwrap()
+}
+
+#[test]
+fn a_very_large_answer_tells_the_same_where_its_middle_is_passed_over() {
+    let usage = r#""usage":{"prompt_tokens":20,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":3}}"#;
+    let quoted = r#"\"usage\":{\"prompt_tokens\":7}, }]{[ \\\" \\\\"#;
+    let large = [
+        format!(r#""text":"{}""#, quoted.repeat(400 * KIB / quoted.len())),
+        format!(r#""data":[{{"embedding":[{}1]}}]"#, "-0.25,".repeat(70_000)),
+        format!(r#""text":"{}""#, r"\\".repeat(200 * KIB)),
+    ];
+    // What stands there besides, and seems to tell something.
+    let others = [
+        r#""a":1"#,
+        r#""a":{"usage":{"prompt_tokens":7},"model":"no"}"#,
+        r#""a":[{"usage":{"prompt_tokens":7}},{"b":{"model":"no","usage":{}}} ]"#,
+        r#""a":"usage","b":["usage","model"],"c":"model""#,
+        r#""a":{"b":{"usage": {"prompt_tokens":7}  }  }, "c":"\\""#,
+        r#""a":"\"usage\":{","b\"usage":{"prompt_tokens":7}"#,
+        r#""usage_of":{"prompt_tokens":7},"models":["no"]"#,
+    ];
+    for large in &large {
+        for (other, size) in others
+            .into_iter()
+            .zip([64 * KIB, 997, 16 * KIB].into_iter().cycle())
+        {
+            for body in [
+                format!(r#"{{"model":"m",{large},{other},{usage}}}"#),
+                format!(r#"{{"x":1,"model":"m",{large},{other},{usage},{other}}}"#),
+                format!(r#"{{{large},{usage},{other},"model":"m" , "z":null }} "#),
+                format!(r#"{{"model":"m",{usage},{large},{other}}}"#),
+                format!(
+                    r#"{{"type":"message","model":"m",{large},"usage" : {{"input_tokens":12,"output_tokens":5,"cache_read_input_tokens":3,"cache_creation_input_tokens":5}},{other}}}"#
+                ),
+            ] {
+                let seen = of_answer(body.len(), &body, size);
+                assert_eq!(seen.usage, known(20, 3, 5), "{other} {size}");
+                assert_eq!(seen.model, b"m", "{other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_found_wherever_the_end_of_a_very_large_answer_is_cut() {
+    let large = format!(r#""data":["{}"]"#, r#"x\""#.repeat(150 * KIB));
+    let end = r#"{"a":{"usage":{"prompt_tokens":7}},"b":"usage","usage":{"prompt_tokens":20},"model":"m"}"#;
+    let body = format!("{{{large},{}", &end[1..]);
+    let start = body.len() - end.len() - 10;
+    for size in 1..=20 {
+        for first in start..start + 20 {
+            let fields = HeaderBlock::of(&[("Content-Length", &body.len().to_string())]);
+            let (before, behind) = body.as_bytes().split_at(first);
+            let pieces = before.chunks(64 * KIB).chain(behind.chunks(size));
+            let seen = observe("/v1/x", 200, &fields, pieces).unwrap();
+            assert_eq!(seen.usage, known(20, 0, 0), "{size} {first}");
+            assert_eq!(seen.model, b"m", "{size} {first}");
+        }
+    }
+}
+
+#[test]
+fn only_the_middle_of_a_very_large_answer_is_passed_over() {
+    let usage = r#""usage":{"prompt_tokens":20}"#;
+    let text = |kib: usize| "x".repeat(kib * KIB);
+    let usage_of = |body: &str| of_answer(body.len(), body, 8 * KIB).usage;
+    // As much as this stands behind the usage where the thinking is told twice.
+    let late = format!(r#"{{"a":"{}",{usage},"b":"{}"}}"#, text(400), text(250));
+    assert_eq!(usage_of(&late), known(20, 0, 0));
+    let in_the_middle = format!(r#"{{"a":"{}",{usage},"b":"{}"}}"#, text(400), text(260));
+    assert_eq!(usage_of(&in_the_middle), Usage::Unknown);
+    let whole = of_json(&in_the_middle).usage;
+    assert_eq!(whole, known(20, 0, 0), "its length is not known");
+    // An image of Gemini's is within a candidate.
+    let metadata = r#""usageMetadata":{"promptTokenCount":20,"candidatesTokenCount":5}"#;
+    let image = format!(r#""candidates":[{{"content":"{}","b":1}}]"#, text(400));
+    assert_eq!(
+        usage_of(&format!("{{{image},{metadata}}}")),
+        known(20, 0, 5)
+    );
+    let b = text(260);
+    let in_the_middle_of_it = format!(r#"{{{image},{metadata},"b":"{b}"}}"#);
+    assert_eq!(usage_of(&in_the_middle_of_it), Usage::Unknown);
+    // Of several answers all are read, and all of a member that counts.
+    let several = format!("[{in_the_middle},{in_the_middle}]");
+    assert_eq!(usage_of(&several), known(40, 0, 0));
+    let a = text(400);
+    let within = format!(r#"{{"usage":{{"a":"{a}","prompt_tokens":20}},"b":"{a}"}}"#);
+    assert_eq!(usage_of(&within), known(20, 0, 0));
+    // Nor is a name that is cut passed over.
+    let early = format!(r#"{{"a":"{}",{usage},"b":"{a}"}}"#, text(20));
+    let start = early.find(usage).unwrap();
+    for size in start..start + usage.len() {
+        let seen = of_answer(early.len(), &early, size);
+        assert_eq!(seen.usage, known(20, 0, 0), "{size}");
+    }
+}
+
+#[test]
+fn a_very_large_answer_that_is_cut_off_or_malformed_tells_nothing_wrong() {
+    let large = "x".repeat(400 * KIB);
+    let nested = format!(r#"{{"a":"{large}","b":{{"usage":{{"prompt_tokens":7}}}}"#);
+    let told = |length, body: &str| of_answer(length, body, 8 * KIB).usage;
+    assert_eq!(told(nested.len() + 1, &nested), Usage::Unknown, "cut off");
+    assert_eq!(
+        told(nested.len() + 1, &format!("{nested}}}")),
+        Usage::Unknown
+    );
+    for end in [
+        "",
+        "}",
+        "]",
+        "\"",
+        "\\\"}",
+        ",}",
+        "\"usage",
+        "\"usage\"}",
+        "\"usage\":}",
+        "\"usage\":{}",
+        "\"usage\":{\"prompt_tokens\":7}",
+    ] {
+        let body = format!(r#"{{"a":"{large}",{end}"#);
+        assert_eq!(told(body.len(), &body), Usage::Unknown, "{end}");
+    }
 }
