@@ -496,49 +496,75 @@ fn an_error_is_seen_wherever_it_stands_and_comments_hide_nothing() {
     let deltas = delta("x").repeat(60);
     let written = delta("error \\\"error\\\": error").repeat(60);
     let done = "data: [DONE]\n\n";
+    let (told, untold, failed) = (known(4, 0, 2), Usage::Unknown, Some(BadEnd::ErrorEvent));
     for (text, usage, bad_end) in [
-        (
-            format!("{deltas}{used}{pings}{done}{pings}"),
-            known(4, 0, 2),
-            None,
-        ),
-        (format!("{written}{used}{done}"), known(4, 0, 2), None),
-        (
-            format!("{deltas}{error}{deltas}{done}"),
-            Usage::Unknown,
-            Some(BadEnd::ErrorEvent),
-        ),
-        (
-            format!("{deltas}{error}{used}{done}"),
-            known(4, 0, 2),
-            Some(BadEnd::ErrorEvent),
-        ),
-        (
-            format!("{deltas}{used}{error}{done}"),
-            known(4, 0, 2),
-            Some(BadEnd::ErrorEvent),
-        ),
+        (format!("{deltas}{used}{pings}{done}{pings}"), told, None),
+        (format!("{written}{used}{done}"), told, None),
+        (format!("{deltas}{error}{deltas}{done}"), untold, failed),
+        (format!("{deltas}{error}{used}{done}"), told, failed),
+        (format!("{deltas}{used}{error}{done}"), told, failed),
         (
             format!("{deltas}event: error\ndata: {{}}\n\n{deltas}{done}"),
-            Usage::Unknown,
-            Some(BadEnd::ErrorEvent),
+            untold,
+            failed,
         ),
         (
-            format!("{deltas}{{ERROR}}{deltas}{done}")
-                .replace("{ERROR}", "event:error\r\ndata: {}\r\n\r\n"),
-            Usage::Unknown,
-            Some(BadEnd::ErrorEvent),
+            format!("{deltas}event:error\r\ndata: {{}}\r\n\r\n{deltas}{done}"),
+            untold,
+            failed,
         ),
         (
             format!("{deltas}data: {{\"type\": \"error\"}}\n\n{deltas}{done}"),
-            Usage::Unknown,
-            Some(BadEnd::ErrorEvent),
+            untold,
+            failed,
         ),
     ] {
         let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
         for size in sizes(text.len()) {
             let pieces = text.as_bytes().chunks(size);
             let seen = observe("/v1/chat/completions", 200, &fields, pieces).unwrap();
+            assert_eq!(
+                (seen.usage, seen.bad_end),
+                (usage, bad_end),
+                "{size} {text}"
+            );
+        }
+    }
+}
+
+/// No event makes those before it needless.
+#[test]
+fn what_the_last_events_of_a_long_stream_tell_counts_together() {
+    let chunk = |output: usize| {
+        format!(
+            "data: {{\"model\":\"m\",\"choices\":[],\"usage\":{{\"prompt_tokens\":9,\"completion_tokens\":{output}}}}}\n\n"
+        )
+    };
+    let chunks: String = (1..=150).map(chunk).collect();
+    let cut = chunks.len() - 20;
+    let nothing = "data: {\"choices\":[],\"usage\":{}}\n\ndata: [DONE]\n\n";
+    let start = "data: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":0}}}\n\n";
+    let deltas = "data: {\"type\":\"content_block_delta\"}\n\n".repeat(60);
+    let one = "data: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":100,\"cache_read_input_tokens\":50,\"output_tokens\":1}}\n\n";
+    let other = "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":20}}\n\n";
+    let stop = "data: {\"type\":\"message_stop\"}\n\n";
+    let texts = "data: {\"candidates\":[{\"content\":{}}],\"modelVersion\":\"m\"}\n\n".repeat(60);
+    let ended = "data: {\"candidates\":[{\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":3}}\n\n";
+    let call = "data: {\"candidates\":[{\"content\":{\"args\":{\"usage\":{\"x\":1}}}}]}\n\n";
+    for (text, usage, bad_end) in [
+        (&chunks[..cut], known(9, 0, 149), Some(BadEnd::Incomplete)),
+        (&format!("{chunks}{nothing}"), known(9, 0, 150), None),
+        (
+            &format!("{start}{deltas}{one}{other}{stop}"),
+            known(150, 50, 20),
+            None,
+        ),
+        (&format!("{texts}{ended}{call}"), known(9, 0, 3), None),
+    ] {
+        let fields = HeaderBlock::of(&[("Content-Type", "text/event-stream")]);
+        for size in sizes(text.len()) {
+            let pieces = text.as_bytes().chunks(size);
+            let seen = observe("/v1/x", 200, &fields, pieces).unwrap();
             assert_eq!(
                 (seen.usage, seen.bad_end),
                 (usage, bad_end),
