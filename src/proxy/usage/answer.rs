@@ -25,8 +25,8 @@ pub struct AnswerReader {
     facts: Facts,
     /// Of the body, in bytes; 0 where that is not known.
     length: u64,
-    /// How much of the body has come, in bytes.
-    come: u64,
+    /// How much of the body has been received, in bytes.
+    received: u64,
     end: Option<Box<EndReader>>,
 }
 
@@ -37,20 +37,20 @@ impl AnswerReader {
             json: JsonScanner::default(),
             facts: Facts::default(),
             length: length.unwrap_or(0),
-            come: 0,
+            received: 0,
             end: None,
         }
     }
 
     /// Reads the next piece of the body.
     pub fn feed(&mut self, piece: &[u8], totals: &mut Totals) {
-        let last = self.length.saturating_sub(LAST);
-        let before_last = last.saturating_sub(self.come);
-        self.come += piece.len() as u64;
+        let last_start = self.length.saturating_sub(LAST);
+        let before_last = last_start.saturating_sub(self.received);
+        self.received += piece.len() as u64;
         let Some(end) = &mut self.end else {
             self.read(piece, totals);
             // Nothing of a member that counts is passed over.
-            let is_between = (FIRST..last).contains(&self.come);
+            let is_between = (FIRST..last_start).contains(&self.received);
             if is_between && self.json.is_skipping_member() {
                 self.end = Some(Box::default());
             }
@@ -58,7 +58,7 @@ impl AnswerReader {
         };
         let passed = usize::try_from(before_last).map_or(piece.len(), |most| most.min(piece.len()));
         end.read(&piece[passed..], &self.facts);
-        if self.come == self.length {
+        if self.received == self.length {
             let facts = match end.place {
                 Place::BehindObject => &mut end.facts,
                 Place::Unknown | Place::InObject => &mut self.facts,
